@@ -1,1 +1,18 @@
+//! The agent on the router.
 
+pub mod cli;
+pub mod clock;
+pub mod environment;
+pub mod files;
+pub mod guardian;
+pub mod identity;
+pub mod modem;
+pub mod outbox;
+pub mod route;
+pub mod settings;
+pub mod source;
+pub mod staging;
+pub mod tls;
+pub mod upgrade;
+pub mod uplink;
+pub mod verify;

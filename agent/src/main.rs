@@ -1,1 +1,5 @@
-fn main() {}
+//! `modem-upgrader-agent`: see [`agent::cli`].
+
+fn main() -> std::process::ExitCode {
+    agent::cli::main()
+}

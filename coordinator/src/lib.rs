@@ -1,1 +1,15 @@
+//! The coordinator.
 
+pub mod api;
+pub mod artifacts;
+pub mod cli;
+pub mod config;
+pub mod dispatch;
+pub mod feed;
+pub mod ingest;
+pub mod lines;
+pub mod operation;
+pub mod serve;
+pub mod store;
+pub mod tls;
+pub mod tokens;

@@ -1,1 +1,5 @@
-fn main() {}
+//! `modem-upgrader`: see [`coordinator::cli`].
+
+fn main() -> std::process::ExitCode {
+    coordinator::cli::main()
+}
