@@ -1,0 +1,45 @@
+//! The coordinator's answer to milestones. Only this lets an outbox forget; a PUBACK does not.
+
+use crate::ids::{OperationId, StreamId};
+use serde::{Deserialize, Serialize};
+
+/// The version of [`Acks`].
+pub const VERSION: u8 = 1;
+
+/// The payload of `down/ack` and the answer of `POST events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acks {
+    pub v: u8,
+    pub acks: Vec<Ack>,
+}
+
+impl Acks {
+    #[must_use]
+    pub fn new(acks: Vec<Ack>) -> Self {
+        Self { v: VERSION, acks }
+    }
+}
+
+/// The answer to one milestone, by its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    pub operation: OperationId,
+    pub stream: StreamId,
+    pub seq: u64,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Verdict {
+    /// Committed.
+    Accepted,
+    /// Was committed before.
+    Duplicate,
+    /// Kept as a dead letter on the server; sending it again changes nothing.
+    Refused { reason: String },
+    /// Of a newer version: treated as no answer.
+    #[serde(other)]
+    Unknown,
+}

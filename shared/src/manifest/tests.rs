@@ -1,0 +1,89 @@
+use super::*;
+use crate::hex::Hex;
+
+fn manifest() -> Manifest {
+    Manifest {
+        format: FORMAT,
+        vendor: "Telit".into(),
+        models: vec!["FN990A28".into()],
+        category: "FN990A".into(),
+        sequence: 7,
+        not_after: None,
+        allow_rollback: false,
+        reaches: vec![VersionLine {
+            command: "#SWPKGV".into(),
+            line: 1,
+            value: "45.00.012".into(),
+        }],
+        from: vec![],
+        tool: Tool { profile: "telit-uxfp".into(), options: BTreeMap::new() },
+        file: File {
+            name: "fn990.bin".into(),
+            size: limits::BLOCK + 1,
+            sha256: Hex([0; 32]),
+            encoding: Encoding::Identity,
+        },
+        block_size: limits::BLOCK,
+        blocks: vec![Hex([1; 32]), Hex([2; 32])],
+        critical: vec!["sequence".into()],
+    }
+}
+
+fn parse(manifest: &Manifest) -> Result<Manifest, ManifestError> {
+    Manifest::parse(&serde_json::to_vec(manifest).unwrap())
+}
+
+#[test]
+fn a_sound_manifest_is_read() {
+    let m = parse(&manifest()).unwrap();
+    assert_eq!((m.block_len(0), m.block_len(1), m.block_len(2)), (limits::BLOCK, 1, 0));
+    assert!(m.fits("Telit Cinterion", "FN990A28"));
+    assert!(!m.fits("Telit", "FN990A40"));
+    assert!(!m.fits("Quectel", "FN990A28"));
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    let cases: [(&str, fn(&mut Manifest)); 13] = [
+        ("format 2", |m| m.format = 2),
+        ("critical", |m| m.critical = vec!["quantum".into()]),
+        ("blocks", |m| m.blocks.truncate(1)),
+        ("blocks", |m| m.file.size = 0),
+        ("blocks", |m| m.file.size = u64::MAX),
+        ("block_size", |m| m.block_size = 0),
+        ("file.name", |m| m.file.name = "../../etc/passwd".into()),
+        ("file.name", |m| m.file.name = "-f".into()),
+        ("models", |m| m.models.clear()),
+        ("vendor", |m| m.vendor = "a\nb".into()),
+        ("reaches", |m| m.reaches.clear()),
+        ("reaches", |m| m.reaches[0].command = "#REBOOT;+CFUN=0".into()),
+        ("reaches", |m| m.reaches[0].line = 0),
+    ];
+    for (index, (word, change)) in cases.into_iter().enumerate() {
+        let mut bad = manifest();
+        change(&mut bad);
+        let error = parse(&bad).expect_err(&format!("case {index}")).to_string();
+        assert!(error.contains(word), "case {index}: {error}");
+    }
+}
+
+#[test]
+fn unknown_fields_pass_unless_critical() {
+    let mut json = serde_json::to_value(manifest()).unwrap();
+    json["colour"] = "blue".into();
+    assert!(Manifest::parse(json.to_string().as_bytes()).is_ok());
+    json["critical"] = vec!["colour"].into();
+    assert!(matches!(
+        Manifest::parse(json.to_string().as_bytes()),
+        Err(ManifestError::Critical(name)) if name == "colour"
+    ));
+}
+
+#[test]
+fn duplicate_keys_and_size_are_refused() {
+    let text = serde_json::to_string(&manifest()).unwrap();
+    let doubled = text.replacen('{', r#"{"sequence":9,"#, 1);
+    assert!(matches!(Manifest::parse(doubled.as_bytes()), Err(ManifestError::Json(_))));
+    let large = format!("{text}{}", " ".repeat(limits::MANIFEST));
+    assert!(matches!(Manifest::parse(large.as_bytes()), Err(ManifestError::TooLarge(_))));
+}
