@@ -3,6 +3,7 @@
 pub mod api;
 pub mod artifacts;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod feed;

@@ -1,0 +1,133 @@
+//! The truth, in SQLite: organizations, users, devices, firmware, operations and their milestones.
+//!
+//! [`Store`] has one async method a domain verb, in a file an entity. A verb that changes something
+//! runs its rule inside one transaction on the [writer's](writer) thread and answers after the
+//! COMMIT; queries run on one of a few read-only connections.
+
+mod checkpoint;
+pub mod column;
+mod error;
+mod reader;
+mod schema;
+mod writer;
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+pub use error::{Never, Rejection, StoreError, Unavailable};
+pub use writer::Priority;
+
+use crate::clock::Clock;
+
+const READERS: usize = 4;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A transaction that a rule runs in, and the time it happens at.
+pub struct Tx<'a> {
+    conn: &'a Connection,
+    /// Unix milliseconds.
+    pub now: u64,
+}
+
+impl Deref for Tx<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        self.conn
+    }
+}
+
+/// The store; clones share the same database.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    // Field order is drop order: the writer finishes before the others close.
+    writer: writer::Writer,
+    readers: reader::Readers,
+    clock: Clock,
+    _checkpointer: checkpoint::Checkpointer,
+}
+
+impl Store {
+    /// Opens or creates the database at `path` and brings it up to date. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerSchema`] for a database of a newer program, others when the file cannot
+    /// be opened or written.
+    pub fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
+        let mut conn = connect(path)?;
+        schema::migrate(&mut conn, clock.now())?;
+        let checkpointer = checkpoint::Checkpointer::start(connect(path)?, path)?;
+        let readers = reader::Readers::open(path, READERS)?;
+        let writer = writer::Writer::start(conn, clock.clone())?;
+        Ok(Self {
+            shared: Arc::new(Shared { writer, readers, clock, _checkpointer: checkpointer }),
+        })
+    }
+
+    /// The clock that the store writes times by.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// Runs `rule` in a transaction and answers after its COMMIT. A rule that returns an error
+    /// leaves no change behind.
+    pub(crate) async fn write<T, R, F>(&self, rule: F) -> Result<T, Rejection<R>>
+    where
+        F: FnOnce(&Tx<'_>) -> Result<T, Rejection<R>> + Send + 'static,
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        self.write_at(Priority::Normal, rule).await
+    }
+
+    /// As [`Store::write`], with a say in who goes first.
+    pub(crate) async fn write_at<T, R, F>(
+        &self,
+        priority: Priority,
+        rule: F,
+    ) -> Result<T, Rejection<R>>
+    where
+        F: FnOnce(&Tx<'_>) -> Result<T, Rejection<R>> + Send + 'static,
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        let answer = self.shared.writer.submit(priority, rule)?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::from(Unavailable::RolledBack).into()))
+    }
+
+    /// Runs `query` on one snapshot of what was committed.
+    pub(crate) async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.shared.readers.run(query).await
+    }
+
+    /// Takes no more writes and finishes those that were queued. Blocks.
+    pub fn stop(&self) {
+        self.shared.writer.stop();
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open(path)
+        .map_err(|error| StoreError::Open(format!("{}: {error}", path.display())))?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "journal_mode", "wal")?;
+    conn.pragma_update(None, "synchronous", "full")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.set_prepared_statement_cache_capacity(256);
+    Ok(conn)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,38 @@
+//! The database's schema and its versions.
+//!
+//! `PRAGMA user_version` counts the migrations that were applied. They only ever grow; a released
+//! one is never edited.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StoreError;
+
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+
+/// Brings the database up to this program's schema, each step in a transaction of its own.
+///
+/// # Errors
+/// [`StoreError::NewerSchema`] where a newer program has been here: reading it by guesswork could
+/// lose what that program knows.
+pub(super) fn migrate(conn: &mut Connection, now: u64) -> Result<(), StoreError> {
+    let known = MIGRATIONS.len();
+    let found = version(conn)?;
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    for (step, sql) in MIGRATIONS.iter().enumerate().skip(found) {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", step + 1)?;
+        tx.commit()?;
+    }
+    conn.execute(
+        "INSERT OR IGNORE INTO meta (id, epoch, created) VALUES (1, ?1, ?2)",
+        (uuid::Uuid::new_v4().simple().to_string(), now),
+    )?;
+    Ok(())
+}
+
+fn version(conn: &Connection) -> rusqlite::Result<usize> {
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}

@@ -1,0 +1,126 @@
+//! The store's core: groups, savepoints, refusals, priorities, migrations.
+
+use super::*;
+
+fn scratch() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("db"), Clock::System).unwrap();
+    (dir, store)
+}
+
+async fn add(
+    store: &Store,
+    name: &'static str,
+    then: Result<(), &'static str>,
+) -> Result<(), Rejection<&'static str>> {
+    store
+        .write(move |tx| {
+            tx.execute(
+                "INSERT INTO users (id, name, created) VALUES (?1, ?1, ?2)",
+                (name, tx.now),
+            )?;
+            then.map_err(Rejection::Refused)
+        })
+        .await
+}
+
+async fn names(store: &Store) -> Vec<String> {
+    store
+        .read(|conn| {
+            let mut rows = conn.prepare("SELECT name FROM users ORDER BY name")?;
+            Ok(rows.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        })
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_refusal_in_a_group_leaves_no_trace_and_hurts_nobody() {
+    let (_dir, store) = scratch();
+    let (a, b, c) = tokio::join!(
+        add(&store, "a", Ok(())),
+        add(&store, "b", Err("no")),
+        add(&store, "c", Ok(()))
+    );
+    assert!(a.is_ok() && c.is_ok());
+    assert!(matches!(b, Err(Rejection::Refused("no"))));
+    assert_eq!(names(&store).await, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_takes_back_only_its_own_verb() {
+    let (_dir, store) = scratch();
+    add(&store, "a", Ok(())).await.unwrap();
+    let (twice, b) = tokio::join!(add(&store, "a", Ok(())), add(&store, "b", Ok(())));
+    assert!(matches!(twice, Err(Rejection::Store(StoreError::Database(_)))));
+    b.unwrap();
+    assert_eq!(names(&store).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_verb_that_panics_leaves_the_writer_alive() {
+    let (_dir, store) = scratch();
+    let panicked: Result<(), Rejection<Never>> = store.write(|_| panic!("on purpose")).await;
+    assert!(matches!(panicked, Err(Rejection::Store(StoreError::Unavailable(_)))));
+    add(&store, "a", Ok(())).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_reopen() {
+    let (dir, store) = scratch();
+    add(&store, "a", Ok(())).await.unwrap();
+    let again = Store::open(&dir.path().join("db"), Clock::System).unwrap();
+    assert_eq!(names(&again).await, ["a"]);
+}
+
+#[tokio::test]
+async fn a_stopped_store_says_so() {
+    let (_dir, store) = scratch();
+    store.stop();
+    let refused = add(&store, "a", Ok(())).await;
+    assert!(matches!(
+        refused,
+        Err(Rejection::Store(StoreError::Unavailable(Unavailable::Stopped)))
+    ));
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    drop(Store::open(&path, Clock::System).unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 999).unwrap();
+    let refused = Store::open(&path, Clock::System).err();
+    assert!(matches!(refused, Some(StoreError::NewerSchema { found: 999, known: 1 })));
+}
+
+#[tokio::test]
+async fn readers_cannot_write() {
+    let (_dir, store) = scratch();
+    let refused = store.read(|conn| Ok(conn.execute("DELETE FROM users", [])?)).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(Unavailable::ReadOnly))));
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_refuses_and_then_recovers() {
+    let (_dir, store) = scratch();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let blocked = store.shared.writer.submit::<(), Never, _>(Priority::Normal, move |_| {
+        let _ = gate.recv();
+        Ok(())
+    });
+    let mut waiting = Vec::new();
+    let full = loop {
+        match store.shared.writer.submit::<(), Never, _>(Priority::Low, |_| Ok(())) {
+            Ok(answer) => waiting.push(answer),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, StoreError::Unavailable(Unavailable::QueueFull)));
+    drop(open);
+    blocked.unwrap().await.unwrap().unwrap();
+    for answer in waiting {
+        answer.await.unwrap().unwrap();
+    }
+    add(&store, "a", Ok(())).await.unwrap();
+}

@@ -1,0 +1,229 @@
+//! The one writer: a thread that owns the only connection that changes the database.
+//!
+//! ```text
+//! verbs ──▶ queue (bounded, two priorities) ──▶ BEGIN · SAVEPOINT verb · ... · COMMIT ──▶ answers
+//! ```
+//! What has queued up while the last group was being synced to disk becomes the next group. Each
+//! verb has a savepoint of its own, so that one that refuses leaves no trace in the others' group.
+//! Nobody hears an answer before the COMMIT that makes it true.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{Rejection, StoreError, Tx, Unavailable};
+use crate::clock::Clock;
+
+/// A group is closed after this long even if the queue is not empty.
+const GROUP_TIME: Duration = Duration::from_millis(5);
+const GROUP_VERBS: usize = 1024;
+const QUEUE_LIMIT: usize = 8192;
+/// Low priority waits at most this long behind a queue that never empties.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Who goes first when the disk cannot keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    Normal,
+    /// Ticks: the next one makes up for a late one.
+    Low,
+}
+
+/// A verb on its way through the writer: run once, then told what became of its group.
+trait Verb: Send {
+    /// False asks for the savepoint to be rolled back.
+    fn run(&mut self, tx: &Tx<'_>) -> bool;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Pending<T, R, F> {
+    rule: Option<F>,
+    result: Option<Result<T, Rejection<R>>>,
+    reply: oneshot::Sender<Result<T, Rejection<R>>>,
+}
+
+impl<T, R, F> Verb for Pending<T, R, F>
+where
+    F: FnOnce(&Tx<'_>) -> Result<T, Rejection<R>> + Send,
+    T: Send,
+    R: Send,
+{
+    fn run(&mut self, tx: &Tx<'_>) -> bool {
+        self.result = self.rule.take().map(|rule| rule(tx));
+        matches!(self.result, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let result = match (committed, self.result) {
+            (Ok(()), Some(result)) => result,
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), None) => Err(StoreError::from(Unavailable::RolledBack).into()),
+        };
+        // The caller may have gone away; its change stands.
+        let _ = self.reply.send(result);
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    normal: VecDeque<Box<dyn Verb>>,
+    low: VecDeque<(Instant, Box<dyn Verb>)>,
+    stopped: bool,
+}
+
+impl Queue {
+    fn next(&mut self) -> Option<Box<dyn Verb>> {
+        let starved = self.low.front().is_some_and(|(since, _)| since.elapsed() > PATIENCE);
+        if self.normal.is_empty() || starved {
+            if let Some((_, verb)) = self.low.pop_front() {
+                return Some(verb);
+            }
+        }
+        self.normal.pop_front()
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Only pushes and pops happen under the lock: it cannot be left half-done.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way to the writer's thread. The thread ends when this is dropped or stopped, after it has
+/// done what was queued.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(super) fn start(conn: Connection, clock: Clock) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared::default());
+        let queue = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || work(&conn, &queue, &clock))
+            .map_err(|error| StoreError::Open(error.to_string()))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Queues a verb; its answer comes after the COMMIT of its group.
+    pub(super) fn submit<T, R, F>(
+        &self,
+        priority: Priority,
+        rule: F,
+    ) -> Result<oneshot::Receiver<Result<T, Rejection<R>>>, StoreError>
+    where
+        F: FnOnce(&Tx<'_>) -> Result<T, Rejection<R>> + Send + 'static,
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let verb: Box<dyn Verb> = Box::new(Pending { rule: Some(rule), result: None, reply });
+        let mut queue = self.shared.lock();
+        if queue.stopped {
+            return Err(Unavailable::Stopped.into());
+        }
+        if queue.normal.len() + queue.low.len() >= QUEUE_LIMIT {
+            return Err(Unavailable::QueueFull.into());
+        }
+        match priority {
+            Priority::Normal => queue.normal.push_back(verb),
+            Priority::Low => queue.low.push_back((Instant::now(), verb)),
+        }
+        drop(queue);
+        self.shared.arrived.notify_one();
+        Ok(answer)
+    }
+
+    /// Takes no more, finishes what was queued, and waits for that. Blocks.
+    pub(super) fn stop(&self) {
+        self.shared.lock().stopped = true;
+        self.shared.arrived.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn work(conn: &Connection, shared: &Shared, clock: &Clock) {
+    while let Some(first) = wait(shared) {
+        run_group(conn, first, shared, clock);
+    }
+}
+
+fn wait(shared: &Shared) -> Option<Box<dyn Verb>> {
+    let mut queue = shared.lock();
+    loop {
+        if let Some(verb) = queue.next() {
+            return Some(verb);
+        }
+        if queue.stopped {
+            return None;
+        }
+        queue = shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn run_group(conn: &Connection, first: Box<dyn Verb>, shared: &Shared, clock: &Clock) {
+    let opened = Instant::now();
+    let mut verbs = Vec::new();
+    let mut outcome = conn.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
+    let mut next = Some(first);
+    while let Some(mut verb) = next.take() {
+        if outcome.is_ok() {
+            outcome = run_verb(conn, verb.as_mut(), clock);
+        }
+        verbs.push(verb);
+        if outcome.is_ok() && verbs.len() < GROUP_VERBS && opened.elapsed() < GROUP_TIME {
+            next = shared.lock().next();
+        }
+    }
+    let outcome = outcome.and_then(|()| Ok(conn.execute_batch("COMMIT")?));
+    if let Err(error) = &outcome {
+        tracing::error!(%error, verbs = verbs.len(), "a group of writes was rolled back");
+        if !conn.is_autocommit() {
+            let _ = conn.execute_batch("ROLLBACK");
+        }
+    }
+    for verb in verbs {
+        verb.answer(outcome.clone());
+    }
+}
+
+/// Runs one verb in a savepoint. An error means that the whole group is lost.
+fn run_verb(conn: &Connection, verb: &mut dyn Verb, clock: &Clock) -> Result<(), StoreError> {
+    conn.prepare_cached("SAVEPOINT verb")?.execute([])?;
+    let tx = Tx { conn, now: clock.now() };
+    let kept = catch_unwind(AssertUnwindSafe(|| verb.run(&tx))).unwrap_or_else(|_| {
+        tracing::error!("a verb panicked; its changes are rolled back");
+        false
+    });
+    // A full disk or an I/O error makes SQLite roll back everything at once.
+    if conn.is_autocommit() {
+        return Err(Unavailable::RolledBack.into());
+    }
+    if !kept {
+        conn.prepare_cached("ROLLBACK TO verb")?.execute([])?;
+    }
+    conn.prepare_cached("RELEASE verb")?.execute([])?;
+    Ok(())
+}
