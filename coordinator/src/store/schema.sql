@@ -178,6 +178,7 @@ CREATE TABLE operations (
     batch            TEXT,
     retry_of         TEXT REFERENCES operations (id) ON DELETE SET NULL,
     upgrade_options  TEXT NOT NULL DEFAULT '{}',
+    allow_volatile_staging INTEGER NOT NULL DEFAULT 0,
     status           TEXT NOT NULL
         CHECK (status IN ('idle', 'in-progress', 'success', 'failed', 'aborted', 'cancelled')),
     phase            TEXT NOT NULL,     -- finer than `status`: see operation::Phase
@@ -188,8 +189,11 @@ CREATE TABLE operations (
     late_result      TEXT,              -- JSON: what came after the terminal status
     log              TEXT NOT NULL DEFAULT '',
     stream           TEXT,              -- the journal that this operation listens to
-    tick_stage       INTEGER NOT NULL DEFAULT 0, -- order of the newest tick: attempt, stage, n
+    tick_attempt     INTEGER NOT NULL DEFAULT 0, -- order of the newest tick, with tick_n
     tick_n           INTEGER NOT NULL DEFAULT 0,
+    detail           TEXT,              -- what the newest tick says for people
+    stalled          INTEGER NOT NULL DEFAULT 0,
+    fetched          INTEGER NOT NULL DEFAULT 0, -- bytes of the image over the network
     attempts_granted INTEGER NOT NULL DEFAULT 0,
     granted_attempt  INTEGER,
     granted_stream   TEXT,
