@@ -4,9 +4,13 @@
 //! runs its rule inside one transaction on the [writer's](writer) thread and answers after the
 //! COMMIT; queries run on one of a few read-only connections.
 
+pub mod build;
+pub mod category;
 mod checkpoint;
 pub mod column;
 mod error;
+pub mod image;
+pub mod listing;
 mod reader;
 mod schema;
 mod writer;

@@ -1,0 +1,212 @@
+//! A JSON object in a request, read field by field, so that every error names its field and all of
+//! them are told at once.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request, rejection::BytesRejection},
+    http::{Method, StatusCode, header},
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::error::{ApiError, FieldErrors};
+
+/// The largest JSON body, in bytes.
+pub const LIMIT: usize = 256 << 10;
+
+/// The fields of a body. PATCH may leave any of them out; unknown ones are ignored.
+#[derive(Debug)]
+pub struct Fields {
+    given: Map<String, Value>,
+    partial: bool,
+    errors: FieldErrors,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let partial = request.method() == Method::PATCH;
+        let json = is_json(&request);
+        let bytes = Bytes::from_request(request, state).await.map_err(refused)?;
+        if bytes.is_empty() {
+            return Ok(Self::new(Map::new(), partial));
+        }
+        if !json {
+            return Err(ApiError::unsupported_media_type("application/json"));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(given)) => Ok(Self::new(given, partial)),
+            Ok(_) => Err(ApiError::field("non_field_errors", "Expected a JSON object.")),
+            Err(error) => Err(ApiError::bad_request(format!("JSON parse error: {error}."))),
+        }
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json")
+    })
+}
+
+fn refused(rejection: BytesRejection) -> ApiError {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return ApiError::too_large(LIMIT as u64);
+    }
+    ApiError::bad_request("The request's body could not be read.")
+}
+
+impl Fields {
+    pub fn new(given: Map<String, Value>, partial: bool) -> Self {
+        Self { given, partial, errors: FieldErrors::new() }
+    }
+
+    /// Reads `field` if it is there.
+    pub fn optional<T>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Option<T> {
+        match parse(self.given.remove(field)?) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.refuse(field, message);
+                None
+            }
+        }
+    }
+
+    /// Reads `field`, which must be there unless this is a PATCH.
+    pub fn required<T>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Option<T> {
+        if !self.partial && !self.given.contains_key(field) {
+            self.refuse(field, "This field is required.");
+        }
+        self.optional(field, parse)
+    }
+
+    pub fn refuse(&mut self, field: &str, message: impl Into<String>) {
+        self.errors.entry(field.to_owned()).or_default().push(message.into());
+    }
+
+    /// Fails with every message so far.
+    pub fn finish(self) -> Result<(), ApiError> {
+        if self.errors.is_empty() { Ok(()) } else { Err(ApiError::fields(self.errors)) }
+    }
+}
+
+/// A text of 1 to `limit` characters.
+pub fn text(limit: usize) -> impl FnOnce(Value) -> Result<String, String> {
+    move |value| {
+        let text = any_text(limit)(value)?;
+        if text.trim().is_empty() { Err("This field may not be blank.".into()) } else { Ok(text) }
+    }
+}
+
+/// A text of up to `limit` characters.
+pub fn any_text(limit: usize) -> impl FnOnce(Value) -> Result<String, String> {
+    move |value| match value {
+        Value::String(text) if text.chars().count() > limit => {
+            Err(format!("Ensure this field has no more than {limit} characters."))
+        }
+        Value::String(text) if text.contains('\0') => {
+            Err("Null characters are not allowed.".into())
+        }
+        Value::String(text) => Ok(text),
+        Value::Null => Err("This field may not be null.".into()),
+        _ => Err("Not a valid string.".into()),
+    }
+}
+
+/// An id.
+pub fn id<T: From<Uuid>>(value: Value) -> Result<T, String> {
+    let id = match &value {
+        Value::Null => return Err("This field may not be null.".into()),
+        Value::String(text) => Uuid::try_parse(text).ok(),
+        _ => None,
+    };
+    id.map(T::from).ok_or_else(|| "Must be a valid UUID.".into())
+}
+
+/// `null`, or what `parse` takes.
+pub fn nullable<T>(
+    parse: impl FnOnce(Value) -> Result<T, String>,
+) -> impl FnOnce(Value) -> Result<Option<T>, String> {
+    |value| if value.is_null() { Ok(None) } else { parse(value).map(Some) }
+}
+
+/// A whole number from `0` to `limit`.
+pub fn up_to(limit: u8) -> impl FnOnce(Value) -> Result<u8, String> {
+    move |value| match value.as_u64().map(u8::try_from) {
+        Some(Ok(number)) if number <= limit => Ok(number),
+        Some(_) => Err(format!("Ensure this value is less than or equal to {limit}.")),
+        None => Err("A valid integer is required.".into()),
+    }
+}
+
+/// A JSON object.
+pub fn object(value: Value) -> Result<Map<String, Value>, String> {
+    match value {
+        Value::Object(map) => Ok(map),
+        _ => Err("Expected a JSON object.".into()),
+    }
+}
+
+/// A boolean.
+pub fn boolean(value: Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| "Must be a valid boolean.".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: Value, partial: bool) -> Fields {
+        Fields::new(object(value).unwrap(), partial)
+    }
+
+    #[test]
+    fn all_errors_are_told_with_their_fields() {
+        let mut body = fields(json!({"name": 5, "category": "x", "percent": 101}), false);
+        assert_eq!(body.required("name", text(10)), None);
+        assert_eq!(body.required::<Uuid>("category", id), None);
+        assert_eq!(body.optional("percent", up_to(100)), None);
+        assert_eq!(body.required("version", text(10)), None);
+        assert_eq!(body.optional("absent", text(10)), None);
+        assert_eq!(
+            body.finish().unwrap_err().body,
+            json!({
+                "name": ["Not a valid string."],
+                "category": ["Must be a valid UUID."],
+                "percent": ["Ensure this value is less than or equal to 100."],
+                "version": ["This field is required."],
+            })
+        );
+    }
+
+    #[test]
+    fn a_patch_may_leave_fields_out_but_not_blank_them() {
+        let mut body = fields(json!({"version": " "}), true);
+        assert_eq!(body.required("name", text(10)), None);
+        assert_eq!(body.required("version", text(10)), None);
+        assert_eq!(
+            body.finish().unwrap_err().body,
+            json!({"version": ["This field may not be blank."]})
+        );
+    }
+
+    #[test]
+    fn null_is_told_from_absent() {
+        let mut body = fields(json!({"image": null}), true);
+        assert_eq!(body.optional("image", nullable(id::<Uuid>)), Some(None));
+        assert_eq!(body.optional("image", nullable(id::<Uuid>)), None);
+        body.finish().unwrap();
+    }
+}

@@ -1,0 +1,215 @@
+//! Lists: which page of them, filtered and ordered how, and the envelope they come in.
+
+use std::{collections::HashMap, str::FromStr};
+
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::{HeaderMap, Uri, header, request::Parts},
+};
+use serde::Serialize;
+
+use super::error::ApiError;
+
+const DEFAULT_SIZE: u32 = 10;
+const LARGEST_SIZE: u32 = 100;
+/// Past this, OFFSET alone would keep a reader busy.
+const LARGEST_PAGE: u32 = 1_000_000;
+
+/// The query of a list.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    parameters: HashMap<String, String>,
+    pub page: Page,
+    uri: Uri,
+    pub site: Site,
+}
+
+/// Rows to skip and to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    number: u32,
+    size: u32,
+}
+
+impl Page {
+    pub fn offset(self) -> u32 {
+        (self.number - 1) * self.size
+    }
+
+    pub fn limit(self) -> u32 {
+        self.size
+    }
+}
+
+/// The envelope of a list.
+#[derive(Debug, Serialize)]
+pub struct Listing<T> {
+    pub count: u64,
+    pub next: Option<String>,
+    pub previous: Option<String>,
+    pub results: Vec<T>,
+}
+
+/// Where the client reached us: the front of the URLs in answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site(String);
+
+impl Site {
+    /// `path` begins with a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.0)
+    }
+
+    fn of(headers: &HeaderMap, uri: &Uri) -> Self {
+        let named = uri.authority().map(|authority| authority.as_str());
+        let host = named.or_else(|| headers.get(header::HOST)?.to_str().ok()).unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+        let trusted = !host.is_empty() && host.chars().all(plain);
+        Self(if trusted { host.to_owned() } else { "localhost".to_owned() })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Site {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self::of(&parts.headers, &parts.uri))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ListQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Self::read(&parts.headers, &parts.uri)
+    }
+}
+
+impl ListQuery {
+    fn read(headers: &HeaderMap, uri: &Uri) -> Result<Self, ApiError> {
+        let Query(parameters) = Query::<HashMap<String, String>>::try_from_uri(uri)
+            .map_err(|_| ApiError::bad_request("The query string is malformed."))?;
+        let number = match parameters.get("page").map(|page| page.parse()) {
+            None => 1,
+            Some(Ok(number @ 1..=LARGEST_PAGE)) => number,
+            Some(_) => return Err(ApiError::invalid_page()),
+        };
+        let size = match parameters.get("page_size").and_then(|size| size.parse().ok()) {
+            Some(size @ 1_u32..) => size.min(LARGEST_SIZE),
+            _ => DEFAULT_SIZE,
+        };
+        let page = Page { number, size };
+        Ok(Self { parameters, page, uri: uri.clone(), site: Site::of(headers, uri) })
+    }
+
+    /// A filter, if it is there and not empty.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.parameters.get(field).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A filter of another type; 400 with the field named when it is not one.
+    pub fn filter<T: FromStr>(&self, field: &str, message: &str) -> Result<Option<T>, ApiError> {
+        let parsed = self.text(field).map(str::parse).transpose();
+        parsed.map_err(|_| ApiError::field(field, message))
+    }
+
+    pub fn id<T: FromStr>(&self, field: &str) -> Result<Option<T>, ApiError> {
+        self.filter(field, "Enter a valid UUID.")
+    }
+
+    /// The first of `columns` that `?ordering=` names and whether descending, else `default`.
+    pub fn ordering<T: Copy>(&self, columns: &[(&str, T)], default: (T, bool)) -> (T, bool) {
+        let asked = self.text("ordering").unwrap_or_default().split(',').map(str::trim);
+        asked
+            .filter_map(|term| {
+                let name = term.trim_start_matches('-');
+                let (_, column) = columns.iter().find(|(known, _)| *known == name)?;
+                Some((*column, term.starts_with('-')))
+            })
+            .next()
+            .unwrap_or(default)
+    }
+
+    /// Puts the rows of this page into their envelope; a page past the end is 404.
+    pub fn listing<T>(&self, count: u64, results: Vec<T>) -> Result<Listing<T>, ApiError> {
+        let Page { number, size } = self.page;
+        if results.is_empty() && number > 1 {
+            return Err(ApiError::invalid_page());
+        }
+        let more = u64::from(number) * u64::from(size) < count;
+        let next = more.then(|| self.link(number + 1));
+        let previous = (number > 1).then(|| self.link(number - 1));
+        Ok(Listing { count, next, previous, results })
+    }
+
+    fn link(&self, page: u32) -> String {
+        let query = self.uri.query().unwrap_or_default();
+        let others = query.split('&').filter(|pair| !pair.is_empty() && !is_page(pair));
+        let mut parts: Vec<String> = others.map(str::to_owned).collect();
+        if page > 1 {
+            parts.push(format!("page={page}"));
+        }
+        let path = self.uri.path();
+        let target = match parts.join("&") {
+            query if query.is_empty() => path.to_owned(),
+            query => format!("{path}?{query}"),
+        };
+        self.site.url(&target)
+    }
+}
+
+fn is_page(pair: &str) -> bool {
+    pair == "page" || pair.starts_with("page=")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(uri: &str) -> Result<ListQuery, ApiError> {
+        let headers = HeaderMap::from_iter([(header::HOST, "mu.example:8443".parse().unwrap())]);
+        ListQuery::read(&headers, &uri.parse().unwrap())
+    }
+
+    #[test]
+    fn pages_link_to_their_neighbours() {
+        let list = query("/x/?status=failed&page=2&page_size=3").unwrap();
+        assert_eq!((list.page.offset(), list.page.limit()), (3, 3));
+        let listing = list.listing(7, vec![4, 5, 6]).unwrap();
+        let front = "https://mu.example:8443/x/?status=failed&page_size=3";
+        assert_eq!(listing.next, Some(format!("{front}&page=3")));
+        assert_eq!(listing.previous, Some(front.to_owned()));
+        assert_eq!(query("/x/").unwrap().listing(10, vec![0; 10]).unwrap().next, None);
+    }
+
+    #[test]
+    fn sizes_are_bounded_and_bad_pages_are_not_found() {
+        assert_eq!(query("/x/?page_size=1000").unwrap().page.limit(), 100);
+        for size in ["0", "-1", "many", ""] {
+            let list = query(&format!("/x/?page_size={size}")).unwrap();
+            assert_eq!(list.page.limit(), 10, "{size}");
+        }
+        for page in ["0", "-1", "x", "99999999999"] {
+            let error = query(&format!("/x/?page={page}")).unwrap_err();
+            assert_eq!(error, ApiError::invalid_page(), "{page}");
+        }
+        let past = query("/x/?page=2").unwrap().listing::<u8>(3, Vec::new());
+        assert_eq!(past.unwrap_err(), ApiError::invalid_page());
+        assert_eq!(query("/x/").unwrap().listing::<u8>(0, Vec::new()).unwrap().count, 0);
+    }
+
+    #[test]
+    fn ordering_takes_only_known_columns() {
+        let columns = [("name", 'n'), ("created", 'c')];
+        let order = |uri| query(uri).unwrap().ordering(&columns, ('c', true));
+        assert_eq!(order("/x/?ordering=-name"), ('n', true));
+        assert_eq!(order("/x/?ordering=name;drop"), ('c', true));
+        assert_eq!(order("/x/"), ('c', true));
+    }
+
+    #[test]
+    fn a_strange_host_is_not_repeated() {
+        let headers = HeaderMap::from_iter([(header::HOST, "a/b\"<".parse().unwrap())]);
+        assert_eq!(Site::of(&headers, &"/x/".parse().unwrap()), Site("localhost".to_owned()));
+    }
+}

@@ -1,0 +1,108 @@
+//! Lists out of the store: whose rows are visible, which of them are wanted, in what order, and how
+//! many at a time.
+
+use rusqlite::{Connection, Row, params_from_iter, types::Value};
+use shared::ids::OrganizationId;
+
+use super::StoreError;
+
+/// Whose rows somebody may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    Everything,
+    Organizations(Vec<OrganizationId>),
+}
+
+impl Scope {
+    /// Whether rows of `organization` are visible; shared ones (`None`) are to everybody.
+    pub fn sees(&self, organization: Option<OrganizationId>) -> bool {
+        match (self, organization) {
+            (Self::Everything, _) | (_, None) => true,
+            (Self::Organizations(members), Some(organization)) => members.contains(&organization),
+        }
+    }
+}
+
+/// Rows to skip and to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    pub offset: u32,
+    pub limit: u32,
+}
+
+/// A column to sort by, one of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    pub column: &'static str,
+    pub descending: bool,
+}
+
+/// Some rows, and how many there are of them altogether.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found<T> {
+    pub count: u64,
+    pub rows: Vec<T>,
+}
+
+/// A WHERE clause that grows condition by condition. The SQL is ours; from outside come only values.
+#[derive(Debug, Default)]
+pub(super) struct Where {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Where {
+    /// `condition` has one `?`.
+    pub(super) fn and(&mut self, condition: &str, value: impl Into<Value>) -> &mut Self {
+        self.push(condition);
+        self.values.push(value.into());
+        self
+    }
+
+    /// As [`Where::and`], for a filter that may be absent.
+    pub(super) fn and_if(&mut self, condition: &str, value: Option<impl ToString>) -> &mut Self {
+        match value {
+            Some(value) => self.and(condition, value.to_string()),
+            None => self,
+        }
+    }
+
+    /// Only rows whose organization in `column` is visible, shared (NULL) ones among them.
+    pub(super) fn visible(&mut self, column: &str, scope: &Scope) -> &mut Self {
+        let Scope::Organizations(members) = scope else {
+            return self;
+        };
+        let marks = vec!["?"; members.len()].join(",");
+        self.push(&format!("({column} IS NULL OR {column} IN ({marks}))"));
+        self.values.extend(members.iter().map(|member| Value::from(member.to_string())));
+        self
+    }
+
+    fn push(&mut self, condition: &str) {
+        self.sql.push_str(if self.sql.is_empty() { " WHERE " } else { " AND " });
+        self.sql.push_str(condition);
+    }
+}
+
+/// Counts and reads `columns` of `from` (a table, or several joined, the first called `t`).
+pub(super) fn list<T>(
+    conn: &Connection,
+    (columns, from): (&str, &str),
+    wanted: &Where,
+    order: Order,
+    rows: Rows,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Found<T>, StoreError> {
+    let filter = &wanted.sql;
+    let count = conn
+        .prepare_cached(&format!("SELECT count(*) FROM {from}{filter}"))?
+        .query_row(params_from_iter(&wanted.values), |row| row.get(0))?;
+    let direction = if order.descending { "DESC" } else { "ASC" };
+    let sql = format!(
+        "SELECT {columns} FROM {from}{filter} ORDER BY t.{} {direction}, t.id LIMIT {} OFFSET {}",
+        order.column, rows.limit, rows.offset,
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let found = statement.query_map(params_from_iter(&wanted.values), read)?;
+    Ok(Found { count, rows: found.collect::<Result<_, _>>()? })
+}
