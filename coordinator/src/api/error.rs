@@ -65,8 +65,10 @@ impl ApiError {
 
     /// 401: malformed, unknown, expired or revoked; which of them is nobody's business.
     pub fn invalid_token() -> Self {
-        Self::detail(StatusCode::UNAUTHORIZED, "Invalid token.")
-            .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))
+        Self::detail(StatusCode::UNAUTHORIZED, "Invalid token.").with(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer error=\"invalid_token\""),
+        )
     }
 
     /// 403: visible, but not this user's to change.

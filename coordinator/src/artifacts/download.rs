@@ -45,9 +45,7 @@ impl Artifacts {
             Ok((file, size))
         });
         match opened.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok((file, size)) => {
-                Ok(Some(Stored { file: Arc::new(file), sha256, size }))
-            }
+            Ok((file, size)) => Ok(Some(Stored { file: Arc::new(file), sha256, size })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -85,10 +83,7 @@ impl Stored {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return response;
         }
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         insert(headers, header::CONTENT_DISPOSITION, &attachment(name));
         let (status, part) = match self.asked(method, request, &etag) {
             range::Asked::Whole => (StatusCode::OK, 0..self.size),

@@ -165,7 +165,9 @@ fn full_or(error: io::Error, inner: &Inner) -> ArtifactError {
     }
 }
 
-fn flatten<T>(joined: Result<Result<T, ArtifactError>, task::JoinError>) -> Result<T, ArtifactError> {
+fn flatten<T>(
+    joined: Result<Result<T, ArtifactError>, task::JoinError>,
+) -> Result<T, ArtifactError> {
     joined.unwrap_or_else(|error| Err(io::Error::other(error).into()))
 }
 

@@ -164,9 +164,7 @@ fn save(tx: &Tx<'_>, build: Build) -> Result<Build, Rejection<BuildRefusal>> {
         return Err(Rejection::Refused(BuildRefusal::UnknownCategory));
     }
     let taken = tx
-        .prepare_cached(
-            "SELECT 1 FROM builds WHERE category = ?1 AND version = ?2 AND id <> ?3",
-        )?
+        .prepare_cached("SELECT 1 FROM builds WHERE category = ?1 AND version = ?2 AND id <> ?3")?
         .exists((&category, &build.version, &id))?;
     if taken {
         return Err(Rejection::Refused(BuildRefusal::VersionTaken));

@@ -83,7 +83,8 @@ pub enum ImageRefusal {
 
 const COLUMNS: &str = "t.id, t.build, t.type, t.boards, t.file_name, t.size, t.sha256, t.signed_by,
                        t.created, t.modified, c.organization AS organization";
-const FROM: &str = "images t JOIN builds b ON b.id = t.build JOIN categories c ON c.id = b.category";
+const FROM: &str =
+    "images t JOIN builds b ON b.id = t.build JOIN categories c ON c.id = b.category";
 
 impl Store {
     pub async fn images(&self, wanted: ImageList) -> Result<Found<Image>, StoreError> {
@@ -100,10 +101,7 @@ impl Store {
     }
 
     /// The exact bytes of its manifest, and their signature.
-    pub async fn image_manifest(
-        &self,
-        id: ImageId,
-    ) -> Result<Option<SignedManifest>, StoreError> {
+    pub async fn image_manifest(&self, id: ImageId) -> Result<Option<SignedManifest>, StoreError> {
         self.read(move |conn| Ok(find_manifest(conn, id)?)).await
     }
 
