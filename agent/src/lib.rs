@@ -8,6 +8,7 @@ pub mod guardian;
 pub mod identity;
 pub mod modem;
 pub mod outbox;
+pub mod random;
 pub mod route;
 pub mod settings;
 pub mod source;

@@ -16,8 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring as ring_provider};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::{CipherSuite, ClientConfig, RootCertStore};
 
 use crate::clock::Clock;

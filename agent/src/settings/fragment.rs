@@ -97,8 +97,7 @@ impl Fragment {
 
     /// TOML text; `origin` is what errors call it.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, ReadError> {
-        let malformed =
-            |message: String| ReadError::Malformed { path: origin.to_owned(), message };
+        let malformed = |message: String| ReadError::Malformed { path: origin.to_owned(), message };
         let table: toml::Table =
             text.parse().map_err(|e: toml::de::Error| malformed(e.to_string()))?;
         let mut fragment = Self::default();
@@ -189,7 +188,9 @@ impl Fragment {
                 toml::Value::Float(_) | toml::Value::Datetime(_) => {
                     return Err(ReadError::Malformed {
                         path: origin.to_owned(),
-                        message: format!("{section} {option}: neither fractions nor dates are used"),
+                        message: format!(
+                            "{section} {option}: neither fractions nor dates are used"
+                        ),
                     });
                 }
             };

@@ -32,7 +32,8 @@ fn the_url_alone_is_enough() {
 
 #[test]
 fn pins_alone_need_no_roots() {
-    let settings = parse(&format!("[coordinator]\nurl = \"https://h\"\npins = [\"{PIN}\"]")).unwrap();
+    let settings =
+        parse(&format!("[coordinator]\nurl = \"https://h\"\npins = [\"{PIN}\"]")).unwrap();
     assert_eq!(settings.coordinator.trust.pins.len(), 1);
     assert_eq!(settings.coordinator.trust.ca_file, None);
 }

@@ -142,10 +142,8 @@ fn the_pin_is_the_one_that_curl_prints() {
     // openssl x509 -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary:
     // the digest is over the whole SubjectPublicKeyInfo, outer SEQUENCE included.
     let server = server(2020, 2090);
-    let text = format!(
-        "sha256//{}",
-        base64::engine::general_purpose::STANDARD.encode(server.pin.0)
-    );
+    let text =
+        format!("sha256//{}", base64::engine::general_purpose::STANDARD.encode(server.pin.0));
     let toml = format!("[coordinator]\nurl = \"https://h\"\npins = [\"{text}\"]");
     let fragment = crate::settings::Fragment::from_toml(&toml, "t").unwrap();
     let settings = crate::settings::from_fragments([fragment]).unwrap();

@@ -8,9 +8,7 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 
 use super::TlsError;
@@ -84,11 +82,7 @@ impl ServerVerifier {
         }
     }
 
-    fn check_chain(
-        &self,
-        chain: &WebPkiServerVerifier,
-        shown: Presented,
-    ) -> Result<(), Error> {
+    fn check_chain(&self, chain: &WebPkiServerVerifier, shown: Presented) -> Result<(), Error> {
         let (mut time, certain) = judge_at(&self.clock);
         for _ in 0..MAX_CHAIN {
             match shown.verify(chain, time) {

@@ -1,0 +1,226 @@
+use proptest::prelude::*;
+use shared::event::Outcome;
+use shared::stages::Phase;
+
+use super::*;
+
+fn operation(n: u8) -> OperationId {
+    OperationId::from_random([n; 16])
+}
+
+fn stream() -> StreamId {
+    StreamId::from_random([200; 16])
+}
+
+fn draft(n: u8, body: EventBody) -> Draft {
+    Draft {
+        operation: operation(n),
+        slot: Slot::default(),
+        stream: stream(),
+        attempt: 0,
+        at: None,
+        body,
+    }
+}
+
+fn entered(n: u8) -> Draft {
+    draft(n, EventBody::Entered { phase: Phase::Downloading })
+}
+
+fn ack(event: &Event, verdict: Verdict) -> Ack {
+    Ack { operation: event.operation, stream: event.stream, seq: event.seq, verdict }
+}
+
+fn seqs(outbox: &Outbox) -> Vec<u64> {
+    outbox.pending().map(|event| event.seq).collect()
+}
+
+#[test]
+fn events_survive_until_they_are_acknowledged() {
+    let state = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::open(state.path());
+    let first = outbox.append(entered(1));
+    let second = outbox.append(entered(1));
+    let third = outbox.append(entered(1));
+    assert_eq!((first.seq, second.seq, third.seq), (1, 2, 3));
+    drop(outbox);
+
+    let mut outbox = Outbox::open(state.path());
+    assert!(outbox.is_durable());
+    assert_eq!(seqs(&outbox), [1, 2, 3]);
+    let refused = Verdict::Refused { reason: "unknown operation".into() };
+    assert_eq!(outbox.settle(&[ack(&first, Verdict::Accepted), ack(&third, refused)]), 2);
+    assert_eq!(outbox.settle(&[ack(&second, Verdict::Unknown)]), 0);
+    drop(outbox);
+
+    let mut outbox = Outbox::open(state.path());
+    assert_eq!(seqs(&outbox), [2]);
+    assert_eq!(outbox.settle(&[ack(&second, Verdict::Duplicate)]), 1);
+    assert!(outbox.is_empty());
+}
+
+#[test]
+fn a_number_is_never_given_twice() {
+    let state = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::open(state.path());
+    for _ in 0..400 {
+        let event = outbox.append(entered(1));
+        outbox.settle(&[ack(&event, Verdict::Accepted)]);
+    }
+    drop(outbox);
+    assert_eq!(Outbox::open(state.path()).append(entered(1)).seq, 401);
+    // Many other operations push the counter of the first one out.
+    let mut outbox = Outbox::open(state.path());
+    for n in 2..=100 {
+        outbox.append(entered(n));
+    }
+    drop(outbox);
+    assert!(Outbox::open(state.path()).append(entered(1)).seq > 401);
+}
+
+#[test]
+fn the_file_stays_small_when_everything_is_acknowledged() {
+    let state = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::open(state.path());
+    for _ in 0..800 {
+        let event = outbox.append(entered(1));
+        outbox.settle(&[ack(&event, Verdict::Accepted)]);
+    }
+    let size = std::fs::metadata(state.path().join("outbox/log")).unwrap().len();
+    assert!(size < 128 * 1024, "{size}");
+}
+
+#[test]
+fn a_full_outbox_lets_go_of_what_is_no_grant_and_no_end() {
+    let state = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::open(state.path());
+    let granted = outbox.append(draft(1, EventBody::Granted));
+    let end = outbox.append(draft(1, EventBody::Finished { outcome: Outcome::Cancelled }));
+    for _ in 0..2 * MAX_EVENTS {
+        outbox.append(entered(2));
+    }
+    assert_eq!(outbox.len(), MAX_EVENTS);
+    let outbox = Outbox::open(state.path());
+    assert_eq!(outbox.len(), MAX_EVENTS);
+    assert!(outbox.pending().any(|event| *event == granted));
+    assert!(outbox.pending().any(|event| *event == end));
+    assert_eq!(outbox.pending().last().unwrap().seq, 2 * MAX_EVENTS as u64);
+}
+
+#[test]
+fn a_torn_write_loses_only_the_event_that_was_never_sent() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("outbox/log");
+    let mut outbox = Outbox::open(state.path());
+    outbox.append(entered(1));
+    let before = std::fs::read(&file).unwrap().len();
+    outbox.append(entered(1));
+    let whole = std::fs::read(&file).unwrap();
+    for cut in before..whole.len() {
+        std::fs::write(&file, &whole[..cut]).unwrap();
+        let mut outbox = Outbox::open(state.path());
+        assert_eq!(outbox.trouble(), None, "cut at {cut}");
+        assert_eq!(seqs(&outbox), [1]);
+        assert_eq!(outbox.append(entered(1)).seq, 2);
+        assert_eq!(seqs(&Outbox::open(state.path())), [1, 2]);
+    }
+}
+
+#[test]
+fn damage_is_set_aside_and_the_rest_is_kept() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("outbox/log");
+    let mut outbox = Outbox::open(state.path());
+    for _ in 0..3 {
+        outbox.append(entered(1));
+    }
+    let mut bytes = std::fs::read(&file).unwrap();
+    let lines: Vec<usize> =
+        bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i).collect();
+    let middle = lines[lines.len() - 2] - 20;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+
+    let mut outbox = Outbox::open(state.path());
+    assert_eq!(seqs(&outbox), [1, 3]);
+    assert!(matches!(outbox.trouble(), Some(Trouble::Damaged(_))));
+    assert_eq!(std::fs::read(state.path().join("outbox/log.damaged")).unwrap(), bytes);
+    assert!(outbox.append(entered(1)).seq > 1_000_000, "numbers may have been lost");
+    assert!(Outbox::open(state.path()).trouble().is_none());
+}
+
+#[test]
+fn garbage_and_emptiness_do_not_stop_it() {
+    for garbage in [&b"\0\0\0\0"[..], b"garbage\n", b"\n\n\n", b""] {
+        let state = tempfile::tempdir().unwrap();
+        std::fs::create_dir(state.path().join("outbox")).unwrap();
+        std::fs::write(state.path().join("outbox/log"), garbage).unwrap();
+        let mut outbox = Outbox::open(state.path());
+        assert!(outbox.is_durable());
+        outbox.append(entered(1));
+        assert_eq!(Outbox::open(state.path()).len(), 1);
+    }
+}
+
+#[test]
+fn without_a_disk_it_goes_on_in_memory_and_comes_back() {
+    let state = tempfile::tempdir().unwrap();
+    std::fs::write(state.path().join("outbox"), "in the way").unwrap();
+    let mut outbox = Outbox::open(state.path());
+    assert!(!outbox.is_durable());
+    assert!(matches!(outbox.trouble(), Some(Trouble::NotDurable(_))));
+    let in_memory = outbox.append(entered(1));
+    assert!(in_memory.seq > 1_000_000);
+
+    std::fs::remove_file(state.path().join("outbox")).unwrap();
+    std::fs::create_dir(state.path().join("outbox")).unwrap();
+    outbox.append(entered(1));
+    assert!(outbox.is_durable());
+    assert_eq!(outbox.trouble(), None);
+    assert_eq!(Outbox::open(state.path()).len(), 2);
+}
+
+#[test]
+fn the_file_format_is_the_documented_one() {
+    let state = tempfile::tempdir().unwrap();
+    Outbox::open(state.path()).append(draft(1, EventBody::Granted));
+    let text = std::fs::read_to_string(state.path().join("outbox/log")).unwrap();
+    // Byte for byte: `printf '{"version":1}' | sha256sum` begins with the first checksum.
+    let expected = concat!(
+        "2430f1a2ad2982d0 {\"version\":1}\n",
+        "652e2eb7bd1702a4 {\"floor\":0}\n",
+        "527960c681a7316e {\"put\":{\"operation\":\"01010101-0101-4101-8101-010101010101\",",
+        "\"slot\":\"main\",\"stream\":\"c8c8c8c8-c8c8-48c8-88c8-c8c8c8c8c8c8\",\"seq\":1,",
+        "\"attempt\":0,\"body\":{\"type\":\"granted\"}}}\n",
+    );
+    assert_eq!(text, expected);
+}
+
+proptest! {
+    /// Whatever is cut off or flipped, reading back never panics, never invents and never
+    /// gives a number again.
+    #[test]
+    fn any_damage_is_survived(
+        count in 1_usize..12,
+        cut in 0_usize..4_000,
+        flips in prop::collection::vec((0_usize..4_000, 1_u8..=255), 0..3),
+    ) {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("outbox/log");
+        let mut outbox = Outbox::open(state.path());
+        let sent: Vec<Event> = (0..count).map(|_| outbox.append(entered(1))).collect();
+        let mut bytes = std::fs::read(&file).unwrap();
+        for (at, mask) in flips {
+            let at = at % bytes.len();
+            bytes[at] ^= mask;
+        }
+        bytes.truncate(bytes.len().max(1).min(cut.max(1)));
+        std::fs::write(&file, bytes).unwrap();
+
+        let mut outbox = Outbox::open(state.path());
+        prop_assert!(outbox.pending().all(|event| sent.contains(event)));
+        let next = outbox.append(entered(1));
+        let kept: Vec<u64> = seqs(&outbox);
+        prop_assert_eq!(kept.iter().filter(|seq| **seq == next.seq).count(), 1);
+    }
+}
