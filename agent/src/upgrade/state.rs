@@ -1,0 +1,204 @@
+//! The states of one upgrade and the transitions between them. Pure: no clock, no disk, no tokio.
+//!
+//! A journaled state names exactly one pending [`Action`]; its [`Outcome`] gives the next state.
+//!
+//! ```text
+//! Inspecting → Waiting → Downloading → Verifying → Waiting → Baselining → Committing ══ grant
+//!     ▲                                                                        │
+//!     │                                             Preparing → Installing{n} ─┤
+//!     │                                                 │            │         ▼
+//!  Backoff ◄──────────────── Releasing ◄────────────────┴──────── Probing ◄── Recovering
+//!                              │  ▲                                 │  └───────▲  │
+//!                              │  └── Confirming ◄─ Restoring ◄─ Restarting      Held
+//!                              ▼
+//!                           Finished
+//! ```
+//!
+//! - Up to `Committing` nothing touches the modem; a fresh process starts over at `Inspecting`, and
+//!   what is staged is not fetched twice.
+//! - `Committing` asks for the grant of attempt `starts + 1` until it has an answer. It cannot be
+//!   cancelled locally: the answer may be under way, and only the coordinator knows.
+//! - From `Preparing` on, something may be held: every way out leads through `Releasing`.
+//! - `Installing` is journaled before the tool is started, so a lost attempt counts. A fresh process
+//!   only ever attaches to it.
+//! - `Probing` looks at the modem and decides; the tool's word only says whether the old version is a
+//!   failure worth another attempt or a lie.
+//! - `Recovering` has a budget of its own: it becomes slow and never gives up.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod kinds;
+mod table;
+
+pub use kinds::{Action, Before, Gates, Next, Outcome, Record, Run, Sighting, Step, ToolEnd};
+
+use crate::upgrade::policy::Policy;
+use serde::{Deserialize, Serialize};
+use shared::{event::Outcome as Ending, stages::Phase};
+
+/// One upgrade: the pending step, and what is known so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub step: Step,
+    pub record: Record,
+    /// How often the step's action was tried without a result. Not journaled: a fresh process
+    /// starts patient again, and waiting costs no flash writes.
+    #[serde(skip)]
+    pub tries: u32,
+    /// How often the coordinator said "not now" to this attempt. Not journaled.
+    #[serde(skip)]
+    pub refusals: u32,
+}
+
+impl State {
+    /// A new upgrade, nothing known yet.
+    #[must_use]
+    pub fn new(record: Record) -> Self {
+        Self { step: Step::Inspecting, record, tries: 0, refusals: 0 }
+    }
+
+    /// The one pending action; none when finished.
+    #[must_use]
+    pub fn action(&self) -> Option<Action> {
+        Some(match &self.step {
+            Step::Inspecting => Action::Inspect,
+            Step::Waiting { gates } => Action::CheckGates(*gates),
+            Step::Downloading => Action::Download,
+            Step::Verifying => Action::Verify,
+            Step::Baselining => Action::Baseline,
+            Step::Committing => Action::RequestGrant { attempt: self.next_attempt() },
+            Step::Preparing => Action::Prepare,
+            Step::Installing { run: Run::Start } => Action::Install,
+            Step::Installing { run: Run::Attach } => Action::Attach,
+            Step::Probing { .. } => Action::Probe,
+            Step::Restarting => Action::Restart,
+            Step::Restoring => Action::Restore,
+            Step::Confirming => Action::Confirm,
+            Step::Releasing { .. } => Action::Release,
+            Step::Backoff { delay_s } => Action::Pause { seconds: *delay_s },
+            Step::RecoveryPause { delay_s, .. } => Action::Pause { seconds: *delay_s },
+            Step::Recovering { run: Run::Start, .. } => Action::Recover,
+            Step::Recovering { run: Run::Attach, .. } => Action::Attach,
+            Step::Held { .. } => Action::AwaitRelease,
+            Step::Finished(_) => return None,
+        })
+    }
+
+    /// The state after the pending action's outcome: the whole transition table.
+    #[must_use]
+    pub fn apply(self, outcome: Outcome, policy: &Policy) -> Self {
+        table::apply(self, outcome, policy)
+    }
+
+    /// What a journaled state means to a fresh process.
+    #[must_use]
+    pub fn resume(mut self) -> Self {
+        self.tries = 0;
+        self.refusals = 0;
+        self.step = match self.step {
+            Step::Inspecting
+            | Step::Waiting { .. }
+            | Step::Downloading
+            | Step::Verifying
+            | Step::Baselining
+            | Step::Committing => Step::Inspecting,
+            // The grant may be old by now: give back, look again, ask again.
+            Step::Preparing => Step::Releasing { next: Next::Inspect },
+            Step::Installing { .. } => Step::Installing { run: Run::Attach },
+            Step::Recovering { tries, .. } => Step::Recovering { tries, run: Run::Attach },
+            step @ (Step::Probing { .. }
+            | Step::Restarting
+            | Step::Restoring
+            | Step::Confirming
+            | Step::Releasing { .. }
+            | Step::Backoff { .. }
+            | Step::RecoveryPause { .. }
+            | Step::Held { .. }
+            | Step::Finished(_)) => step,
+        };
+        self
+    }
+
+    /// Whether the journal must be written before going on from `saved`: only when a fresh process
+    /// would do something else than it would now. Waiting and retrying cost no flash writes.
+    #[must_use]
+    pub fn differs_after_restart(&self, saved: &Self) -> bool {
+        self.clone().resume() != saved.clone().resume()
+    }
+
+    /// Whether a job that is no longer wanted may simply be dropped here. From the request for the
+    /// grant on, it may not.
+    #[must_use]
+    pub fn is_cancellable(&self) -> bool {
+        match self.step {
+            Step::Inspecting
+            | Step::Waiting { .. }
+            | Step::Downloading
+            | Step::Verifying
+            | Step::Baselining
+            | Step::Backoff { .. } => true,
+            Step::Committing
+            | Step::Preparing
+            | Step::Installing { .. }
+            | Step::Probing { .. }
+            | Step::Restarting
+            | Step::Restoring
+            | Step::Confirming
+            | Step::Releasing { .. }
+            | Step::RecoveryPause { .. }
+            | Step::Recovering { .. }
+            | Step::Held { .. }
+            | Step::Finished(_) => false,
+        }
+    }
+
+    /// How it ended, if it did.
+    #[must_use]
+    pub fn ending(&self) -> Option<&Ending> {
+        if let Step::Finished(ending) = &self.step { Some(ending) } else { None }
+    }
+
+    /// The attempt a grant is asked for: one more than the tool was started.
+    #[must_use]
+    pub fn next_attempt(&self) -> u32 {
+        self.record.starts + 1
+    }
+
+    /// The attempt that is reported: the one under way from the grant on.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        match self.step {
+            Step::Preparing => self.next_attempt(),
+            _ => self.record.starts,
+        }
+    }
+
+    /// The phase as reported.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.step {
+            Step::Inspecting => Phase::Inspecting,
+            Step::Waiting { .. } => Phase::Waiting,
+            Step::Downloading => Phase::Downloading,
+            Step::Verifying => Phase::Verifying,
+            Step::Baselining => Phase::Baselining,
+            Step::Committing => Phase::Committing,
+            Step::Preparing => Phase::Preparing,
+            Step::Installing { .. } => Phase::Installing,
+            Step::Probing { .. } => Phase::Probing,
+            Step::Restarting => Phase::Restarting,
+            Step::Restoring => Phase::Restoring,
+            Step::Confirming => Phase::Confirming,
+            Step::Releasing { .. } => Phase::Releasing,
+            Step::Backoff { .. } => Phase::Backoff,
+            Step::RecoveryPause { .. } | Step::Recovering { .. } => Phase::Recovering,
+            Step::Held { .. } => Phase::Held,
+            Step::Finished(_) => Phase::Finished,
+        }
+    }
+}
+
+#[cfg(test)]
+mod enumeration;
+#[cfg(test)]
+mod tests;

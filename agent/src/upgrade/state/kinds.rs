@@ -1,0 +1,206 @@
+//! The vocabulary of the machine: steps, actions, outcomes, and what is recorded on the way.
+
+use serde::{Deserialize, Serialize};
+use shared::{
+    desired::Job,
+    event::{Outcome as Ending, VersionLine},
+    failure::{Failure, FailureKind},
+    grant::Refusal,
+    ids::StreamId,
+};
+
+/// What is to be done next, as it stands in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    Inspecting,
+    Waiting { gates: Gates },
+    Downloading,
+    Verifying,
+    Baselining,
+    Committing,
+    Preparing,
+    Installing { run: Run },
+    Probing { end: ToolEnd, recoveries: u32 },
+    Restarting,
+    Restoring,
+    Confirming,
+    Releasing { next: Next },
+    Backoff { delay_s: u64 },
+    RecoveryPause { tries: u32, delay_s: u64 },
+    Recovering { tries: u32, run: Run },
+    Held { reason: String },
+    Finished(Ending),
+}
+
+/// Which gates are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gates {
+    /// Before bytes are fetched: room, a durable place.
+    Download,
+    /// Before the grant: the same again, the clock, the deadline, the tool.
+    Commit,
+}
+
+/// Whether this process starts the tool or finds out what became of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    Start,
+    Attach,
+}
+
+/// What follows when everything is given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "then", rename_all = "snake_case")]
+pub enum Next {
+    Finish { ending: Ending },
+    Backoff { delay_s: u64 },
+    Inspect,
+    Hold { reason: String },
+}
+
+/// What the tool, or its absence, says. A hint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum ToolEnd {
+    Success,
+    Failed {
+        kind: FailureKind,
+        detail: String,
+    },
+    /// No exit record: a crash or a power cut.
+    Lost,
+}
+
+/// What is known of the upgrade so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub job: Job,
+    pub stream: StreamId,
+    /// How often the vendor's tool was started for an attempt; at most three.
+    pub starts: u32,
+    /// How often things were taken hold of; bounds attempts that never reach the tool.
+    pub preparations: u32,
+    /// Whether something may be held: `Releasing` is due.
+    pub holding: bool,
+    /// The modem before the first attempt; written once.
+    pub before: Option<Before>,
+}
+
+impl Record {
+    #[must_use]
+    pub fn new(job: Job, stream: StreamId) -> Self {
+        Self { job, stream, starts: 0, preparations: 0, holding: false, before: None }
+    }
+}
+
+/// The modem as it was before anything touched it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    pub manufacturer: String,
+    pub model: String,
+    pub imei: String,
+    pub versions: Vec<VersionLine>,
+    /// The SIM's number, if one could be read.
+    #[serde(default)]
+    pub iccid: Option<String>,
+    /// Whether it was registered in a network.
+    #[serde(default)]
+    pub registered: bool,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    Inspect,
+    CheckGates(Gates),
+    Download,
+    Verify,
+    Baseline,
+    RequestGrant {
+        attempt: u32,
+    },
+    Prepare,
+    Install,
+    /// Wait for a tool that may run, and fetch its exit record.
+    Attach,
+    Probe,
+    Restart,
+    Restore,
+    Confirm,
+    Release,
+    Pause {
+        seconds: u64,
+    },
+    Recover,
+    AwaitRelease,
+}
+
+/// What came of an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing yet (a network error, a closed gate, a silent modem): the same again, later.
+    Again {
+        reason: String,
+    },
+    /// The job is no longer wanted; only where [`super::State::is_cancellable`].
+    Cancelled,
+    /// This cannot go on.
+    Failed(Failure),
+    Inspected,
+    AlreadyInstalled(Vec<VersionLine>),
+    GatesOpen,
+    Downloaded,
+    Verified,
+    /// The staged image is gone or not the manifest's any more.
+    ImageLost,
+    Baselined(Box<Before>),
+    Granted,
+    Refused(Refusal),
+    Prepared,
+    /// The tool did not start; the modem is as it was.
+    NotStarted(Failure),
+    ToolEnded(ToolEnd),
+    Probed(Sighting),
+    Restarted,
+    Restored,
+    Confirmed(Vec<VersionLine>),
+    Released,
+    Paused,
+    /// A person said: go on.
+    OperatorReleased,
+}
+
+/// What the modem looks like after the tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sighting {
+    /// All versions of the manifest are read back from the same modem.
+    Target {
+        restart: bool,
+    },
+    /// The versions from before, from the same modem.
+    Old,
+    OtherVersion {
+        found: String,
+    },
+    WrongModem {
+        imei: String,
+    },
+    CrashDump,
+    /// Exactly one device in a download mode that the profile recovers from.
+    DownloadMode,
+    /// A download mode that the profile does not know.
+    ForeignDownloadMode {
+        usb: String,
+    },
+    /// More than one candidate, or a tool that is not ours.
+    Ambiguous {
+        reason: String,
+    },
+    /// Enumerated and mute.
+    Silent,
+    /// Not to be found.
+    Absent,
+}

@@ -1,0 +1,272 @@
+//! The transition table. Read it from top to bottom: a line an outcome of each step.
+
+use super::{Gates, Next, Outcome, Run, Sighting, State, Step, ToolEnd};
+use crate::upgrade::policy::Policy;
+use shared::{
+    event::{Outcome as Ending, VersionLine},
+    failure::{Failure, FailureKind, ModemCondition},
+    grant::{Refusal, RefusalCode},
+};
+
+pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
+    match (state.step.clone(), outcome) {
+        // Before the grant: the modem is untouched by this attempt.
+        (step, Outcome::Cancelled) if state.is_cancellable() => {
+            debug_assert!(!matches!(step, Step::Committing));
+            state.finish(Ending::Cancelled)
+        }
+        (Step::Inspecting, Outcome::Inspected) => {
+            state.to(Step::Waiting { gates: Gates::Download })
+        }
+        (Step::Inspecting, Outcome::AlreadyInstalled(v)) => state.already_installed(v),
+        (Step::Waiting { gates: Gates::Download }, Outcome::GatesOpen) => {
+            state.to(Step::Downloading)
+        }
+        (Step::Downloading, Outcome::Downloaded) => state.to(Step::Verifying),
+        (Step::Verifying, Outcome::Verified) => state.to(Step::Waiting { gates: Gates::Commit }),
+        (Step::Verifying, Outcome::ImageLost) => state.to(Step::Downloading),
+        (Step::Waiting { gates: Gates::Commit }, Outcome::GatesOpen) => state.to(Step::Baselining),
+        (Step::Baselining, Outcome::Baselined(before)) => {
+            let mut state = state;
+            state.record.before.get_or_insert(*before);
+            state.to(Step::Committing)
+        }
+
+        // The point of no return.
+        (Step::Committing, Outcome::Granted) => state.prepare(),
+        (Step::Committing, Outcome::Refused(refusal)) => state.refused(refusal),
+
+        // Behind it: every way out leads through Releasing.
+        (Step::Preparing, Outcome::Prepared) => state.install(),
+        (
+            Step::Preparing | Step::Installing { .. },
+            Outcome::NotStarted(f) | Outcome::Failed(f),
+        ) => state.retry_or_fail(f, policy),
+        (Step::Installing { .. }, Outcome::ToolEnded(end)) => {
+            state.to(Step::Probing { end, recoveries: 0 })
+        }
+        (Step::Probing { end, recoveries }, Outcome::Probed(sighting)) => {
+            state.probed(&end, recoveries, sighting, policy)
+        }
+        (Step::Restarting, Outcome::Restarted) => state.to(Step::Restoring),
+        (Step::Restoring, Outcome::Restored) => state.to(Step::Confirming),
+        (Step::Confirming, Outcome::Confirmed(versions)) => {
+            state.release(Next::Finish { ending: Ending::Succeeded { versions } })
+        }
+        (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Again { reason })
+            if state.tries >= policy.max_rounds =>
+        {
+            let phase = state.phase();
+            state.fail(Failure::new(
+                phase,
+                FailureKind::Acceptance,
+                ModemCondition::Updated,
+                reason,
+            ))
+        }
+
+        // Recovery: a budget of its own, never given up.
+        (Step::RecoveryPause { tries, .. }, Outcome::Paused) => {
+            state.to(Step::Recovering { tries, run: Run::Start })
+        }
+        (Step::Recovering { tries, .. }, Outcome::ToolEnded(end)) => {
+            state.to(Step::Probing { end, recoveries: tries })
+        }
+        (Step::Recovering { tries, .. }, Outcome::Probed(sighting)) => {
+            state.probed(&ToolEnd::Lost, tries, sighting, policy)
+        }
+        (Step::Recovering { tries, .. }, Outcome::NotStarted(_) | Outcome::Failed(_)) => {
+            state.recover_later(tries, policy)
+        }
+        (Step::Held { .. }, Outcome::OperatorReleased) => {
+            let mut state = state;
+            state.record.holding = true;
+            state.to(Step::Probing { end: ToolEnd::Lost, recoveries: 0 })
+        }
+
+        // Giving back.
+        (Step::Releasing { next }, Outcome::Released) => state.released(next),
+        (Step::Releasing { next }, Outcome::Again { .. }) if state.tries >= policy.max_releases => {
+            state.released(next)
+        }
+        (Step::Backoff { .. }, Outcome::Paused) => state.to(Step::Inspecting),
+
+        // A final failure anywhere else, and the same again.
+        (_, Outcome::Failed(failure)) => state.fail(failure),
+        (_, Outcome::Again { .. }) => State { tries: state.tries.saturating_add(1), ..state },
+
+        // An outcome that its step cannot have is a bug. A person looks before anything goes on;
+        // what was not granted ends untouched.
+        (_, outcome) => state.contradicted(&outcome),
+    }
+}
+
+impl State {
+    fn to(mut self, step: Step) -> Self {
+        self.step = step;
+        self.tries = 0;
+        self
+    }
+
+    fn finish(self, ending: Ending) -> Self {
+        if self.record.holding {
+            self.release(Next::Finish { ending })
+        } else {
+            self.to(Step::Finished(ending))
+        }
+    }
+
+    fn release(self, next: Next) -> Self {
+        self.to(Step::Releasing { next })
+    }
+
+    /// After an earlier attempt, "untouched" means that the old version was seen since.
+    fn fail(self, mut failure: Failure) -> Self {
+        if self.record.starts > 0 && failure.condition == ModemCondition::Untouched {
+            failure.condition = ModemCondition::OldVersion;
+        }
+        self.finish(Ending::Failed { failure })
+    }
+
+    fn prepare(mut self) -> Self {
+        self.record.holding = true;
+        self.record.preparations += 1;
+        self.refusals = 0;
+        self.to(Step::Preparing)
+    }
+
+    fn install(mut self) -> Self {
+        self.record.starts += 1;
+        self.to(Step::Installing { run: Run::Start })
+    }
+
+    /// The target runs before this attempt did anything. After an earlier attempt that is its work,
+    /// to be confirmed like any other.
+    fn already_installed(self, versions: Vec<VersionLine>) -> Self {
+        if self.record.starts == 0 {
+            self.finish(Ending::AlreadyInstalled { versions })
+        } else {
+            self.to(Step::Confirming)
+        }
+    }
+
+    fn refused(mut self, refusal: Refusal) -> Self {
+        let phase = self.phase();
+        let failed = |kind| {
+            let detail = format!("the coordinator refused: {}", refusal.detail);
+            Failure::untouched(phase, kind, detail)
+        };
+        match refusal.code {
+            RefusalCode::Cancelled | RefusalCode::Superseded | RefusalCode::Finished => {
+                self.finish(Ending::Cancelled)
+            }
+            RefusalCode::Expired => self.fail(failed(FailureKind::Expired)),
+            RefusalCode::Attempts => self.fail(failed(FailureKind::Refused)),
+            // Nothing was granted, so the wait can be cancelled again.
+            RefusalCode::Paused
+            | RefusalCode::Concurrency
+            | RefusalCode::Quarantined
+            | RefusalCode::Unknown => {
+                self.refusals += 1;
+                self.to(Step::Waiting { gates: Gates::Commit })
+            }
+        }
+    }
+
+    fn retry_or_fail(self, failure: Failure, policy: &Policy) -> Self {
+        let left = self.record.starts < policy.max_attempts
+            && self.record.preparations < policy.max_preparations;
+        if failure.kind.is_recoverable() && left {
+            let delay_s = policy.backoff(self.record.starts);
+            self.release(Next::Backoff { delay_s })
+        } else {
+            self.fail(failure)
+        }
+    }
+
+    fn recover_later(self, tries: u32, policy: &Policy) -> Self {
+        let delay_s = policy.recovery(tries + 1);
+        self.to(Step::RecoveryPause { tries: tries + 1, delay_s })
+    }
+
+    /// The modem decides. `end` only tells a failure worth another attempt from a lie.
+    fn probed(self, end: &ToolEnd, recoveries: u32, seen: Sighting, policy: &Policy) -> Self {
+        use ModemCondition as Modem;
+        let phase = self.phase();
+        let failure =
+            |kind, condition, detail: String| Failure::new(phase, kind, condition, detail);
+        match seen {
+            Sighting::Target { restart: true } => self.to(Step::Restarting),
+            Sighting::Target { restart: false } => self.to(Step::Restoring),
+            Sighting::Old => self.old_version(end, phase, policy),
+            Sighting::OtherVersion { found } => {
+                let detail = format!("found {found}");
+                self.fail(failure(FailureKind::VersionMismatch, Modem::OtherVersion, detail))
+            }
+            Sighting::WrongModem { imei } => {
+                let detail = format!("modem {imei} answers instead");
+                self.fail(failure(FailureKind::WrongModem, Modem::Unknown, detail))
+            }
+            Sighting::CrashDump => {
+                let detail = "the modem is in its crash-dump mode".into();
+                self.fail(failure(FailureKind::ModemCrashed, Modem::CrashDump, detail))
+            }
+            Sighting::ForeignDownloadMode { usb } => {
+                let detail = format!("{usb} is a download mode that the profile cannot recover");
+                self.fail(failure(FailureKind::StuckInDownloadMode, Modem::InDownloadMode, detail))
+            }
+            Sighting::DownloadMode if recoveries == 0 => {
+                self.to(Step::Recovering { tries: 1, run: Run::Start })
+            }
+            // Absent may still become download mode: keep the image and look again, ever slower.
+            Sighting::DownloadMode | Sighting::Absent => self.recover_later(recoveries, policy),
+            // A person has to look, and needs the router as it was to do so.
+            Sighting::Ambiguous { reason } => self.release(Next::Hold { reason }),
+            Sighting::Silent if self.tries < policy.max_rounds => {
+                State { tries: self.tries + 1, ..self }
+            }
+            Sighting::Silent => {
+                let detail = "enumerated, but does not answer AT".into();
+                self.fail(failure(FailureKind::ModemSilent, Modem::Silent, detail))
+            }
+        }
+    }
+
+    fn old_version(self, end: &ToolEnd, phase: shared::stages::Phase, policy: &Policy) -> Self {
+        let (kind, detail) = match end {
+            ToolEnd::Success => (
+                FailureKind::VersionMismatch,
+                "the tool reported success, but the old version runs".to_owned(),
+            ),
+            ToolEnd::Failed { kind, detail } => (*kind, detail.clone()),
+            ToolEnd::Lost => (
+                FailureKind::AttemptLost,
+                "the attempt was lost to a crash or a power cut".to_owned(),
+            ),
+        };
+        self.retry_or_fail(Failure::new(phase, kind, ModemCondition::OldVersion, detail), policy)
+    }
+
+    fn released(mut self, next: Next) -> Self {
+        self.record.holding = false;
+        match next {
+            Next::Finish { ending } => self.to(Step::Finished(ending)),
+            Next::Backoff { delay_s } => self.to(Step::Backoff { delay_s }),
+            Next::Inspect => self.to(Step::Inspecting),
+            Next::Hold { reason } => self.to(Step::Held { reason }),
+        }
+    }
+
+    fn contradicted(self, outcome: &Outcome) -> Self {
+        let detail = format!("{outcome:?} cannot follow from {:?}", self.step);
+        log::error!("{detail}");
+        if matches!(self.step, Step::Finished(_)) {
+            self
+        } else if self.record.holding {
+            self.release(Next::Hold { reason: shared::limits::cut(detail) })
+        } else {
+            let phase = self.phase();
+            self.fail(Failure::untouched(phase, FailureKind::Internal, detail))
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Single lines of the table that the enumeration does not name.
+
+use super::*;
+use shared::{
+    desired::{ImageRef, Job},
+    failure::{Failure, FailureKind, ModemCondition},
+    grant::{Refusal, RefusalCode},
+    hex::Hex,
+    ids::{ImageId, OperationId, Slot, StreamId},
+};
+
+pub(super) fn record() -> Record {
+    let job = Job {
+        operation: OperationId::from_random([1; 16]),
+        slot: Slot::default(),
+        image: ImageRef {
+            id: ImageId::from_random([2; 16]),
+            size: 1,
+            sha256: Hex([0; 32]),
+            manifest_sha256: Hex([0; 32]),
+        },
+        requires: vec![],
+        options: Default::default(),
+        deadline: None,
+        allow_volatile_staging: false,
+    };
+    Record::new(job, StreamId::from_random([3; 16]))
+}
+
+pub(super) fn before() -> Before {
+    Before {
+        manufacturer: "Telit".into(),
+        model: "FN990A28".into(),
+        imei: "356789012345678".into(),
+        versions: vec![],
+        iccid: None,
+        registered: true,
+    }
+}
+
+fn at(step: Step) -> State {
+    State { step, ..State::new(record()) }
+}
+
+fn apply(state: State, outcome: Outcome) -> State {
+    state.apply(outcome, &Policy::default())
+}
+
+fn refusal(code: RefusalCode) -> Outcome {
+    Outcome::Refused(Refusal { code, detail: "because".into(), retry_after_s: None })
+}
+
+#[test]
+fn a_refusal_that_passes_waits_where_it_can_be_cancelled() {
+    for code in [RefusalCode::Paused, RefusalCode::Concurrency, RefusalCode::Quarantined] {
+        let state = apply(at(Step::Committing), refusal(code));
+        assert_eq!(state.step, Step::Waiting { gates: Gates::Commit });
+        assert!(state.is_cancellable());
+        assert_eq!(state.refusals, 1);
+    }
+}
+
+#[test]
+fn a_refusal_for_good_ends_it_untouched() {
+    let ending = |code| apply(at(Step::Committing), refusal(code)).ending().cloned();
+    assert_eq!(ending(RefusalCode::Cancelled), Some(Ending::Cancelled));
+    assert_eq!(ending(RefusalCode::Superseded), Some(Ending::Cancelled));
+    let Some(Ending::Failed { failure }) = ending(RefusalCode::Expired) else { panic!() };
+    assert_eq!(
+        (failure.kind, failure.condition),
+        (FailureKind::Expired, ModemCondition::Untouched)
+    );
+}
+
+#[test]
+fn the_request_for_the_grant_cannot_be_cancelled_locally() {
+    assert!(!at(Step::Committing).is_cancellable());
+    assert!(at(Step::Backoff { delay_s: 1 }).is_cancellable());
+}
+
+#[test]
+fn a_tool_that_lies_is_not_tried_again() {
+    let probing = at(Step::Probing { end: ToolEnd::Success, recoveries: 0 });
+    let state = apply(probing, Outcome::Probed(Sighting::Old));
+    let Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } = state.step
+    else {
+        // Nothing was held in this made-up state, so it may also finish at once.
+        let Some(Ending::Failed { failure }) = state.ending() else { panic!("{state:?}") };
+        assert_eq!(failure.kind, FailureKind::VersionMismatch);
+        return;
+    };
+    assert_eq!(failure.kind, FailureKind::VersionMismatch);
+}
+
+#[test]
+fn every_sighting_has_its_own_end() {
+    let mut record = record();
+    (record.starts, record.holding) = (3, true);
+    let kind = |sighting| {
+        let step = Step::Probing { end: ToolEnd::Lost, recoveries: 0 };
+        let state = State { step, tries: 99, refusals: 0, record: record.clone() };
+        match apply(state, Outcome::Probed(sighting)).step {
+            Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } => {
+                Ok((failure.kind, failure.condition))
+            }
+            step => Err(step),
+        }
+    };
+    use {FailureKind as Kind, ModemCondition as Modem};
+    for (sighting, expected) in [
+        (Sighting::Old, (Kind::AttemptLost, Modem::OldVersion)),
+        (
+            Sighting::OtherVersion { found: "x".into() },
+            (Kind::VersionMismatch, Modem::OtherVersion),
+        ),
+        (Sighting::WrongModem { imei: "1".into() }, (Kind::WrongModem, Modem::Unknown)),
+        (Sighting::CrashDump, (Kind::ModemCrashed, Modem::CrashDump)),
+        (
+            Sighting::ForeignDownloadMode { usb: "05c6:9008".into() },
+            (Kind::StuckInDownloadMode, Modem::InDownloadMode),
+        ),
+        (Sighting::Silent, (Kind::ModemSilent, Modem::Silent)),
+    ] {
+        assert_eq!(kind(sighting), Ok(expected));
+    }
+    assert_eq!(kind(Sighting::DownloadMode), Err(Step::Recovering { tries: 1, run: Run::Start }));
+    assert!(matches!(kind(Sighting::Absent), Err(Step::RecoveryPause { tries: 1, .. })));
+    let ambiguous = Sighting::Ambiguous { reason: "two".into() };
+    assert!(matches!(kind(ambiguous), Err(Step::Releasing { next: Next::Hold { .. } })));
+}
+
+#[test]
+fn a_bug_is_held_for_a_person_once_the_modem_may_be_touched() {
+    let mut state = at(Step::Confirming);
+    state.record.holding = true;
+    let state = apply(apply(state, Outcome::Downloaded), Outcome::Released);
+    assert!(matches!(state.step, Step::Held { .. }));
+    let state = apply(at(Step::Downloading), Outcome::Granted);
+    let Some(Ending::Failed { failure }) = state.ending() else { panic!() };
+    assert_eq!(failure.kind, FailureKind::Internal);
+}
+
+#[test]
+fn a_failure_after_an_attempt_does_not_call_the_modem_untouched() {
+    let mut state = at(Step::Waiting { gates: Gates::Commit });
+    state.record.starts = 1;
+    let failure = Failure::untouched(Phase::Waiting, FailureKind::Expired, "");
+    let Some(Ending::Failed { failure }) = apply(state, Outcome::Failed(failure)).ending().cloned()
+    else {
+        panic!()
+    };
+    assert_eq!(failure.condition, ModemCondition::OldVersion);
+}
+
+#[test]
+fn waiting_and_retrying_cost_no_journal_writes() {
+    let saved = at(Step::Inspecting);
+    let mut state = saved.clone();
+    for outcome in [
+        Outcome::Again { reason: "no network".into() },
+        Outcome::Inspected,
+        Outcome::GatesOpen,
+        Outcome::Again { reason: "no network".into() },
+        Outcome::Downloaded,
+        Outcome::Verified,
+    ] {
+        state = apply(state, outcome);
+        assert!(!state.differs_after_restart(&saved), "{state:?}");
+    }
+    state = apply(state, Outcome::GatesOpen);
+    state = apply(state, Outcome::Baselined(Box::new(before())));
+    assert!(state.differs_after_restart(&saved));
+}
