@@ -151,9 +151,9 @@ impl Identity {
 fn provider(has_aes: bool) -> CryptoProvider {
     let mut provider = rustls::crypto::ring::default_provider();
     if !has_aes {
-        provider.cipher_suites.sort_by_key(|suite| {
-            !format!("{:?}", suite.suite()).contains("CHACHA20")
-        });
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("CHACHA20"));
     }
     provider
 }
@@ -219,8 +219,8 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 fn pin(leaf: &CertificateDer<'_>) -> Result<Pin, Error> {
-    let parsed = webpki::EndEntityCert::try_from(leaf)
-        .map_err(|error| Error::Parsing(error.to_string()))?;
+    let parsed =
+        webpki::EndEntityCert::try_from(leaf).map_err(|error| Error::Parsing(error.to_string()))?;
     Ok(Pin(Sha256::digest(parsed.subject_public_key_info().as_ref()).into()))
 }
 

@@ -5,11 +5,11 @@
 //! question: it compares [`Claims::epoch`] with the store's or with
 //! [`Admission`](crate::lines::acl::Admission); a revocation bumps the epoch.
 //!
-//! Times are unix seconds. No leeway: both ends of `exp` are this coordinator's own clock.
+//! Times in claims are unix seconds. No leeway: both ends of `exp` are this coordinator's clock.
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use shared::ids::OrganizationSlug;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::secret_file;
 
 /// A token longer than this was not issued here; it is refused unread.
@@ -113,8 +114,9 @@ pub enum Error {
     TooLong,
 }
 
-/// Signs and checks. Cheap to share behind an `Arc`; holds no state but the key.
+/// Signs and checks. Share it behind an `Arc`; it holds no state but the key.
 pub struct Tokens {
+    clock: Clock,
     signing: EncodingKey,
     checking: DecodingKey,
 }
@@ -124,7 +126,7 @@ impl Tokens {
     ///
     /// # Errors
     /// The file system, or a file that holds no P-256 key.
-    pub fn load(folder: &Path) -> Result<Self, Error> {
+    pub fn load(folder: &Path, clock: Clock) -> Result<Self, Error> {
         let path = folder.join("tokens/es256.pkcs8");
         let random = SystemRandom::new();
         let key = secret_file::read_or_make::<Error>(&path, || {
@@ -135,12 +137,13 @@ impl Tokens {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key, &random)
             .map_err(|_| Error::Key)?;
         Ok(Tokens {
+            clock,
             signing: EncodingKey::from_ec_der(&key),
             checking: DecodingKey::from_ec_der(pair.public_key().as_ref()),
         })
     }
 
-    /// A token for `bearer`, good from `now` (unix seconds) for `lifetime`.
+    /// A token for `bearer`, good from now for `lifetime` (whole seconds).
     ///
     /// # Errors
     /// The signature fails, or the token would be over [`LONGEST`] bytes.
@@ -148,9 +151,9 @@ impl Tokens {
         &self,
         audience: Audience,
         bearer: &Bearer,
-        now: u64,
         lifetime: Duration,
     ) -> Result<String, Error> {
+        let now = self.now();
         let claims = Claims {
             sub: bearer.subject,
             org: bearer.organization.clone(),
@@ -164,23 +167,33 @@ impl Tokens {
         if token.len() > LONGEST { Err(Error::TooLong) } else { Ok(token) }
     }
 
-    /// The claims of a genuine token for `audience` that has not expired at `now` (unix seconds).
+    /// The claims of a genuine token for `audience` that has not expired.
     ///
     /// # Errors
     /// The first that applies of malformed, signature, audience, expired.
-    pub fn verify(&self, audience: Audience, token: &str, now: u64) -> Result<Claims, Refusal> {
+    pub fn verify(&self, audience: Audience, token: &str) -> Result<Claims, Refusal> {
         if token.len() > LONGEST {
             return Err(Refusal::Malformed);
         }
         let mut rules = Validation::new(Algorithm::ES256);
-        // `exp` is compared with the `now` that was given, below.
+        // Below, by our own clock.
         rules.validate_exp = false;
         rules.set_audience(&[audience.name()]);
         rules.set_required_spec_claims(&["exp", "aud", "sub"]);
         let claims = jsonwebtoken::decode::<Claims>(token, &self.checking, &rules)
             .map_err(|error| refusal(error.kind()))?
             .claims;
-        if claims.exp <= now { Err(Refusal::Expired) } else { Ok(claims) }
+        if claims.exp <= self.now() { Err(Refusal::Expired) } else { Ok(claims) }
+    }
+
+    /// Seconds until `claims` expire; 0 where they have.
+    #[must_use]
+    pub fn left(&self, claims: &Claims) -> Duration {
+        Duration::from_secs(claims.exp.saturating_sub(self.now()))
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.now() / 1000
     }
 }
 
@@ -193,15 +206,10 @@ fn refusal(kind: &ErrorKind) -> Refusal {
     }
 }
 
-/// The wall clock, in unix seconds.
-#[must_use]
-pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::Ordering;
 
     use super::*;
 
@@ -219,16 +227,16 @@ mod tests {
 
     fn tokens() -> (tempfile::TempDir, Tokens) {
         let folder = tempfile::tempdir().unwrap();
-        let tokens = Tokens::load(folder.path()).unwrap();
+        let tokens = Tokens::load(folder.path(), Clock::manual(NOW * 1000).0).unwrap();
         (folder, tokens)
     }
 
     #[test]
     fn a_token_tells_what_it_was_told_and_is_small() {
         let (_folder, tokens) = tokens();
-        let token = tokens.issue(Audience::Mqtt, &bearer(), NOW, HOUR).unwrap();
+        let token = tokens.issue(Audience::Mqtt, &bearer(), HOUR).unwrap();
         assert!(token.len() <= LONGEST, "{} bytes", token.len());
-        let claims = tokens.verify(Audience::Mqtt, &token, NOW).unwrap();
+        let claims = tokens.verify(Audience::Mqtt, &token).unwrap();
         assert_eq!(
             (claims.sub, claims.org, claims.kind, claims.epoch, claims.iat, claims.exp),
             (Uuid::from_u128(7), bearer().organization, Kind::Device, Epoch::MAX, NOW, NOW + 3600)
@@ -238,55 +246,58 @@ mod tests {
     #[test]
     fn the_other_audience_refuses_it() {
         let (_folder, tokens) = tokens();
-        let api = tokens.issue(Audience::Api, &bearer(), NOW, HOUR).unwrap();
-        let mqtt = tokens.issue(Audience::Mqtt, &bearer(), NOW, HOUR).unwrap();
-        assert_eq!(tokens.verify(Audience::Mqtt, &api, NOW), Err(Refusal::Audience));
-        assert_eq!(tokens.verify(Audience::Api, &mqtt, NOW), Err(Refusal::Audience));
+        let api = tokens.issue(Audience::Api, &bearer(), HOUR).unwrap();
+        let mqtt = tokens.issue(Audience::Mqtt, &bearer(), HOUR).unwrap();
+        assert_eq!(tokens.verify(Audience::Mqtt, &api), Err(Refusal::Audience));
+        assert_eq!(tokens.verify(Audience::Api, &mqtt), Err(Refusal::Audience));
     }
 
     #[test]
     fn it_expires_to_the_second() {
-        let (_folder, tokens) = tokens();
-        let token = tokens.issue(Audience::Api, &bearer(), NOW, HOUR).unwrap();
-        assert!(tokens.verify(Audience::Api, &token, NOW + 3599).is_ok());
-        assert_eq!(tokens.verify(Audience::Api, &token, NOW + 3600), Err(Refusal::Expired));
+        let folder = tempfile::tempdir().unwrap();
+        let (clock, hand) = Clock::manual(NOW * 1000);
+        let tokens = Tokens::load(folder.path(), clock).unwrap();
+        let token = tokens.issue(Audience::Api, &bearer(), HOUR).unwrap();
+        hand.store((NOW + 3600) * 1000 - 1, Ordering::Relaxed);
+        let claims = tokens.verify(Audience::Api, &token).unwrap();
+        assert_eq!(tokens.left(&claims), Duration::from_secs(1));
+        hand.store((NOW + 3600) * 1000, Ordering::Relaxed);
+        assert_eq!(tokens.verify(Audience::Api, &token), Err(Refusal::Expired));
     }
 
     #[test]
     fn another_key_a_changed_claim_and_no_signature_are_refused() {
         let (_folder, ours) = tokens();
         let (_elsewhere, theirs) = tokens();
-        let token = theirs.issue(Audience::Api, &bearer(), NOW, HOUR).unwrap();
-        assert_eq!(ours.verify(Audience::Api, &token, NOW), Err(Refusal::Signature));
+        let token = theirs.issue(Audience::Api, &bearer(), HOUR).unwrap();
+        assert_eq!(ours.verify(Audience::Api, &token), Err(Refusal::Signature));
 
-        let own = ours.issue(Audience::Api, &bearer(), NOW, HOUR).unwrap();
-        let other = ours
-            .issue(Audience::Api, &Bearer { epoch: 1, ..bearer() }, NOW, HOUR)
-            .unwrap();
+        let own = ours.issue(Audience::Api, &bearer(), HOUR).unwrap();
+        let other = ours.issue(Audience::Api, &Bearer { epoch: 1, ..bearer() }, HOUR).unwrap();
         let (own, other): (Vec<_>, Vec<_>) = (own.split('.').collect(), other.split('.').collect());
         let mixed = format!("{}.{}.{}", own[0], other[1], own[2]);
-        assert_eq!(ours.verify(Audience::Api, &mixed, NOW), Err(Refusal::Signature));
+        assert_eq!(ours.verify(Audience::Api, &mixed), Err(Refusal::Signature));
 
         use base64::Engine as _;
         let none = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
         let unsigned = format!("{none}.{}.", own[1]);
-        assert_eq!(ours.verify(Audience::Api, &unsigned, NOW), Err(Refusal::Malformed));
+        assert_eq!(ours.verify(Audience::Api, &unsigned), Err(Refusal::Malformed));
     }
 
     #[test]
     fn garbage_is_malformed() {
         let (_folder, tokens) = tokens();
         for garbage in ["", ".", "a.b.c", "ey.ey.ey", &"x".repeat(LONGEST + 1)] {
-            assert_eq!(tokens.verify(Audience::Api, garbage, NOW), Err(Refusal::Malformed));
+            assert_eq!(tokens.verify(Audience::Api, garbage), Err(Refusal::Malformed));
         }
     }
 
     #[test]
     fn the_key_stays_and_is_private() {
         let (folder, first) = tokens();
-        let token = first.issue(Audience::Api, &bearer(), NOW, HOUR).unwrap();
-        let again = Tokens::load(folder.path()).unwrap();
-        assert!(again.verify(Audience::Api, &token, NOW).is_ok());
+        let token = first.issue(Audience::Api, &bearer(), HOUR).unwrap();
+        let again = Tokens::load(folder.path(), Clock::manual(NOW * 1000).0).unwrap();
+        assert!(again.verify(Audience::Api, &token).is_ok());
         let key = folder.path().join("tokens/es256.pkcs8");
         assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
     }
