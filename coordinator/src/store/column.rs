@@ -42,6 +42,24 @@ pub fn json_opt<T: serde::de::DeserializeOwned>(
     text.map(serde_json::from_str).transpose().map_err(|error| damaged(row, column, error))
 }
 
+/// A text column that is one of an enum's names on the wire, NULL being `None`.
+pub fn word<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: &str,
+) -> rusqlite::Result<Option<T>> {
+    let text = row.get_ref(column)?.as_str_or_null()?;
+    let read = |text: &str| {
+        T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
+    };
+    text.map(read).transpose().map_err(|error| damaged(row, column, error))
+}
+
+/// For a column that [`json`] reads.
+pub fn to_json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
 fn damaged(row: &Row<'_>, column: &str, error: impl Into<Cause>) -> rusqlite::Error {
     let index = row.as_ref().column_index(column).unwrap_or(usize::MAX);
     rusqlite::Error::FromSqlConversionFailure(index, Type::Text, error.into())

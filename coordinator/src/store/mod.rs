@@ -4,15 +4,25 @@
 //! runs its rule inside one transaction on the [writer's](writer) thread and answers after the
 //! COMMIT; queries run on one of a few read-only connections.
 
+pub mod bootstrap;
 pub mod build;
 pub mod category;
 mod checkpoint;
 pub mod column;
+pub mod desired;
+pub mod device;
+pub mod enrolment;
 mod error;
+pub mod event;
 pub mod image;
+pub mod inventory;
 pub mod listing;
+pub mod note;
+pub mod operation;
+pub mod organization;
 mod reader;
 mod schema;
+pub mod user;
 mod writer;
 
 use std::ops::Deref;
@@ -21,6 +31,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::sync::mpsc;
+
+use note::{Listener, Note, Notes};
 
 pub use error::{Never, Rejection, StoreError, Unavailable};
 pub use writer::Priority;
@@ -35,6 +48,14 @@ pub struct Tx<'a> {
     conn: &'a Connection,
     /// Unix milliseconds.
     pub now: u64,
+    notes: &'a Notes,
+}
+
+impl Tx<'_> {
+    /// Passes something on once the transaction is committed.
+    pub(crate) fn note(&self, note: Note) {
+        self.notes.push(note);
+    }
 }
 
 impl Deref for Tx<'_> {
@@ -55,6 +76,7 @@ struct Shared {
     writer: writer::Writer,
     readers: reader::Readers,
     clock: Clock,
+    changes: Listener,
     _checkpointer: checkpoint::Checkpointer,
 }
 
@@ -69,10 +91,17 @@ impl Store {
         schema::migrate(&mut conn, clock.now())?;
         let checkpointer = checkpoint::Checkpointer::start(connect(path)?, path)?;
         let readers = reader::Readers::open(path, READERS)?;
-        let writer = writer::Writer::start(conn, clock.clone())?;
-        Ok(Self {
-            shared: Arc::new(Shared { writer, readers, clock, _checkpointer: checkpointer }),
-        })
+        let changes = Listener::default();
+        let writer = writer::Writer::start(conn, clock.clone(), changes.clone())?;
+        let shared = Shared { writer, readers, clock, changes, _checkpointer: checkpointer };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What is committed from now on, in the order of the commits. The last to ask hears it.
+    pub fn changes(&self) -> mpsc::UnboundedReceiver<Note> {
+        let (notes, changes) = mpsc::unbounded_channel();
+        self.shared.changes.listen(notes);
+        changes
     }
 
     /// The clock that the store writes times by.

@@ -21,6 +21,7 @@ CREATE TABLE users (
     superuser INTEGER NOT NULL DEFAULT 0,
     password  TEXT,                     -- argon2; NULL: tokens only
     active    INTEGER NOT NULL DEFAULT 1,
+    epoch     INTEGER NOT NULL DEFAULT 1, -- of its MQTT tokens; revocation raises it
     created   INTEGER NOT NULL
 ) STRICT;
 
@@ -177,18 +178,21 @@ CREATE TABLE operations (
     image            TEXT REFERENCES images (id) ON DELETE SET NULL,
     batch            TEXT,
     retry_of         TEXT REFERENCES operations (id) ON DELETE SET NULL,
+    superseded_by    TEXT REFERENCES operations (id) ON DELETE SET NULL
+        DEFERRABLE INITIALLY DEFERRED,
     upgrade_options  TEXT NOT NULL DEFAULT '{}',
     allow_volatile_staging INTEGER NOT NULL DEFAULT 0,
     status           TEXT NOT NULL
         CHECK (status IN ('idle', 'in-progress', 'success', 'failed', 'aborted', 'cancelled')),
-    phase            TEXT NOT NULL,     -- finer than `status`: see operation::Phase
-    stage            TEXT,
+    phase            TEXT,              -- finer than `status`; NULL: nothing was heard yet
     attempt          INTEGER NOT NULL DEFAULT 0, -- the last one heard of
     progress_percent INTEGER NOT NULL DEFAULT 0,
     failure          TEXT,              -- JSON
     late_result      TEXT,              -- JSON: what came after the terminal status
+    evidence         TEXT CHECK (evidence IN ('versions', 'reported')), -- of the result
     log              TEXT NOT NULL DEFAULT '',
     stream           TEXT,              -- the journal that this operation listens to
+    last_seq         INTEGER NOT NULL DEFAULT 0, -- the newest milestone that was applied
     tick_attempt     INTEGER NOT NULL DEFAULT 0, -- order of the newest tick, with tick_n
     tick_n           INTEGER NOT NULL DEFAULT 0,
     detail           TEXT,              -- what the newest tick says for people
@@ -198,9 +202,10 @@ CREATE TABLE operations (
     granted_attempt  INTEGER,
     granted_stream   TEXT,
     granted_at       INTEGER,
+    grant_open       INTEGER NOT NULL DEFAULT 0, -- the modem may be in the attempt's hands
     dark_expected_ms INTEGER,
     dark_longest_ms  INTEGER,
-    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    heard_at         INTEGER,           -- the last word of its stream
     deadline         INTEGER,
     finished_at      INTEGER,
     created          INTEGER NOT NULL,
@@ -214,8 +219,8 @@ CREATE INDEX operations_by_created ON operations (created);
 CREATE INDEX operations_by_status ON operations (status, created);
 CREATE INDEX operations_by_image ON operations (image, created);
 CREATE INDEX operations_by_batch ON operations (batch, created) WHERE batch IS NOT NULL;
-CREATE INDEX operations_by_deadline ON operations (deadline)
-    WHERE status IN ('idle', 'in-progress') AND deadline IS NOT NULL;
+CREATE INDEX operations_unfinished ON operations (coalesce(deadline, 0))
+    WHERE status IN ('idle', 'in-progress');
 
 CREATE TABLE milestones (
     operation TEXT NOT NULL REFERENCES operations (id) ON DELETE CASCADE,

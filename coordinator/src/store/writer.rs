@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::note::{Listener, Notes};
 use super::{Rejection, StoreError, Tx, Unavailable};
 use crate::clock::Clock;
 
@@ -108,12 +109,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(conn: Connection, clock: Clock) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        conn: Connection,
+        clock: Clock,
+        changes: Listener,
+    ) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
         let queue = shared.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || work(&conn, &queue, &clock))
+            .spawn(move || work(&Workplace { conn, clock, changes }, &queue))
             .map_err(|error| StoreError::Open(error.to_string()))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
@@ -164,9 +169,15 @@ impl Drop for Writer {
     }
 }
 
-fn work(conn: &Connection, shared: &Shared, clock: &Clock) {
+struct Workplace {
+    conn: Connection,
+    clock: Clock,
+    changes: Listener,
+}
+
+fn work(place: &Workplace, shared: &Shared) {
     while let Some(first) = wait(shared) {
-        run_group(conn, first, shared, clock);
+        run_group(place, first, shared);
     }
 }
 
@@ -183,14 +194,15 @@ fn wait(shared: &Shared) -> Option<Box<dyn Verb>> {
     }
 }
 
-fn run_group(conn: &Connection, first: Box<dyn Verb>, shared: &Shared, clock: &Clock) {
+fn run_group(place: &Workplace, first: Box<dyn Verb>, shared: &Shared) {
+    let conn = &place.conn;
     let opened = Instant::now();
-    let mut verbs = Vec::new();
+    let (mut verbs, notes) = (Vec::new(), Notes::default());
     let mut outcome = conn.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
     let mut next = Some(first);
     while let Some(mut verb) = next.take() {
         if outcome.is_ok() {
-            outcome = run_verb(conn, verb.as_mut(), clock);
+            outcome = run_verb(place, verb.as_mut(), &notes);
         }
         verbs.push(verb);
         if outcome.is_ok() && verbs.len() < GROUP_VERBS && opened.elapsed() < GROUP_TIME {
@@ -198,10 +210,13 @@ fn run_group(conn: &Connection, first: Box<dyn Verb>, shared: &Shared, clock: &C
         }
     }
     let outcome = outcome.and_then(|()| Ok(conn.execute_batch("COMMIT")?));
-    if let Err(error) = &outcome {
-        tracing::error!(%error, verbs = verbs.len(), "a group of writes was rolled back");
-        if !conn.is_autocommit() {
-            let _ = conn.execute_batch("ROLLBACK");
+    match &outcome {
+        Ok(()) => place.changes.tell(notes),
+        Err(error) => {
+            tracing::error!(%error, verbs = verbs.len(), "a group of writes was rolled back");
+            if !conn.is_autocommit() {
+                let _ = conn.execute_batch("ROLLBACK");
+            }
         }
     }
     for verb in verbs {
@@ -210,9 +225,11 @@ fn run_group(conn: &Connection, first: Box<dyn Verb>, shared: &Shared, clock: &C
 }
 
 /// Runs one verb in a savepoint. An error means that the whole group is lost.
-fn run_verb(conn: &Connection, verb: &mut dyn Verb, clock: &Clock) -> Result<(), StoreError> {
+fn run_verb(place: &Workplace, verb: &mut dyn Verb, notes: &Notes) -> Result<(), StoreError> {
+    let conn = &place.conn;
     conn.prepare_cached("SAVEPOINT verb")?.execute([])?;
-    let tx = Tx { conn, now: clock.now() };
+    let mark = notes.len();
+    let tx = Tx { conn, now: place.clock.now(), notes };
     let kept = catch_unwind(AssertUnwindSafe(|| verb.run(&tx))).unwrap_or_else(|_| {
         tracing::error!("a verb panicked; its changes are rolled back");
         false
@@ -222,6 +239,7 @@ fn run_verb(conn: &Connection, verb: &mut dyn Verb, clock: &Clock) -> Result<(),
         return Err(Unavailable::RolledBack.into());
     }
     if !kept {
+        notes.truncate(mark);
         conn.prepare_cached("ROLLBACK TO verb")?.execute([])?;
     }
     conn.prepare_cached("RELEASE verb")?.execute([])?;

@@ -1,0 +1,124 @@
+//! The grant: the only way past the point of no return.
+
+use shared::grant::{Refusal, RefusalCode, StartRequest};
+
+use super::{Granted, MAX_ATTEMPTS, Operation, Status};
+
+/// What the rule needs to know of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Good,
+    /// Pending, revoked or deactivated.
+    Quarantined,
+}
+
+/// How leave was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    New,
+    /// The same request was granted before: nothing is counted again.
+    Repeated,
+}
+
+/// The dark window an agent may claim at most: a modem that takes longer is lost.
+const LONGEST_DARK_MS: u64 = 24 * 3600 * 1000;
+const ASK_AGAIN_S: u64 = 3600;
+
+/// Counts the attempt and stores its dark window, or says why not.
+///
+/// # Errors
+/// The refusal as it goes over the wire; the operation is unchanged then.
+pub fn start(
+    operation: &mut Operation,
+    standing: Standing,
+    request: &StartRequest,
+    now: u64,
+) -> Result<Leave, Refusal> {
+    check_status(operation)?;
+    if standing == Standing::Quarantined {
+        return Err(refusal(RefusalCode::Quarantined, "the device is not accepted"));
+    }
+    if is_same(operation, request) {
+        return Ok(Leave::Repeated);
+    }
+    if operation.deadline.is_some_and(|deadline| now >= deadline) {
+        return Err(refusal(RefusalCode::Expired, "the operation's deadline has passed"));
+    }
+    check_stream(operation, request)?;
+    check_attempt(operation, request)?;
+    operation.attempts_granted = (operation.attempts_granted + 1).max(request.attempt);
+    operation.granted = Some(Granted {
+        attempt: request.attempt,
+        stream: request.stream,
+        at: now,
+        dark_expected_ms: dark(request.dark_expected_s),
+        dark_longest_ms: dark(request.dark_longest_s.max(request.dark_expected_s)),
+        open: true,
+    });
+    adopt(operation, request, now);
+    Ok(Leave::New)
+}
+
+fn adopt(operation: &mut Operation, request: &StartRequest, now: u64) {
+    if operation.stream != Some(request.stream) {
+        operation.last_seq = 0;
+        operation.tick_n = 0;
+        operation.tick_attempt = 0;
+        operation.stream = Some(request.stream);
+    }
+    operation.status = Status::InProgress;
+    operation.heard_at = Some(now);
+    operation.modified = now;
+    operation.note(now, &format!("attempt {} may start", request.attempt));
+}
+
+fn check_status(operation: &Operation) -> Result<(), Refusal> {
+    let (code, detail) = match operation.status {
+        Status::Idle | Status::InProgress => return Ok(()),
+        Status::Cancelled if operation.superseded_by.is_some() => {
+            (RefusalCode::Superseded, "a newer operation took its place")
+        }
+        Status::Cancelled => (RefusalCode::Cancelled, "the operation was cancelled"),
+        Status::Success | Status::Failed | Status::Aborted => {
+            (RefusalCode::Finished, "the operation has ended")
+        }
+    };
+    Err(refusal(code, detail))
+}
+
+fn is_same(operation: &Operation, request: &StartRequest) -> bool {
+    operation.granted.is_some_and(|granted| {
+        granted.open && granted.attempt == request.attempt && granted.stream == request.stream
+    })
+}
+
+/// An open grant belongs to one journal. Another one is a reinstalled agent or a cloned router:
+/// neither may flash while the first may be flashing.
+fn check_stream(operation: &Operation, request: &StartRequest) -> Result<(), Refusal> {
+    match operation.granted {
+        Some(granted) if granted.stream != request.stream => Err(Refusal {
+            retry_after_s: Some(ASK_AGAIN_S),
+            ..refusal(RefusalCode::Quarantined, "another journal of this device holds the grant")
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_attempt(operation: &Operation, request: &StartRequest) -> Result<(), Refusal> {
+    let last = operation.granted.map_or(0, |granted| granted.attempt);
+    if request.attempt <= last {
+        return Err(refusal(RefusalCode::Attempts, "this attempt is over"));
+    }
+    if operation.attempts_granted >= MAX_ATTEMPTS || request.attempt > MAX_ATTEMPTS {
+        return Err(refusal(RefusalCode::Attempts, "all attempts are used up"));
+    }
+    Ok(())
+}
+
+fn dark(seconds: u64) -> u64 {
+    seconds.saturating_mul(1000).min(LONGEST_DARK_MS)
+}
+
+fn refusal(code: RefusalCode, detail: &str) -> Refusal {
+    Refusal { code, detail: detail.into(), retry_after_s: None }
+}

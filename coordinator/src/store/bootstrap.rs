@@ -1,0 +1,94 @@
+//! The first start: somebody who may do everything, a first organization, and a way in for devices.
+
+use shared::hex::Sha256;
+use shared::ids::{OrganizationId, OrganizationSlug};
+use uuid::Uuid;
+
+use super::user::{NewApiToken, TokenScope};
+use super::{Never, Store, StoreError, Tx, organization, user};
+
+/// Digests of the secrets that the first start makes and prints once.
+#[derive(Debug, Clone)]
+pub struct FirstStart {
+    pub superuser: String,
+    pub organization: OrganizationSlug,
+    pub api_token: Sha256,
+    pub enrolment_token: Sha256,
+}
+
+/// An enrolment token to be recorded.
+#[derive(Debug, Clone)]
+pub struct NewEnrolmentToken {
+    pub organization: OrganizationId,
+    pub name: String,
+    pub digest: Sha256,
+    /// Devices that come with it need no operator's leave.
+    pub auto_accept: bool,
+    /// How many devices may come with it; `None`: any number.
+    pub uses: Option<u32>,
+    /// Unix milliseconds.
+    pub expires: Option<u64>,
+}
+
+impl Store {
+    /// Makes the first superuser and organization; false, and no change, if there is a user.
+    pub async fn bootstrap(&self, first: FirstStart) -> Result<bool, StoreError> {
+        let made = self.write::<_, Never, _>(move |tx| {
+            if tx.prepare("SELECT 1 FROM users")?.exists([])? {
+                return Ok(false);
+            }
+            make(tx, first)?;
+            Ok(true)
+        });
+        Ok(made.await?)
+    }
+
+    /// Answers with the token's id.
+    pub async fn create_enrolment_token(&self, new: NewEnrolmentToken) -> Result<Uuid, StoreError> {
+        Ok(self.write::<_, Never, _>(move |tx| Ok(insert_enrolment_token(tx, &new)?)).await?)
+    }
+}
+
+fn make(tx: &Tx<'_>, first: FirstStart) -> rusqlite::Result<()> {
+    let user = user::insert(tx, &first.superuser, true)?;
+    let name = first.organization.to_string();
+    let organization = organization::insert(tx, first.organization, name)?;
+    let api = NewApiToken {
+        user,
+        name: "first start".into(),
+        digest: first.api_token,
+        scope: TokenScope::Write,
+        expires: None,
+    };
+    user::insert_token(tx, &api)?;
+    let enrolment = NewEnrolmentToken {
+        organization: organization.id,
+        name: "first start".into(),
+        digest: first.enrolment_token,
+        auto_accept: true,
+        uses: None,
+        expires: None,
+    };
+    insert_enrolment_token(tx, &enrolment)?;
+    Ok(())
+}
+
+fn insert_enrolment_token(tx: &Tx<'_>, new: &NewEnrolmentToken) -> rusqlite::Result<Uuid> {
+    let id = Uuid::new_v4();
+    tx.prepare_cached(
+        "INSERT INTO enrolment_tokens
+             (id, organization, name, digest, auto_accept, uses_left, created, expires)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute((
+        id.to_string(),
+        new.organization.to_string(),
+        &new.name,
+        new.digest.0,
+        new.auto_accept,
+        new.uses,
+        tx.now,
+        new.expires,
+    ))?;
+    Ok(id)
+}

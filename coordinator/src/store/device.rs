@@ -1,0 +1,286 @@
+//! Devices: who they are, whether they are accepted, and when they were last heard of.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use shared::hex::Hex;
+use shared::identity::DeviceState;
+use shared::ids::{DeviceId, OrganizationId, OrganizationSlug, SessionId};
+use shared::inventory::Inventory;
+
+use super::column::{json_opt, parsed, parsed_opt, word};
+use super::listing::{Found, Order, Rows, Scope, Where, list};
+use super::note::Note;
+use super::{Never, Rejection, Store, StoreError, Tx};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    pub id: DeviceId,
+    pub organization: OrganizationId,
+    pub organization_slug: OrganizationSlug,
+    pub name: String,
+    pub board: String,
+    pub public_key: Hex<32>,
+    pub mac: Option<String>,
+    pub serial: Option<String>,
+    pub state: DeviceState,
+    /// The device whose MAC address or serial number it came with under a new key.
+    pub replacement_of: Option<DeviceId>,
+    /// Of its tokens.
+    pub epoch: u32,
+    pub deactivated: bool,
+    pub online: bool,
+    /// Unix milliseconds, as the other times.
+    pub last_seen: Option<u64>,
+    pub inventory: Option<Inventory>,
+    pub inventory_at: Option<u64>,
+    pub created: u64,
+    pub modified: u64,
+}
+
+/// Which devices, in what order.
+#[derive(Debug, Clone)]
+pub struct DeviceList {
+    pub scope: Scope,
+    pub organization: Option<OrganizationSlug>,
+    pub state: Option<DeviceState>,
+    /// Of the columns `name`, `created`, `modified` and `last_seen`.
+    pub order: Order,
+    pub rows: Rows,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceRefusal {
+    #[error("there is no such device")]
+    Unknown,
+    #[error("a revoked device cannot be accepted again: it needs a new key")]
+    Revoked,
+}
+
+const COLUMNS: &str = "t.*, o.slug AS organization_slug";
+const FROM: &str = "devices t JOIN organizations o ON o.id = t.organization";
+
+impl Store {
+    pub async fn devices(&self, wanted: DeviceList) -> Result<Found<Device>, StoreError> {
+        self.read(move |conn| {
+            let mut filter = Where::default();
+            filter.visible("t.organization", &wanted.scope);
+            filter.and_if("o.slug = ?", wanted.organization);
+            filter.and_if("t.state = ?", wanted.state.map(state_name));
+            list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, device)
+        })
+        .await
+    }
+
+    /// None also where `scope` does not see it.
+    pub async fn device(&self, scope: Scope, id: DeviceId) -> Result<Option<Device>, StoreError> {
+        self.read(move |conn| Ok(find_in(conn, &scope, id)?)).await
+    }
+
+    pub async fn device_by_key(&self, key: Hex<32>) -> Result<Option<Device>, StoreError> {
+        self.read(move |conn| Ok(find_by_key(conn, key)?)).await
+    }
+
+    /// Accepted devices and the epoch of their tokens.
+    pub async fn admitted_devices(&self) -> Result<Vec<(DeviceId, u32)>, StoreError> {
+        self.read(|conn| {
+            let mut statement =
+                conn.prepare_cached("SELECT id, epoch FROM devices WHERE state = 'accepted'")?;
+            let rows =
+                statement.query_map([], |row| Ok((parsed(row, "id")?, row.get("epoch")?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Lets a pending device in; the one that it replaces is revoked.
+    pub async fn accept_device(
+        &self,
+        scope: Scope,
+        id: DeviceId,
+    ) -> Result<Device, Rejection<DeviceRefusal>> {
+        self.change_device(scope, id, |tx, device| {
+            match device.state {
+                DeviceState::Revoked => return Err(Rejection::Refused(DeviceRefusal::Revoked)),
+                DeviceState::Accepted => return Ok(()),
+                DeviceState::Pending | DeviceState::Unknown => {}
+            }
+            if let Some(replaced) = device.replacement_of {
+                revoke(tx, replaced)?;
+            }
+            tx.prepare_cached(
+                "UPDATE devices SET state = 'accepted', modified = ?2 WHERE id = ?1",
+            )?
+            .execute((device.id.to_string(), tx.now))?;
+            tx.note(Note::Admitted { subject: device.id.0, epoch: device.epoch });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Shuts a device out: its tokens end, and its key is worth nothing any more.
+    pub async fn revoke_device(
+        &self,
+        scope: Scope,
+        id: DeviceId,
+    ) -> Result<Device, Rejection<DeviceRefusal>> {
+        self.change_device(scope, id, |tx, device| Ok(revoke(tx, device.id)?)).await
+    }
+
+    /// A deactivated device keeps its line and gets no jobs.
+    pub async fn deactivate_device(
+        &self,
+        scope: Scope,
+        id: DeviceId,
+        deactivated: bool,
+    ) -> Result<Device, Rejection<DeviceRefusal>> {
+        self.change_device(scope, id, move |tx, device| {
+            tx.prepare_cached("UPDATE devices SET deactivated = ?2, modified = ?3 WHERE id = ?1")?
+                .execute((device.id.to_string(), deactivated, tx.now))?;
+            Ok(bump(tx, device.id)?)
+        })
+        .await
+    }
+
+    async fn change_device(
+        &self,
+        scope: Scope,
+        id: DeviceId,
+        change: impl FnOnce(&Tx<'_>, &Device) -> Result<(), Rejection<DeviceRefusal>> + Send + 'static,
+    ) -> Result<Device, Rejection<DeviceRefusal>> {
+        self.write(move |tx| {
+            let unknown = Rejection::Refused(DeviceRefusal::Unknown);
+            let Some(device) = find_in(tx, &scope, id)? else { return Err(unknown) };
+            change(tx, &device)?;
+            find_in(tx, &scope, id)?.ok_or(unknown)
+        })
+        .await
+    }
+
+    /// After a start nobody is connected yet.
+    pub async fn forget_presence(&self) -> Result<(), StoreError> {
+        let forgotten = self.write::<_, Never, _>(|tx| {
+            tx.execute("UPDATE devices SET online = 0, session = NULL WHERE online", [])?;
+            Ok(())
+        });
+        Ok(forgotten.await?)
+    }
+}
+
+/// What rules need to know of a device.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    pub organization: OrganizationSlug,
+    pub organization_id: OrganizationId,
+    pub accepted: bool,
+    pub deactivated: bool,
+}
+
+pub(super) fn standing(conn: &Connection, id: DeviceId) -> rusqlite::Result<Option<Standing>> {
+    conn.prepare_cached(
+        "SELECT t.organization, o.slug, t.state = 'accepted' AS accepted, t.deactivated
+         FROM devices t JOIN organizations o ON o.id = t.organization WHERE t.id = ?1",
+    )?
+    .query_row([id.to_string()], |row| {
+        Ok(Standing {
+            organization: parsed(row, "slug")?,
+            organization_id: parsed(row, "organization")?,
+            accepted: row.get("accepted")?,
+            deactivated: row.get("deactivated")?,
+        })
+    })
+    .optional()
+}
+
+/// What is desired of the device is not what it was.
+pub(super) fn bump(tx: &Tx<'_>, id: DeviceId) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE devices SET generation = generation + 1 WHERE id = ?1")?
+        .execute([id.to_string()])?;
+    tx.note(Note::Desired(id));
+    Ok(())
+}
+
+/// Takes a connection's word for itself; an old session's will says nothing about a newer one.
+pub(super) fn set_presence(
+    tx: &Tx<'_>,
+    id: DeviceId,
+    session: SessionId,
+    online: bool,
+) -> rusqlite::Result<()> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE devices SET online = ?3, session = ?2, last_seen = ?4
+             WHERE id = ?1 AND (?3 OR session IS ?2)",
+        )?
+        .execute((id.to_string(), session.to_string(), online, tx.now))?;
+    if changed > 0 {
+        if let Some(standing) = standing(tx, id)? {
+            let organization = standing.organization;
+            tx.note(Note::Presence { organization, device: id, online });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn set_seen(tx: &Tx<'_>, id: DeviceId, at: u64) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE devices SET last_seen = max(coalesce(last_seen, 0), ?2) WHERE id = ?1",
+    )?
+    .execute((id.to_string(), at))?;
+    Ok(())
+}
+
+fn revoke(tx: &Tx<'_>, id: DeviceId) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE devices SET state = 'revoked', epoch = epoch + 1, online = 0, modified = ?2
+         WHERE id = ?1 AND state <> 'revoked'",
+    )?
+    .execute((id.to_string(), tx.now))?;
+    tx.note(Note::DeviceRevoked(id));
+    Ok(())
+}
+
+pub(super) fn find_by_key(conn: &Connection, key: Hex<32>) -> rusqlite::Result<Option<Device>> {
+    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE t.public_key = ?1"))?
+        .query_row([key.0], device)
+        .optional()
+}
+
+fn find_in(conn: &Connection, scope: &Scope, id: DeviceId) -> rusqlite::Result<Option<Device>> {
+    let found = conn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE t.id = ?1"))?
+        .query_row([id.to_string()], device)
+        .optional()?;
+    Ok(found.filter(|device| scope.sees(Some(device.organization))))
+}
+
+/// As in the database and on the wire.
+pub fn state_name(state: DeviceState) -> &'static str {
+    match state {
+        DeviceState::Accepted => "accepted",
+        DeviceState::Pending => "pending",
+        DeviceState::Revoked => "revoked",
+        DeviceState::Unknown => "unknown",
+    }
+}
+
+fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
+    Ok(Device {
+        id: parsed(row, "id")?,
+        organization: parsed(row, "organization")?,
+        organization_slug: parsed(row, "organization_slug")?,
+        name: row.get("name")?,
+        board: row.get("board")?,
+        public_key: Hex(row.get("public_key")?),
+        mac: row.get("mac")?,
+        serial: row.get("serial")?,
+        state: word(row, "state")?.unwrap_or(DeviceState::Unknown),
+        replacement_of: parsed_opt(row, "replacement_of")?,
+        epoch: row.get("epoch")?,
+        deactivated: row.get("deactivated")?,
+        online: row.get("online")?,
+        last_seen: row.get("last_seen")?,
+        inventory: json_opt(row, "inventory")?,
+        inventory_at: row.get("inventory_at")?,
+        created: row.get("created")?,
+        modified: row.get("modified")?,
+    })
+}

@@ -1,0 +1,478 @@
+//! Operations: the rows, and the verbs that run the rules of [`crate::operation`] on them.
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use serde_json::{Map, Value};
+use shared::failure::Failure;
+use shared::grant::{Refusal, StartRequest};
+use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug, Slot};
+
+use super::column::{json, json_opt, parsed, parsed_opt, to_json, word};
+use super::listing::{Found, Order, Rows, Scope, Where, list};
+use super::note::Note;
+use super::{Never, Rejection, Store, StoreError, Tx, device};
+use crate::operation::cancel::{self, CannotCancel};
+use crate::operation::grant::{self, Leave, Standing};
+use crate::operation::options::{self, BadOption};
+use crate::operation::report::{self, Report, ReportRefused};
+use crate::operation::{Granted, Operation, Requested, Status, expiry};
+
+/// Days after which an operation that nobody started is given up.
+pub const EXPIRY_DAYS: u64 = 30;
+
+/// Which operations, in what order.
+#[derive(Debug, Clone)]
+pub struct OperationList {
+    pub scope: Scope,
+    pub organization: Option<OrganizationSlug>,
+    pub device: Option<DeviceId>,
+    pub image: Option<ImageId>,
+    pub batch: Option<BatchId>,
+    pub status: Option<Status>,
+    /// Of the columns `created` and `modified`.
+    pub order: Order,
+    pub rows: Rows,
+}
+
+/// An upgrade that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct UpgradeRequest {
+    pub device: DeviceId,
+    pub slot: Slot,
+    pub image: ImageId,
+    pub upgrade_options: Map<String, Value>,
+    /// Unix milliseconds; `None`: [`EXPIRY_DAYS`] from now.
+    pub deadline: Option<u64>,
+    pub retry_of: Option<OperationId>,
+    /// Who asks, for the log.
+    pub by: String,
+}
+
+/// Why there is no new operation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeRefused {
+    #[error("there is no such device")]
+    UnknownDevice,
+    #[error("the device is deactivated")]
+    Deactivated,
+    #[error("the device is not accepted")]
+    NotAccepted,
+    #[error("there is no such image")]
+    UnknownImage,
+    #[error("the image has no signed manifest yet: nothing can flash it")]
+    NoManifest,
+    #[error("operation {0} is past the point of no return: its modem may be being flashed")]
+    InProgress(OperationId),
+    #[error(transparent)]
+    Options(#[from] BadOption),
+}
+
+/// Why a device may not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartRefused {
+    /// No such operation of this device.
+    Unknown,
+    Refused(Refusal),
+}
+
+/// Why an operator's change is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused<R> {
+    #[error("there is no such operation")]
+    Unknown,
+    #[error(transparent)]
+    Rule(#[from] R),
+}
+
+pub(super) const COLUMNS: &str = "t.*, o.slug AS organization_slug";
+pub(super) const FROM: &str = "operations t JOIN organizations o ON o.id = t.organization";
+
+impl Store {
+    pub async fn operations(&self, wanted: OperationList) -> Result<Found<Operation>, StoreError> {
+        self.read(move |conn| {
+            let mut filter = Where::default();
+            filter.visible("t.organization", &wanted.scope);
+            filter.and_if("o.slug = ?", wanted.organization);
+            filter.and_if("t.device = ?", wanted.device);
+            filter.and_if("t.image = ?", wanted.image);
+            filter.and_if("t.batch = ?", wanted.batch);
+            filter.and_if("t.status = ?", wanted.status);
+            list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, operation)
+        })
+        .await
+    }
+
+    /// None also where `scope` does not see it.
+    pub async fn operation(
+        &self,
+        scope: Scope,
+        id: OperationId,
+    ) -> Result<Option<Operation>, StoreError> {
+        self.read(move |conn| Ok(find_in(conn, &scope, id)?)).await
+    }
+
+    /// The newest operation of every slot: what dashboards see first.
+    pub async fn newest_operations(&self) -> Result<Vec<Operation>, StoreError> {
+        self.read(|conn| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM {FROM} WHERE t.id = (
+                     SELECT id FROM operations n WHERE n.device = t.device AND n.slot = t.slot
+                     ORDER BY n.created DESC, n.rowid DESC LIMIT 1)"
+            );
+            let mut statement = conn.prepare(&sql)?;
+            let rows = statement.query_map([], operation)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Asks for an upgrade. An older operation for the slot gives way, unless it was granted.
+    pub async fn request_upgrade(
+        &self,
+        request: UpgradeRequest,
+    ) -> Result<Operation, Rejection<UpgradeRefused>> {
+        self.write(move |tx| create(tx, request)).await
+    }
+
+    /// The grant, in one transaction.
+    pub async fn start(
+        &self,
+        device: DeviceId,
+        id: OperationId,
+        request: StartRequest,
+    ) -> Result<Leave, Rejection<StartRefused>> {
+        self.write(move |tx| {
+            let found = find(tx, id)?.filter(|operation| operation.device == device);
+            let mut operation = found.ok_or(Rejection::Refused(StartRefused::Unknown))?;
+            let standing = match device::standing(tx, device)? {
+                Some(device::Standing { accepted: true, deactivated: false, .. }) => Standing::Good,
+                Some(_) | None => Standing::Quarantined,
+            };
+            let leave = grant::start(&mut operation, standing, &request, tx.now)
+                .map_err(|refusal| Rejection::Refused(StartRefused::Refused(refusal)))?;
+            if leave == Leave::New {
+                save(tx, &operation)?;
+            }
+            Ok(leave)
+        })
+        .await
+    }
+
+    /// Takes an operation back, at once and exactly, or says why not.
+    pub async fn cancel_operation(
+        &self,
+        scope: Scope,
+        id: OperationId,
+        by: String,
+    ) -> Result<Operation, Rejection<ChangeRefused<CannotCancel>>> {
+        self.change(scope, id, move |operation, now| cancel::cancel(operation, &by, now)).await
+    }
+
+    /// Takes a device script's report over.
+    pub async fn report_operation(
+        &self,
+        scope: Scope,
+        id: OperationId,
+        report: Report,
+    ) -> Result<Operation, Rejection<ChangeRefused<ReportRefused>>> {
+        self.change(scope, id, move |operation, now| report::apply(operation, report, now)).await
+    }
+
+    async fn change<R: Send + 'static>(
+        &self,
+        scope: Scope,
+        id: OperationId,
+        rule: impl FnOnce(&mut Operation, u64) -> Result<(), R> + Send + 'static,
+    ) -> Result<Operation, Rejection<ChangeRefused<R>>> {
+        self.write(move |tx| {
+            let found = find_in(tx, &scope, id)?;
+            let mut operation = found.ok_or(Rejection::Refused(ChangeRefused::Unknown))?;
+            let wanted = operation.is_wanted();
+            rule(&mut operation, tx.now)
+                .map_err(|refused| Rejection::Refused(ChangeRefused::Rule(refused)))?;
+            save(tx, &operation)?;
+            if wanted != operation.is_wanted() {
+                device::bump(tx, operation.device)?;
+            }
+            Ok(operation)
+        })
+        .await
+    }
+
+    /// Ends operations whose time has come, some at a time; answers how many.
+    pub async fn expire_operations(&self) -> Result<usize, StoreError> {
+        let ended = self.write::<_, Never, _>(|tx| {
+            let mut ended = 0;
+            for mut operation in unfinished(tx)? {
+                if expiry::expire(&mut operation, tx.now) {
+                    save(tx, &operation)?;
+                    device::bump(tx, operation.device)?;
+                    ended += 1;
+                }
+            }
+            Ok(ended)
+        });
+        Ok(ended.await?)
+    }
+}
+
+/// Bulk work is done in pieces, so that the writer is free in between.
+const PIECE: u32 = 1000;
+
+fn unfinished(tx: &Tx<'_>) -> rusqlite::Result<Vec<Operation>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE t.status IN ('idle', 'in-progress')
+             AND (t.deadline <= :now
+                  OR t.grant_open AND max(t.heard_at, t.granted_at) + t.dark_longest_ms
+                                  + :patience <= :now)
+         LIMIT {PIECE}"
+    );
+    let mut statement = tx.prepare_cached(&sql)?;
+    let times = named_params! { ":now": tx.now, ":patience": expiry::PATIENCE_MS };
+    let rows = statement.query_map(times, operation)?;
+    rows.collect()
+}
+
+/// Makes the operation within a larger transaction.
+pub(super) fn create(
+    tx: &Tx<'_>,
+    request: UpgradeRequest,
+) -> Result<Operation, Rejection<UpgradeRefused>> {
+    let refuse = |refused| Err(Rejection::Refused(refused));
+    let job = match options::read(&request.upgrade_options) {
+        Ok(job) => job,
+        Err(bad) => return refuse(bad.into()),
+    };
+    let Some(standing) = device::standing(tx, request.device)? else {
+        return refuse(UpgradeRefused::UnknownDevice);
+    };
+    if standing.deactivated {
+        return refuse(UpgradeRefused::Deactivated);
+    }
+    if !standing.accepted {
+        return refuse(UpgradeRefused::NotAccepted);
+    }
+    match has_manifest(tx, request.image, &standing)? {
+        None => return refuse(UpgradeRefused::UnknownImage),
+        Some(false) => return refuse(UpgradeRefused::NoManifest),
+        Some(true) => {}
+    }
+    let id = OperationId(uuid::Uuid::new_v4());
+    if let Some(mut older) = unfinished_in(tx, request.device, &request.slot)? {
+        if cancel::supersede(&mut older, id, tx.now).is_err() {
+            return refuse(UpgradeRefused::InProgress(older.id));
+        }
+        save(tx, &older)?;
+    }
+    let wanted = Requested {
+        id,
+        organization: standing.organization,
+        device: request.device,
+        slot: request.slot,
+        image: request.image,
+        retry_of: request.retry_of,
+        upgrade_options: request.upgrade_options,
+        allow_volatile_staging: job.allow_volatile_staging,
+        deadline: request.deadline.unwrap_or(tx.now + EXPIRY_DAYS * 24 * 3600 * 1000),
+    };
+    let operation = Operation::requested(wanted, &request.by, tx.now);
+    insert(tx, &operation)?;
+    save(tx, &operation)?;
+    want(tx, &operation)?;
+    device::bump(tx, operation.device)?;
+    Ok(operation)
+}
+
+/// The slot's firmware association follows what is asked for.
+fn want(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO device_firmware (id, device, slot, image, created, modified)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5)
+         ON CONFLICT (device, slot) DO UPDATE SET image = excluded.image, installed = 0,
+             evidence = NULL, modified = excluded.modified
+         WHERE image IS NOT excluded.image",
+    )?
+    .execute((
+        uuid::Uuid::new_v4().to_string(),
+        op.device.to_string(),
+        op.slot.as_str(),
+        op.image.map(|id| id.to_string()),
+        tx.now,
+    ))?;
+    Ok(())
+}
+
+/// Whether the image, which the device's organization must see, can be flashed.
+fn has_manifest(
+    tx: &Tx<'_>,
+    image: ImageId,
+    standing: &device::Standing,
+) -> rusqlite::Result<Option<bool>> {
+    tx.prepare_cached(
+        "SELECT i.manifest IS NOT NULL FROM images i JOIN builds b ON b.id = i.build
+             JOIN categories c ON c.id = b.category
+         WHERE i.id = ?1 AND (c.organization IS NULL OR c.organization = ?2)",
+    )?
+    .query_row((image.to_string(), standing.organization_id.to_string()), |row| row.get(0))
+    .optional()
+}
+
+pub(super) fn find(conn: &Connection, id: OperationId) -> rusqlite::Result<Option<Operation>> {
+    find_in(conn, &Scope::Everything, id)
+}
+
+fn find_in(
+    conn: &Connection,
+    scope: &Scope,
+    id: OperationId,
+) -> rusqlite::Result<Option<Operation>> {
+    let found = conn
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS}, t.organization AS organization_id FROM {FROM} WHERE t.id = ?1"
+        ))?
+        .query_row([id.to_string()], |row| Ok((parsed(row, "organization_id")?, operation(row)?)))
+        .optional()?;
+    Ok(found.and_then(|(organization, found)| scope.sees(Some(organization)).then_some(found)))
+}
+
+fn unfinished_in(
+    tx: &Tx<'_>,
+    device: DeviceId,
+    slot: &Slot,
+) -> rusqlite::Result<Option<Operation>> {
+    tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE t.device = ?1 AND t.slot = ?2
+             AND t.status IN ('idle', 'in-progress')"
+    ))?
+    .query_row((device.to_string(), slot.as_str()), operation)
+    .optional()
+}
+
+/// The jobs that a device still has, oldest first.
+pub(super) fn wanted_of(conn: &Connection, device: DeviceId) -> rusqlite::Result<Vec<Operation>> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE t.device = ?1 AND t.status IN ('idle', 'in-progress')
+         ORDER BY t.created"
+    ))?;
+    let rows = statement.query_map([device.to_string()], operation)?;
+    rows.collect()
+}
+
+fn insert(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO operations (id, organization, device, slot, image, batch, retry_of,
+             upgrade_options, allow_volatile_staging, status, deadline, created, modified)
+         SELECT ?1, d.organization, d.id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11
+         FROM devices d WHERE d.id = ?2",
+    )?
+    .execute((
+        op.id.to_string(),
+        op.device.to_string(),
+        op.slot.as_str(),
+        op.image.map(|id| id.to_string()),
+        op.batch.map(|id| id.to_string()),
+        op.retry_of.map(|id| id.to_string()),
+        Value::Object(op.upgrade_options.clone()).to_string(),
+        op.allow_volatile_staging,
+        op.status.as_str(),
+        op.deadline,
+        op.created,
+    ))?;
+    Ok(())
+}
+
+/// Writes everything of an operation that can change, and passes it on.
+pub(super) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE operations SET superseded_by = :superseded_by, status = :status, phase = :phase,
+             attempt = :attempt, progress_percent = :percent, detail = :detail,
+             stalled = :stalled, fetched = :fetched, failure = :failure, evidence = :evidence,
+             late_result = :late_result, log = :log, stream = :stream, last_seq = :last_seq,
+             tick_attempt = :tick_attempt, tick_n = :tick_n,
+             attempts_granted = :attempts_granted, granted_attempt = :granted_attempt,
+             granted_stream = :granted_stream, granted_at = :granted_at,
+             grant_open = :grant_open, dark_expected_ms = :dark_expected,
+             dark_longest_ms = :dark_longest, heard_at = :heard_at,
+             finished_at = :finished_at, modified = :modified
+         WHERE id = :id",
+    )?
+    .execute(named_params! {
+        ":id": op.id.to_string(),
+        ":superseded_by": op.superseded_by.map(|id| id.to_string()),
+        ":status": op.status.as_str(),
+        ":phase": op.phase.map(|phase| phase.as_str()),
+        ":attempt": op.attempt,
+        ":percent": op.progress_percent,
+        ":detail": op.detail,
+        ":stalled": op.stalled,
+        ":fetched": op.fetched,
+        ":failure": op.failure.as_ref().map(to_json).transpose()?,
+        ":evidence": op.evidence.map(|evidence| evidence.as_str()),
+        ":late_result": op.late_result.as_ref().map(to_json).transpose()?,
+        ":log": op.log,
+        ":stream": op.stream.map(|id| id.to_string()),
+        ":last_seq": op.last_seq,
+        ":tick_attempt": op.tick_attempt,
+        ":tick_n": op.tick_n,
+        ":attempts_granted": op.attempts_granted,
+        ":granted_attempt": op.granted.map(|granted| granted.attempt),
+        ":granted_stream": op.granted.map(|granted| granted.stream.to_string()),
+        ":granted_at": op.granted.map(|granted| granted.at),
+        ":grant_open": op.is_granted(),
+        ":dark_expected": op.granted.map(|granted| granted.dark_expected_ms),
+        ":dark_longest": op.granted.map(|granted| granted.dark_longest_ms),
+        ":heard_at": op.heard_at,
+        ":finished_at": op.finished_at,
+        ":modified": op.modified,
+    })?;
+    tx.note(Note::Operation(Box::new(op.clone())));
+    Ok(())
+}
+
+pub(super) fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
+    Ok(Operation {
+        id: parsed(row, "id")?,
+        organization: parsed(row, "organization_slug")?,
+        device: parsed(row, "device")?,
+        slot: parsed(row, "slot")?,
+        image: parsed_opt(row, "image")?,
+        batch: parsed_opt(row, "batch")?,
+        retry_of: parsed_opt(row, "retry_of")?,
+        superseded_by: parsed_opt(row, "superseded_by")?,
+        upgrade_options: json(row, "upgrade_options")?,
+        allow_volatile_staging: row.get("allow_volatile_staging")?,
+        status: parsed(row, "status")?,
+        phase: word(row, "phase")?,
+        attempt: row.get("attempt")?,
+        progress_percent: row.get("progress_percent")?,
+        detail: row.get("detail")?,
+        stalled: row.get("stalled")?,
+        fetched: row.get("fetched")?,
+        failure: json_opt::<Failure>(row, "failure")?,
+        evidence: word(row, "evidence")?,
+        late_result: json_opt(row, "late_result")?,
+        log: row.get("log")?,
+        stream: parsed_opt(row, "stream")?,
+        last_seq: row.get("last_seq")?,
+        tick_attempt: row.get("tick_attempt")?,
+        tick_n: row.get("tick_n")?,
+        attempts_granted: row.get("attempts_granted")?,
+        granted: granted(row)?,
+        heard_at: row.get("heard_at")?,
+        deadline: row.get("deadline")?,
+        finished_at: row.get("finished_at")?,
+        created: row.get("created")?,
+        modified: row.get("modified")?,
+    })
+}
+
+fn granted(row: &Row<'_>) -> rusqlite::Result<Option<Granted>> {
+    let Some(stream) = parsed_opt(row, "granted_stream")? else { return Ok(None) };
+    Ok(Some(Granted {
+        attempt: row.get("granted_attempt")?,
+        stream,
+        at: row.get("granted_at")?,
+        dark_expected_ms: row.get("dark_expected_ms")?,
+        dark_longest_ms: row.get("dark_longest_ms")?,
+        open: row.get("grant_open")?,
+    }))
+}
