@@ -1,1 +1,216 @@
+//! The state on disk, across crashes and power cuts.
+//!
+//! One file of two slots, both written in full when the file is made, so that a late save does not
+//! meet a full disk. A save goes to the slot that does not hold the newest state and is synced
+//! before it counts; a cut in the middle of it leaves the other slot.
+//!
+//! ```text
+//! slot = "MUJRNL01" ‖ length u32 ‖ generation u64 ‖ SHA-256(generation ‖ body) ‖ body (JSON) ‖ zeros
+//! ```
+//!
+//! Nothing readable in a file that holds something is corruption: the file is set aside, and a
+//! person has to say "go on", for attempts must not start over at 0. A newer version's journal is
+//! left alone.
 
+use crate::{files, upgrade::state::State};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+const MAGIC: &[u8; 8] = b"MUJRNL01";
+const HEADER: usize = 8 + 4 + 8 + 32;
+/// Bytes of a slot: a state with a job of the largest size the coordinator may send is refused
+/// rather than saved.
+const SLOT: usize = 32 * 1024;
+
+/// What stands in a slot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "version")]
+enum OnDisk {
+    #[serde(rename = "1")]
+    V1 { boot_id: String, state: State },
+}
+
+/// What a journal held when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    Empty,
+    State { state: Box<State>, same_boot: bool },
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("the journal {path} cannot be read or written")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "the journal was unreadable and is kept as {aside}; run `modem-upgrader-agent recover`"
+    )]
+    Corrupt { aside: PathBuf },
+    #[error("the journal {path} was written by a newer version; upgrade this agent")]
+    Newer { path: PathBuf },
+}
+
+/// An open journal of one slot of the device.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    boot_id: String,
+    generation: u64,
+}
+
+/// One slot of the file as found.
+enum Slot {
+    Blank,
+    Valid { generation: u64, on_disk: OnDisk },
+    Newer { generation: u64 },
+    Broken,
+}
+
+impl Journal {
+    /// Opens or makes the journal. Blocking; the file is 64 KiB.
+    pub fn open(path: &Path, boot_id: &str) -> Result<(Self, Loaded), JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let (file, slots) = open(path).map_err(io)?;
+        let mut journal = Self { file, boot_id: boot_id.to_owned(), generation: 0 };
+        let loaded = match newest(slots) {
+            Slot::Blank => Loaded::Empty,
+            Slot::Valid { generation, on_disk: OnDisk::V1 { boot_id, state } } => {
+                journal.generation = generation;
+                let same_boot = boot_id == journal.boot_id;
+                Loaded::State { state: Box::new(state), same_boot }
+            }
+            Slot::Newer { .. } => return Err(JournalError::Newer { path: path.to_owned() }),
+            Slot::Broken => return Err(set_aside(path).map_err(io)?),
+        };
+        Ok((journal, loaded))
+    }
+
+    /// Makes `state` what a fresh process starts from. Blocking, with an fsync.
+    pub fn save(&mut self, state: &State) -> io::Result<()> {
+        let on_disk = OnDisk::V1 { boot_id: self.boot_id.clone(), state: state.clone() };
+        let body = serde_json::to_vec(&on_disk)?;
+        let generation = self.generation + 1;
+        let bytes = encode(generation, &body)?;
+        self.file.write_all_at(&bytes, offset(generation))?;
+        self.file.sync_data()?;
+        self.generation = generation;
+        Ok(())
+    }
+}
+
+/// Whether the journal of a slot lies unreadable beside a fresh one.
+#[must_use]
+pub fn aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".corrupt");
+    PathBuf::from(name)
+}
+
+fn set_aside(path: &Path) -> io::Result<JournalError> {
+    let aside = aside(path);
+    std::fs::rename(path, &aside)?;
+    if let Some(directory) = path.parent() {
+        files::sync_dir(directory)?;
+    }
+    Ok(JournalError::Corrupt { aside })
+}
+
+fn open(path: &Path) -> io::Result<(File, [Slot; 2])> {
+    match File::options().read(true).write(true).open(path) {
+        Ok(file) => {
+            let slots = [read(&file, 0)?, read(&file, 1)?];
+            Ok((file, slots))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(directory) = path.parent() {
+                files::create_private_dir(directory)?;
+            }
+            files::write_atomic(path, &[0; 2 * SLOT])?;
+            let file = File::options().read(true).write(true).open(path)?;
+            Ok((file, [Slot::Blank, Slot::Blank]))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn offset(generation: u64) -> u64 {
+    generation % 2 * SLOT as u64
+}
+
+fn encode(generation: u64, body: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    if HEADER + body.len() > SLOT {
+        return Err(io::Error::other(format!("a state of {length} bytes does not fit")));
+    }
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(&generation.to_be_bytes());
+    bytes.extend_from_slice(&digest(generation, body));
+    bytes.extend_from_slice(body);
+    Ok(bytes)
+}
+
+fn digest(generation: u64, body: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(generation.to_be_bytes()).chain_update(body).finalize().into()
+}
+
+fn read(file: &File, index: u64) -> io::Result<Slot> {
+    let mut bytes = vec![0; SLOT];
+    let mut filled = 0;
+    while filled < SLOT {
+        match file.read_at(&mut bytes[filled..], index * SLOT as u64 + filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    // A file that ends early was cut, whatever the rest says.
+    if bytes.iter().all(|b| *b == 0) {
+        return Ok(if filled == SLOT { Slot::Blank } else { Slot::Broken });
+    }
+    Ok(decode(&bytes).unwrap_or(Slot::Broken))
+}
+
+fn decode(bytes: &[u8]) -> Option<Slot> {
+    let (magic, rest) = bytes.split_first_chunk::<8>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (generation, rest) = rest.split_first_chunk::<8>()?;
+    let (sum, rest) = rest.split_first_chunk::<32>()?;
+    let body = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    let generation = u64::from_be_bytes(*generation);
+    if magic != MAGIC || *sum != digest(generation, body) {
+        return None;
+    }
+    // The digest holds, so what cannot be understood was written by somebody else than us.
+    Some(match serde_json::from_slice(body) {
+        Ok(on_disk) => Slot::Valid { generation, on_disk },
+        Err(_) => Slot::Newer { generation },
+    })
+}
+
+/// The slot that counts. One broken slot beside a valid one is a save that a cut interrupted,
+/// before anything was done about it.
+fn newest([a, b]: [Slot; 2]) -> Slot {
+    let generation = |slot: &Slot| match slot {
+        Slot::Valid { generation, .. } | Slot::Newer { generation } => Some(*generation),
+        Slot::Blank | Slot::Broken => None,
+    };
+    match (generation(&a), generation(&b)) {
+        (Some(x), Some(y)) if x < y => b,
+        (Some(_), _) => a,
+        (None, Some(_)) => b,
+        // The very first save was interrupted: nothing had happened yet.
+        (None, None) if matches!(a, Slot::Blank) || matches!(b, Slot::Blank) => Slot::Blank,
+        (None, None) => Slot::Broken,
+    }
+}
+
+#[cfg(test)]
+#[path = "journal/tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 //! | [`policy`] | how often and how long to wait | none |
 //! | [`journal`] | the state on disk, across power cuts | files |
 //! | [`driver`] | save, report, act, apply, again | through the others |
+//! | [`results`] | how the last operations ended | files |
 //! | [`perform`] | what each action does to the world | the environment's ports |
 //!
 //! Start and recovery are the same path: load the journal, [`state::State::resume`], drive.
@@ -14,4 +15,5 @@ pub mod driver;
 pub mod journal;
 pub mod perform;
 pub mod policy;
+pub mod results;
 pub mod state;

@@ -201,4 +201,4 @@ impl State {
 #[cfg(test)]
 mod enumeration;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

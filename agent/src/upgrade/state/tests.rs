@@ -9,7 +9,7 @@ use shared::{
     ids::{ImageId, OperationId, Slot, StreamId},
 };
 
-pub(super) fn record() -> Record {
+pub(crate) fn record() -> Record {
     let job = Job {
         operation: OperationId::from_random([1; 16]),
         slot: Slot::default(),
