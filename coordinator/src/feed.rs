@@ -1,1 +1,268 @@
+//! What changed, for everybody who watches: server-sent events of the API and the dashboards' MQTT
+//! topics. Owns the latest state of each slot and batch, and a bounded past to resume from.
+//!
+//! ```text
+//! ingest, batches ──(after COMMIT)──> publish ──> ring (the past, bounded) ──> Subscription::next
+//!                                         └─────> retained (latest per slot and batch) ──┘ on a gap
+//! ```
+//! A subscriber is a cursor into the ring and costs nothing while it sleeps. One too slow for the
+//! ring loses what lay between, never the latest: it is given the retained states instead.
+//!
+//! Event ids rise by one and begin where the clock stands (unix milliseconds × 4096), so that an id
+//! of before a restart is older than all of after it.
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use shared::ids::{BatchId, DeviceId, OperationId, OrganizationSlug, Slot};
+use shared::topics::Topic;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+
+/// The past a subscriber can resume from.
+const RING_CHANGES: usize = 4096;
+const RING_BYTES: usize = 4 * 1024 * 1024;
+/// Batches whose latest state is kept, per organization; the oldest published go first.
+const BATCHES: usize = 256;
+/// Changes looked at under the lock before others get it.
+const LOOK: usize = 1024;
+/// Larger states do not fit a dashboard's packet and are not published.
+const LARGEST: usize = 64 * 1024;
+
+/// A committed change: the whole new state of its subject as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub organization: OrganizationSlug,
+    pub subject: Subject,
+    /// JSON, at most 64 KiB.
+    pub payload: Bytes,
+}
+
+/// Whose state a change tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    Operation { device: DeviceId, slot: Slot, operation: OperationId },
+    Batch(BatchId),
+}
+
+impl Change {
+    /// The dashboards' topic for it.
+    #[must_use]
+    pub fn topic(&self) -> Topic {
+        let organization = self.organization.clone();
+        match &self.subject {
+            Subject::Operation { device, slot, .. } => {
+                Topic::Operation(organization, *device, slot.clone())
+            }
+            Subject::Batch(batch) => Topic::Batch(organization, *batch),
+        }
+    }
+}
+
+/// A change with its place in the order of all.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The `id` of a server-sent event.
+    pub id: u64,
+    pub change: Change,
+}
+
+/// What a subscriber wants to hear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// `None` = all (superusers).
+    pub organization: Option<OrganizationSlug>,
+    /// `None` = everything there.
+    pub operation: Option<OperationId>,
+}
+
+impl Scope {
+    fn covers(&self, change: &Change) -> bool {
+        let wanted = |operation: &OperationId| match &change.subject {
+            Subject::Operation { operation: id, .. } => id == operation,
+            Subject::Batch(_) => false,
+        };
+        self.organization.as_ref().is_none_or(|slug| *slug == change.organization)
+            && self.operation.as_ref().is_none_or(wanted)
+    }
+}
+
+/// What a retained state is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Place {
+    Slot(DeviceId, Slot),
+    Batch(BatchId),
+}
+
+impl Place {
+    fn of(subject: &Subject) -> Self {
+        match subject {
+            Subject::Operation { device, slot, .. } => Place::Slot(*device, slot.clone()),
+            Subject::Batch(batch) => Place::Batch(*batch),
+        }
+    }
+}
+
+struct State {
+    ring: VecDeque<Arc<Published>>,
+    ring_bytes: usize,
+    retained: HashMap<OrganizationSlug, BTreeMap<Place, Arc<Published>>>,
+    latest: u64,
+}
+
+/// The feed. One for the coordinator, behind an `Arc`.
+pub struct Feed {
+    state: Mutex<State>,
+    latest: watch::Sender<u64>,
+}
+
+impl Feed {
+    #[must_use]
+    pub fn new(clock: &Clock) -> Arc<Self> {
+        let latest = clock.now().saturating_mul(4096);
+        let state =
+            State { ring: VecDeque::new(), ring_bytes: 0, retained: HashMap::new(), latest };
+        Arc::new(Feed { state: Mutex::new(state), latest: watch::Sender::new(latest) })
+    }
+
+    /// Makes a change known; call it after COMMIT, in the order of the commits. Also how the
+    /// composition root restores the retained states at the start. Returns the event's id.
+    pub fn publish(&self, change: Change) -> u64 {
+        let mut state = self.lock();
+        if change.payload.len() > LARGEST {
+            tracing::error!(topic = %change.topic(), "a state too large to publish");
+            return state.latest;
+        }
+        let id = state.push(change);
+        drop(state);
+        self.latest.send_replace(id);
+        id
+    }
+
+    /// A deleted device's states are no longer retained.
+    pub fn forget_device(&self, organization: &OrganizationSlug, device: DeviceId) {
+        if let Some(places) = self.lock().retained.get_mut(organization) {
+            places.retain(|place, _| !matches!(place, Place::Slot(owner, _) if *owner == device));
+        }
+    }
+
+    /// The latest states of an organization, and the id up to which they hold.
+    #[must_use]
+    pub fn retained(&self, organization: &OrganizationSlug) -> (Vec<Arc<Published>>, u64) {
+        let state = self.lock();
+        let places = state.retained.get(organization);
+        (places.into_iter().flat_map(BTreeMap::values).cloned().collect(), state.latest)
+    }
+
+    /// All changes in `scope` from now on.
+    #[must_use]
+    pub fn subscribe(self: &Arc<Self>, scope: Scope) -> Subscription {
+        let after = self.lock().latest;
+        self.resume(scope, after)
+    }
+
+    /// All changes in `scope` after `last_event_id`. Where those are not all known any more, the
+    /// latest states come first.
+    #[must_use]
+    pub fn resume(self: &Arc<Self>, scope: Scope, last_event_id: u64) -> Subscription {
+        let latest = self.latest.subscribe();
+        Subscription { feed: self.clone(), scope, after: last_event_id, latest }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, change: Change) -> u64 {
+        self.latest += 1;
+        let published = Arc::new(Published { id: self.latest, change });
+        self.retain(published.clone());
+        self.ring_bytes += published.change.payload.len();
+        self.ring.push_back(published);
+        while self.ring.len() > RING_CHANGES || self.ring_bytes > RING_BYTES {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.ring_bytes -= oldest.change.payload.len();
+        }
+        self.latest
+    }
+
+    fn retain(&mut self, published: Arc<Published>) {
+        let change = &published.change;
+        let places = self.retained.entry(change.organization.clone()).or_default();
+        places.insert(Place::of(&change.subject), published.clone());
+        let batches = || places.iter().filter(|(place, _)| matches!(place, Place::Batch(_)));
+        if matches!(change.subject, Subject::Batch(_)) && batches().count() > BATCHES {
+            let oldest =
+                batches().min_by_key(|(_, state)| state.id).map(|(place, _)| place.clone());
+            oldest.map(|place| places.remove(&place));
+        }
+    }
+
+    /// The next changes in `scope` after the cursor, which moves past what was looked at.
+    fn read(&self, cursor: &mut u64, scope: &Scope) -> Vec<Arc<Published>> {
+        let first = self.latest + 1 - self.ring.len() as u64;
+        if *cursor > self.latest || *cursor + 1 < first {
+            return self.catch_up(cursor, scope);
+        }
+        // The ring is at most RING_CHANGES long, so this fits.
+        let skip = usize::try_from(*cursor + 1 - first).unwrap_or(usize::MAX);
+        let looked: Vec<_> = self.ring.iter().skip(skip).take(LOOK).collect();
+        if let Some(last) = looked.last() {
+            *cursor = last.id;
+        }
+        looked.into_iter().filter(|published| scope.covers(&published.change)).cloned().collect()
+    }
+
+    /// A cursor that fell out of the ring, or is of another life: the latest states instead.
+    fn catch_up(&self, cursor: &mut u64, scope: &Scope) -> Vec<Arc<Published>> {
+        let missed_since = if *cursor > self.latest { 0 } else { *cursor };
+        *cursor = self.latest;
+        let mut states: Vec<_> = self
+            .retained
+            .values()
+            .flat_map(BTreeMap::values)
+            .filter(|state| state.id > missed_since && scope.covers(&state.change))
+            .cloned()
+            .collect();
+        states.sort_by_key(|state| state.id);
+        states
+    }
+}
+
+/// A subscriber's cursor.
+pub struct Subscription {
+    feed: Arc<Feed>,
+    scope: Scope,
+    after: u64,
+    latest: watch::Receiver<u64>,
+}
+
+impl Subscription {
+    /// The next changes in order, at least one. Safe to cancel: nothing is lost.
+    pub async fn next(&mut self) -> Vec<Arc<Published>> {
+        loop {
+            let known = *self.latest.borrow_and_update();
+            loop {
+                let changes = self.feed.lock().read(&mut self.after, &self.scope);
+                if !changes.is_empty() {
+                    return changes;
+                }
+                if self.after >= known {
+                    break;
+                }
+            }
+            // The sender lives in the feed, which we hold.
+            if self.latest.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@ pub mod feed;
 pub mod ingest;
 pub mod lines;
 pub mod operation;
+pub mod secret_file;
 pub mod serve;
 pub mod store;
 pub mod tls;

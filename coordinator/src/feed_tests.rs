@@ -1,0 +1,144 @@
+use std::time::Duration;
+
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::*;
+
+fn org(name: &str) -> OrganizationSlug {
+    name.parse().unwrap()
+}
+
+fn change(organization: &str, device: u128, payload: &str) -> Change {
+    Change {
+        organization: org(organization),
+        subject: Subject::Operation {
+            device: DeviceId(Uuid::from_u128(device)),
+            slot: Slot::default(),
+            operation: OperationId(Uuid::from_u128(device + 1000)),
+        },
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    }
+}
+
+fn batch(n: u128) -> Change {
+    Change {
+        organization: org("acme"),
+        subject: Subject::Batch(BatchId(Uuid::from_u128(n))),
+        payload: Bytes::from_static(b"{}"),
+    }
+}
+
+fn of(organization: &str) -> Scope {
+    Scope { organization: Some(org(organization)), operation: None }
+}
+
+fn feed() -> Arc<Feed> {
+    Feed::new(&Clock::manual(1_800_000_000_000).0)
+}
+
+fn texts(changes: &[Arc<Published>]) -> Vec<&str> {
+    changes.iter().map(|p| std::str::from_utf8(&p.change.payload).unwrap()).collect()
+}
+
+async fn soon(subscription: &mut Subscription) -> Vec<Arc<Published>> {
+    timeout(Duration::from_secs(10), subscription.next()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_subscriber_hears_its_own_in_order_and_nothing_of_others() {
+    let feed = feed();
+    let mut acme = feed.subscribe(of("acme"));
+    feed.publish(change("other", 1, "secret"));
+    feed.publish(change("acme", 1, "a"));
+    feed.publish(change("acme", 2, "b"));
+    assert_eq!(texts(&soon(&mut acme).await), ["a", "b"]);
+
+    let scope = Scope { operation: Some(OperationId(Uuid::from_u128(1002))), ..of("acme") };
+    let mut one = feed.subscribe(scope);
+    feed.publish(change("acme", 1, "c"));
+    feed.publish(batch(1));
+    feed.publish(change("acme", 2, "d"));
+    assert_eq!(texts(&soon(&mut one).await), ["d"]);
+    assert_eq!(texts(&soon(&mut acme).await), ["c", "{}", "d"]);
+}
+
+#[tokio::test]
+async fn a_sleeper_is_woken() {
+    let feed = feed();
+    let mut subscription = feed.subscribe(of("acme"));
+    let waiting = tokio::spawn(async move { subscription.next().await });
+    tokio::task::yield_now().await;
+    feed.publish(change("other", 1, "x"));
+    tokio::task::yield_now().await;
+    feed.publish(change("acme", 1, "a"));
+    let heard = timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    assert_eq!(texts(&heard), ["a"]);
+}
+
+#[tokio::test]
+async fn resuming_continues_after_the_last_event() {
+    let feed = feed();
+    let first = feed.publish(change("acme", 1, "a"));
+    let second = feed.publish(change("acme", 1, "b"));
+    assert_eq!(second, first + 1);
+    assert_eq!(texts(&soon(&mut feed.resume(of("acme"), first)).await), ["b"]);
+}
+
+#[tokio::test]
+async fn who_is_too_slow_gets_the_latest_states_and_then_the_rest() {
+    let feed = feed();
+    let mut slow = feed.subscribe(of("acme"));
+    feed.publish(change("acme", 1, "lost"));
+    for n in 0..RING_CHANGES {
+        feed.publish(change("acme", 2, &n.to_string()));
+    }
+    feed.publish(change("acme", 1, "last of 1"));
+    let newest = (RING_CHANGES - 1).to_string();
+    assert_eq!(texts(&soon(&mut slow).await), [newest.as_str(), "last of 1"]);
+    feed.publish(change("acme", 1, "on"));
+    assert_eq!(texts(&soon(&mut slow).await), ["on"]);
+}
+
+#[tokio::test]
+async fn an_id_of_a_later_life_gets_the_latest_states() {
+    let feed = feed();
+    feed.publish(change("acme", 1, "a"));
+    feed.publish(change("acme", 1, "b"));
+    assert_eq!(texts(&soon(&mut feed.resume(of("acme"), u64::MAX - 1)).await), ["b"]);
+    assert_eq!(texts(&soon(&mut feed.resume(of("acme"), 0)).await), ["b"]);
+}
+
+#[test]
+fn ids_of_before_a_restart_are_older() {
+    let before = Feed::new(&Clock::manual(1000).0).publish(batch(1));
+    let after = Feed::new(&Clock::manual(1001).0).publish(batch(1));
+    assert!(before < after);
+}
+
+#[test]
+fn one_state_a_slot_is_retained_and_few_batches() {
+    let feed = feed();
+    feed.publish(change("acme", 1, "a"));
+    feed.publish(change("acme", 1, "b"));
+    feed.publish(change("other", 2, "c"));
+    assert_eq!(texts(&feed.retained(&org("acme")).0), ["b"]);
+    for n in 0..300 {
+        feed.publish(batch(n));
+    }
+    let (states, _) = feed.retained(&org("acme"));
+    assert_eq!(states.len(), 1 + BATCHES);
+    assert!(!states.iter().any(|s| s.change.subject == batch(0).subject));
+    feed.forget_device(&org("acme"), DeviceId(Uuid::from_u128(1)));
+    assert_eq!(feed.retained(&org("acme")).0.len(), BATCHES);
+}
+
+#[test]
+fn the_past_is_bounded_in_bytes() {
+    let feed = feed();
+    for _ in 0..100 {
+        feed.publish(change("acme", 1, &"x".repeat(LARGEST)));
+    }
+    let state = feed.lock();
+    assert!(state.ring_bytes <= RING_BYTES && state.ring.len() < 100);
+}

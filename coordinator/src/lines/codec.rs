@@ -1,0 +1,393 @@
+//! MQTT 3.1.1 packets to and from bytes: `rumqttd::protocol::v4` behind the few kinds of packet
+//! that a line knows. Pure; owns no socket.
+//!
+//! The codec keeps a publish's QoS and packet id to itself and cannot write an UNSUBACK, so those
+//! are read and written here, from the OASIS standard of MQTT 3.1.1.
+
+use bytes::{BufMut, BytesMut};
+use rumqttd::protocol::v4::{self, V4};
+use rumqttd::protocol::{
+    ConnAck, ConnectReturnCode, Error, Packet, PingResp, Protocol as _, PubAck, PubAckReason,
+    Publish, QoS, SubAck, SubscribeReasonCode,
+};
+
+/// What a client may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    Connect(Connect),
+    Publish(Uplink),
+    PubAck,
+    Subscribe {
+        pkid: u16,
+        filters: Vec<String>,
+    },
+    Unsubscribe {
+        pkid: u16,
+        filters: Vec<String>,
+    },
+    Ping,
+    Disconnect,
+    /// A packet that only servers send, or one of QoS 2's.
+    Unexpected,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connect {
+    pub client_id: String,
+    /// Seconds; 0 = the client promises nothing.
+    pub keep_alive: u16,
+    pub password: Option<String>,
+    pub username: String,
+    pub will: Option<Will>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub exactly_once: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub delivery: Delivery,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// QoS 0.
+    AtMostOnce,
+    /// QoS 1, with the packet id to acknowledge.
+    AtLeastOnce(u16),
+    /// QoS 2, which no line serves.
+    ExactlyOnce,
+}
+
+/// Why bytes are not a packet we read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// Longer than the limit.
+    Oversized,
+    /// A CONNECT of another protocol version.
+    Version,
+    /// Anything else.
+    Garbage,
+}
+
+/// What [`take`] found at the front of the buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    Packet(Incoming),
+    /// At least this many bytes are missing.
+    Missing(usize),
+}
+
+/// Takes one whole packet of at most `limit` bytes (beside its fixed header) off `buffer`.
+///
+/// # Errors
+/// [`Malformed`]; the buffer is then of no more use.
+pub fn take(buffer: &mut BytesMut, limit: usize) -> Result<Taken, Malformed> {
+    let header = match v4::check(buffer.iter(), limit) {
+        Ok(header) => header,
+        Err(Error::InsufficientBytes(missing)) => return Ok(Taken::Missing(missing)),
+        Err(Error::PayloadSizeLimitExceeded(_)) => return Err(Malformed::Oversized),
+        Err(_) => return Err(Malformed::Garbage),
+    };
+    let mut frame = buffer.split_to(header.frame_length());
+    let delivery = delivery(header.byte1, frame.get(header.fixed_header_len..).unwrap_or(&[]));
+    let packet = V4.read_mut(&mut frame, limit).map_err(|error| match error {
+        Error::InvalidProtocolLevel(_) => Malformed::Version,
+        _ => Malformed::Garbage,
+    })?;
+    incoming(packet, delivery).map(Taken::Packet)
+}
+
+fn incoming(packet: Packet, delivery: Option<Delivery>) -> Result<Incoming, Malformed> {
+    Ok(match packet {
+        Packet::Connect(connect, _, will, _, login) => {
+            let (username, password) = match login {
+                Some(login) => (login.username, Some(login.password)),
+                None => (String::new(), None),
+            };
+            let will = will
+                .map(|will| {
+                    Ok(Will {
+                        topic: text(&will.topic)?,
+                        payload: will.message.to_vec(),
+                        exactly_once: will.qos == QoS::ExactlyOnce,
+                    })
+                })
+                .transpose()?;
+            let (client_id, keep_alive) = (connect.client_id, connect.keep_alive);
+            Incoming::Connect(Connect { client_id, keep_alive, password, username, will })
+        }
+        // Copied: a slice would keep the connection's whole read buffer alive in the queue.
+        Packet::Publish(publish, _) => Incoming::Publish(Uplink {
+            topic: text(&publish.topic)?,
+            payload: publish.payload.to_vec(),
+            delivery: delivery.ok_or(Malformed::Garbage)?,
+        }),
+        Packet::PubAck(..) => Incoming::PubAck,
+        Packet::Subscribe(subscribe, _) => Incoming::Subscribe {
+            pkid: subscribe.pkid,
+            filters: subscribe.filters.into_iter().map(|filter| filter.path).collect(),
+        },
+        Packet::Unsubscribe(unsubscribe, _) => {
+            Incoming::Unsubscribe { pkid: unsubscribe.pkid, filters: unsubscribe.filters }
+        }
+        Packet::PingReq(_) => Incoming::Ping,
+        Packet::Disconnect(..) => Incoming::Disconnect,
+        Packet::ConnAck(..)
+        | Packet::PingResp(_)
+        | Packet::SubAck(..)
+        | Packet::PubRec(..)
+        | Packet::PubRel(..)
+        | Packet::PubComp(..)
+        | Packet::UnsubAck(..) => Incoming::Unexpected,
+    })
+}
+
+/// A publish's QoS and packet id (MQTT 3.1.1, sections 3.3.1.2 and 3.3.2); `body` begins at the
+/// variable header.
+fn delivery(first: u8, body: &[u8]) -> Option<Delivery> {
+    let (length, rest) = body.split_first_chunk::<2>()?;
+    match first & 0b0110 {
+        0 => Some(Delivery::AtMostOnce),
+        0b0010 => {
+            let after_topic = rest.get(usize::from(u16::from_be_bytes(*length))..)?;
+            let (pkid, _) = after_topic.split_first_chunk::<2>()?;
+            Some(Delivery::AtLeastOnce(u16::from_be_bytes(*pkid)))
+        }
+        _ => Some(Delivery::ExactlyOnce),
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<String, Malformed> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Malformed::Garbage)
+}
+
+/// The answers to a CONNECT that MQTT 3.1.1 has (section 3.2.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Accepted,
+    Version,
+    ClientId,
+    Unavailable,
+    Credentials,
+    NotAuthorized,
+}
+
+/// Appends a CONNACK. There are no stored sessions, so none is ever present.
+pub fn put_connack(buffer: &mut BytesMut, answer: Answer) {
+    let code = match answer {
+        Answer::Accepted => ConnectReturnCode::Success,
+        Answer::Version => ConnectReturnCode::RefusedProtocolVersion,
+        Answer::ClientId => ConnectReturnCode::ClientIdentifierNotValid,
+        Answer::Unavailable => ConnectReturnCode::ServiceUnavailable,
+        Answer::Credentials => ConnectReturnCode::BadUserNamePassword,
+        Answer::NotAuthorized => ConnectReturnCode::NotAuthorized,
+    };
+    put(buffer, Packet::ConnAck(ConnAck { session_present: false, code }, None));
+}
+
+pub fn put_puback(buffer: &mut BytesMut, pkid: u16) {
+    put(buffer, Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None));
+}
+
+pub fn put_pingresp(buffer: &mut BytesMut) {
+    put(buffer, Packet::PingResp(PingResp));
+}
+
+/// Appends a SUBACK: QoS 0 where granted, 0x80 where not.
+pub fn put_suback(buffer: &mut BytesMut, pkid: u16, granted: &[bool]) {
+    let code = |granted: &bool| match granted {
+        true => SubscribeReasonCode::QoS0,
+        false => SubscribeReasonCode::Failure,
+    };
+    let return_codes = granted.iter().map(code).collect();
+    put(buffer, Packet::SubAck(SubAck { pkid, return_codes }, None));
+}
+
+/// Appends an UNSUBACK (MQTT 3.1.1, section 3.11).
+pub fn put_unsuback(buffer: &mut BytesMut, pkid: u16) {
+    buffer.put_slice(&[0xb0, 2]);
+    buffer.put_u16(pkid);
+}
+
+/// Appends a QoS 0 PUBLISH.
+pub fn put_publish(buffer: &mut BytesMut, topic: &str, payload: &[u8], retain: bool) {
+    let publish = Publish::new(topic.as_bytes().to_vec(), payload.to_vec(), retain);
+    put(buffer, Packet::Publish(publish, None));
+}
+
+/// The codec refuses only bodies over 256 MiB and packet id 0 of a QoS it is never given here;
+/// it panics on the kinds it cannot write, none of which is passed above.
+fn put(buffer: &mut BytesMut, packet: Packet) {
+    let before = buffer.len();
+    if V4.write(packet, buffer).is_err() {
+        buffer.truncate(before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rumqttd::protocol::{Filter, LastWill, Login, RetainForwardRule, Subscribe, Unsubscribe};
+
+    use super::*;
+
+    fn bytes(packet: Packet) -> BytesMut {
+        let mut buffer = BytesMut::new();
+        V4.write(packet, &mut buffer).unwrap();
+        buffer
+    }
+
+    fn read(mut buffer: BytesMut) -> Result<Incoming, Malformed> {
+        match take(&mut buffer, 1024)? {
+            Taken::Packet(packet) => {
+                assert!(buffer.is_empty());
+                Ok(packet)
+            }
+            Taken::Missing(count) => panic!("{count} bytes missing"),
+        }
+    }
+
+    #[test]
+    fn a_connect_keeps_will_and_login() {
+        let connect = rumqttd::protocol::Connect {
+            keep_alive: 60,
+            client_id: "a".to_owned(),
+            clean_session: true,
+        };
+        let will = LastWill {
+            topic: "t".into(),
+            message: "gone".into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+        };
+        let login = Login { username: "u".to_owned(), password: "p".to_owned() };
+        let packet = Packet::Connect(connect, None, Some(will), None, Some(login));
+        let expected = Connect {
+            client_id: "a".to_owned(),
+            keep_alive: 60,
+            password: Some("p".to_owned()),
+            username: "u".to_owned(),
+            will: Some(Will {
+                topic: "t".to_owned(),
+                payload: b"gone".to_vec(),
+                exactly_once: false,
+            }),
+        };
+        assert_eq!(read(bytes(packet)), Ok(Incoming::Connect(expected)));
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_garbage() {
+        let mut buffer = BytesMut::from(&b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x01a"[..]);
+        assert_eq!(take(&mut buffer, 1024), Err(Malformed::Version));
+        assert_eq!(read(BytesMut::from(&b"\x10\x04\x00\x02XX"[..])), Err(Malformed::Garbage));
+        assert_eq!(read(BytesMut::from(&b"\x47\x04/ HT"[..])), Err(Malformed::Garbage));
+    }
+
+    #[test]
+    fn publishes_keep_delivery_and_packet_id() {
+        let publish = |first: u8, body: &[u8]| {
+            let mut buffer = BytesMut::from(&[first, u8::try_from(body.len()).unwrap()][..]);
+            buffer.extend_from_slice(body);
+            match read(buffer) {
+                Ok(Incoming::Publish(uplink)) => {
+                    assert_eq!((uplink.topic.as_str(), &uplink.payload[..]), ("t", &b"x"[..]));
+                    Ok(uplink.delivery)
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(malformed) => Err(malformed),
+            }
+        };
+        assert_eq!(publish(0x30, b"\x00\x01tx"), Ok(Delivery::AtMostOnce));
+        assert_eq!(publish(0x32, b"\x00\x01t\x01\x02x"), Ok(Delivery::AtLeastOnce(0x102)));
+        assert_eq!(publish(0x34, b"\x00\x01t\x01\x02x"), Ok(Delivery::ExactlyOnce));
+        assert_eq!(publish(0x36, b"\x00\x01t\x01\x02x"), Err(Malformed::Garbage));
+        assert_eq!(publish(0x32, b"\x00\x01t\x00\x00x"), Err(Malformed::Garbage));
+        assert_eq!(publish(0x32, b"\x00\x01t"), Err(Malformed::Garbage));
+        assert_eq!(publish(0x30, b"\x00\x09t"), Err(Malformed::Garbage));
+    }
+
+    #[test]
+    fn subscribe_and_unsubscribe_name_their_filters() {
+        let filter = Filter {
+            path: "#".to_owned(),
+            qos: QoS::ExactlyOnce,
+            nolocal: false,
+            preserve_retain: false,
+            retain_forward_rule: RetainForwardRule::Never,
+        };
+        let packet = Packet::Subscribe(Subscribe { pkid: 3, filters: vec![filter] }, None);
+        let filters = vec!["#".to_owned()];
+        assert_eq!(
+            read(bytes(packet)),
+            Ok(Incoming::Subscribe { pkid: 3, filters: filters.clone() })
+        );
+        let packet = Packet::Unsubscribe(Unsubscribe { pkid: 4, filters: filters.clone() }, None);
+        assert_eq!(read(bytes(packet)), Ok(Incoming::Unsubscribe { pkid: 4, filters }));
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_its_bytes_arrive() {
+        let mut buffer = BytesMut::from(&b"\x30\xff\xff\x7f"[..]);
+        assert_eq!(take(&mut buffer, 1024), Err(Malformed::Oversized));
+        let mut endless = BytesMut::from(&b"\x30\xff\xff\xff\xff\xff"[..]);
+        assert_eq!(take(&mut endless, 1024), Err(Malformed::Garbage));
+    }
+
+    #[test]
+    fn answers_have_the_standards_bytes() {
+        let written = |write: &dyn Fn(&mut BytesMut)| {
+            let mut buffer = BytesMut::new();
+            write(&mut buffer);
+            buffer.to_vec()
+        };
+        let answers = [
+            Answer::Accepted,
+            Answer::Version,
+            Answer::ClientId,
+            Answer::Unavailable,
+            Answer::Credentials,
+            Answer::NotAuthorized,
+        ];
+        for (code, answer) in (0..).zip(answers) {
+            assert_eq!(written(&|buffer| put_connack(buffer, answer)), [0x20, 2, 0, code]);
+        }
+        assert_eq!(written(&|buffer| put_puback(buffer, 0x102)), [0x40, 2, 1, 2]);
+        assert_eq!(written(&put_pingresp), [0xd0, 0]);
+        assert_eq!(
+            written(&|buffer| put_suback(buffer, 7, &[true, false])),
+            [0x90, 4, 0, 7, 0, 0x80]
+        );
+        assert_eq!(written(&|buffer| put_unsuback(buffer, 0x102)), [0xb0, 2, 1, 2]);
+        assert_eq!(
+            written(&|buffer| put_publish(buffer, "t", b"x", true)),
+            [0x31, 4, 0, 1, b't', b'x']
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Taken::Packet(_)) = take(&mut buffer, 100) {}
+        }
+
+        #[test]
+        fn no_framed_bytes_make_it_panic(
+            first in any::<u8>(),
+            body in proptest::collection::vec(any::<u8>(), 0..120),
+        ) {
+            let mut buffer = BytesMut::from(&[first, u8::try_from(body.len()).unwrap()][..]);
+            buffer.extend_from_slice(&body);
+            let taken = take(&mut buffer, 200);
+            prop_assert!(!matches!(taken, Ok(Taken::Missing(_))));
+        }
+    }
+}
