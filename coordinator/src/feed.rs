@@ -69,22 +69,28 @@ pub struct Published {
     pub change: Change,
 }
 
-/// What a subscriber wants to hear.
+/// What a subscriber may and wants to hear.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
+pub struct Interest {
     /// `None` = all (superusers).
-    pub organization: Option<OrganizationSlug>,
+    pub organizations: Option<Vec<OrganizationSlug>>,
     /// `None` = everything there.
     pub operation: Option<OperationId>,
 }
 
-impl Scope {
+impl Interest {
+    /// Everything of one organization.
+    #[must_use]
+    pub fn in_organization(organization: OrganizationSlug) -> Self {
+        Interest { organizations: Some(vec![organization]), operation: None }
+    }
+
     fn covers(&self, change: &Change) -> bool {
         let wanted = |operation: &OperationId| match &change.subject {
             Subject::Operation { operation: id, .. } => id == operation,
             Subject::Batch(_) => false,
         };
-        self.organization.as_ref().is_none_or(|slug| *slug == change.organization)
+        self.organizations.as_ref().is_none_or(|slugs| slugs.contains(&change.organization))
             && self.operation.as_ref().is_none_or(wanted)
     }
 }
@@ -156,19 +162,19 @@ impl Feed {
         (places.into_iter().flat_map(BTreeMap::values).cloned().collect(), state.latest)
     }
 
-    /// All changes in `scope` from now on.
+    /// All changes of `interest` from now on.
     #[must_use]
-    pub fn subscribe(self: &Arc<Self>, scope: Scope) -> Subscription {
+    pub fn subscribe(self: &Arc<Self>, interest: Interest) -> Subscription {
         let after = self.lock().latest;
-        self.resume(scope, after)
+        self.resume(interest, after)
     }
 
-    /// All changes in `scope` after `last_event_id`. Where those are not all known any more, the
+    /// All changes of `interest` after `last_event_id`. Where those are not all known any more, the
     /// latest states come first.
     #[must_use]
-    pub fn resume(self: &Arc<Self>, scope: Scope, last_event_id: u64) -> Subscription {
+    pub fn resume(self: &Arc<Self>, interest: Interest, last_event_id: u64) -> Subscription {
         let latest = self.latest.subscribe();
-        Subscription { feed: self.clone(), scope, after: last_event_id, latest }
+        Subscription { feed: self.clone(), interest, after: last_event_id, latest }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -202,11 +208,11 @@ impl State {
         }
     }
 
-    /// The next changes in `scope` after the cursor, which moves past what was looked at.
-    fn read(&self, cursor: &mut u64, scope: &Scope) -> Vec<Arc<Published>> {
+    /// The next changes of `interest` after the cursor, which moves past what was looked at.
+    fn read(&self, cursor: &mut u64, interest: &Interest) -> Vec<Arc<Published>> {
         let first = self.latest + 1 - self.ring.len() as u64;
         if *cursor > self.latest || *cursor + 1 < first {
-            return self.catch_up(cursor, scope);
+            return self.catch_up(cursor, interest);
         }
         // The ring is at most RING_CHANGES long, so this fits.
         let skip = usize::try_from(*cursor + 1 - first).unwrap_or(usize::MAX);
@@ -214,18 +220,18 @@ impl State {
         if let Some(last) = looked.last() {
             *cursor = last.id;
         }
-        looked.into_iter().filter(|published| scope.covers(&published.change)).cloned().collect()
+        looked.into_iter().filter(|published| interest.covers(&published.change)).cloned().collect()
     }
 
     /// A cursor that fell out of the ring, or is of another life: the latest states instead.
-    fn catch_up(&self, cursor: &mut u64, scope: &Scope) -> Vec<Arc<Published>> {
+    fn catch_up(&self, cursor: &mut u64, interest: &Interest) -> Vec<Arc<Published>> {
         let missed_since = if *cursor > self.latest { 0 } else { *cursor };
         *cursor = self.latest;
         let mut states: Vec<_> = self
             .retained
             .values()
             .flat_map(BTreeMap::values)
-            .filter(|state| state.id > missed_since && scope.covers(&state.change))
+            .filter(|state| state.id > missed_since && interest.covers(&state.change))
             .cloned()
             .collect();
         states.sort_by_key(|state| state.id);
@@ -236,7 +242,7 @@ impl State {
 /// A subscriber's cursor.
 pub struct Subscription {
     feed: Arc<Feed>,
-    scope: Scope,
+    interest: Interest,
     after: u64,
     latest: watch::Receiver<u64>,
 }
@@ -247,7 +253,7 @@ impl Subscription {
         loop {
             let known = *self.latest.borrow_and_update();
             loop {
-                let changes = self.feed.lock().read(&mut self.after, &self.scope);
+                let changes = self.feed.lock().read(&mut self.after, &self.interest);
                 if !changes.is_empty() {
                     return changes;
                 }

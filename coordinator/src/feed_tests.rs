@@ -29,8 +29,8 @@ fn batch(n: u128) -> Change {
     }
 }
 
-fn of(organization: &str) -> Scope {
-    Scope { organization: Some(org(organization)), operation: None }
+fn of(organization: &str) -> Interest {
+    Interest::in_organization(org(organization))
 }
 
 fn feed() -> Arc<Feed> {
@@ -54,8 +54,8 @@ async fn a_subscriber_hears_its_own_in_order_and_nothing_of_others() {
     feed.publish(change("acme", 2, "b"));
     assert_eq!(texts(&soon(&mut acme).await), ["a", "b"]);
 
-    let scope = Scope { operation: Some(OperationId(Uuid::from_u128(1002))), ..of("acme") };
-    let mut one = feed.subscribe(scope);
+    let interest = Interest { operation: Some(OperationId(Uuid::from_u128(1002))), ..of("acme") };
+    let mut one = feed.subscribe(interest);
     feed.publish(change("acme", 1, "c"));
     feed.publish(batch(1));
     feed.publish(change("acme", 2, "d"));

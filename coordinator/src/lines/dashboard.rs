@@ -10,13 +10,13 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::acl::Filter;
-use super::codec::{self, Incoming};
+use super::codec::{self, Answer, Incoming};
 use super::limits::Bucket;
-use super::listener::{self, Line, Lines, Stream};
+use super::listener::{Line, Lines, Stream};
 use super::reason::Reason;
 use super::registry::Seat;
 use super::wire::{FULL, Wire};
-use crate::feed::{Published, Scope, Subscription};
+use crate::feed::{Interest, Published, Subscription};
 use crate::tokens::Claims;
 
 /// SUBSCRIBE is the largest thing a dashboard says.
@@ -76,7 +76,7 @@ impl<'a> Dashboard<'a> {
     fn new(lines: &'a Lines, line: Line, seat: Seat) -> Self {
         let now = Instant::now();
         let silence = lines.limits.silence(line.connect.keep_alive);
-        let scope = Scope { organization: Some(line.claims.org.clone()), operation: None };
+        let interest = Interest::in_organization(line.claims.org.clone());
         let mut wire = line.wire;
         wire.set_limit(LARGEST_PACKET);
         Dashboard {
@@ -85,7 +85,7 @@ impl<'a> Dashboard<'a> {
             seat,
             claims: line.claims,
             filters: Vec::new(),
-            changes: lines.feed.subscribe(scope),
+            changes: lines.feed.subscribe(interest),
             bucket: Bucket::full(&lines.limits, now),
             silence,
             silent: now + silence,
@@ -94,7 +94,9 @@ impl<'a> Dashboard<'a> {
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, Reason> {
-        listener::accept(self.wire.output());
+        // Seated now: a revocation since the CONNECT was checked has kicked nobody.
+        self.lines.admission.check(self.claims.sub, self.claims.epoch)?;
+        codec::put_connack(self.wire.output(), Answer::Accepted);
         loop {
             self.wire.flush().await?;
             match self.step().await {

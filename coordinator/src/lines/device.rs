@@ -17,13 +17,14 @@ use shared::topics::{Down, Topic, Up};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::codec::{self, Delivery, Incoming, Uplink};
+use super::codec::{self, Answer, Delivery, Incoming, Uplink};
 use super::limits::Bucket;
-use super::listener::{self, Line, Lines, Stream};
+use super::listener::{Line, Lines, Stream};
 use super::reason::Reason;
 use super::registry::Seat;
 use super::wire::Wire;
 use super::{Inbound, InboundBody, acl};
+use crate::tokens::Epoch;
 
 /// From the queue to the answer of ingest.
 type Commit = Pin<Box<dyn Future<Output = Result<Option<Acks>, Reason>> + Send>>;
@@ -34,6 +35,7 @@ struct Device<'a> {
     seat: Seat,
     device: DeviceId,
     organization: OrganizationSlug,
+    epoch: Epoch,
     will: Option<Vec<u8>>,
     hears_wake: bool,
     hears_ack: bool,
@@ -88,6 +90,7 @@ impl<'a> Device<'a> {
             seat,
             device: DeviceId(line.claims.sub),
             organization: line.claims.org,
+            epoch: line.claims.epoch,
             will: line.connect.will.map(|will| will.payload),
             hears_wake: false,
             hears_ack: false,
@@ -102,7 +105,9 @@ impl<'a> Device<'a> {
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, Reason> {
-        listener::accept(self.wire.output());
+        // Seated now: a revocation since the CONNECT was checked has kicked nobody.
+        self.lines.admission.check(self.device.0, self.epoch)?;
+        codec::put_connack(self.wire.output(), Answer::Accepted);
         loop {
             self.wire.flush().await?;
             match self.step().await {

@@ -91,8 +91,12 @@ impl Bucket {
         let filled = now.duration_since(self.seen).as_secs_f64() * self.per_second;
         self.seen = now;
         self.left = (self.left + filled).min(self.room);
-        self.left -= 1.0 + f64::from(u32::try_from(length / 4096).unwrap_or(u32::MAX));
-        self.left >= 0.0
+        let weight = 1.0 + f64::from(u32::try_from(length / 4096).unwrap_or(u32::MAX));
+        let fits = self.left >= weight;
+        if fits {
+            self.left -= weight;
+        }
+        fits
     }
 }
 

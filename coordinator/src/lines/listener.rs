@@ -1,11 +1,9 @@
-//! From accept to an authenticated line: sockets, TLS, CONNECT, token. Owns the places that
-//! strangers take and how long they may take them. One peer's silence or garbage costs only its own
+//! From accept to an authenticated line: sockets, TLS, CONNECT, token. One peer's silence or garbage costs only its own
 //! task.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -16,10 +14,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::acl::{self, Admission};
-use super::codec::{self, Answer, Connect, Incoming};
+use super::codec::{self, Connect, Incoming};
 use super::limits::Limits;
 use super::reason::{Counters, Reason};
 use super::registry::Registry;
+use super::strangers::{Stranger, Strangers};
 use super::wire::Wire;
 use super::{Inbound, dashboard, device};
 use crate::feed::Feed;
@@ -69,11 +68,11 @@ pub async fn serve(lines: Arc<Lines>, listener: TcpListener) {
         };
         lines.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let Ok(place) = places.clone().try_acquire_owned() else {
-            refuse(&lines, peer, Reason::Full);
+            refuse(&lines, &strangers, peer, Reason::Full.into());
             continue;
         };
         let Some(stranger) = strangers.clone().enter(peer.ip()) else {
-            refuse(&lines, peer, Reason::Crowded);
+            refuse(&lines, &strangers, peer, Reason::Crowded.into());
             continue;
         };
         tokio::spawn(connection(lines.clone(), stream, peer, place, stranger));
@@ -87,11 +86,12 @@ async fn connection(
     place: OwnedSemaphorePermit,
     stranger: Stranger,
 ) {
+    let strangers = stranger.strangers().clone();
     // Boxed, so that an idle line does not keep the room of its handshake.
     let greeted = Box::pin(greet(&lines, stream, peer)).await;
     drop(stranger);
     match greeted {
-        Err(reason) => refuse(&lines, peer, reason),
+        Err(refused) => refuse(&lines, &strangers, peer, refused),
         Ok(line) => {
             lines.counters.authenticated.fetch_add(1, Ordering::Relaxed);
             match line.claims.kind {
@@ -103,22 +103,39 @@ async fn connection(
     drop(place);
 }
 
-fn refuse(lines: &Lines, peer: SocketAddr, reason: Reason) {
+/// A refusal, with the name that was claimed where it came so far.
+struct Refused {
+    reason: Reason,
+    claimed: Option<String>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Refused { reason, claimed: None }
+    }
+}
+
+fn refuse(lines: &Lines, strangers: &Strangers, peer: SocketAddr, refused: Refused) {
+    let Refused { reason, claimed } = refused;
     lines.counters.count(reason);
-    tracing::info!(%peer, %reason, "refused");
+    let Some(unlogged) = strangers.may_log() else { return };
+    match claimed {
+        Some(claimed) => tracing::warn!(%peer, ?claimed, %reason, unlogged, "CONNECT refused"),
+        None => tracing::info!(%peer, %reason, unlogged, "refused"),
+    }
 }
 
 /// TLS, CONNECT and who it is; the CONNACK of a refusal is sent here, that of an acceptance by the
 /// line once it has its seat.
-async fn greet(lines: &Lines, stream: TcpStream, peer: SocketAddr) -> Result<Line, Reason> {
+async fn greet(lines: &Lines, stream: TcpStream, peer: SocketAddr) -> Result<Line, Refused> {
     // Latency only; a socket without it works.
     let _ = stream.set_nodelay(true);
     let handshake = TlsAcceptor::from(lines.tls.clone()).accept(stream);
     let stream = match timeout(lines.limits.handshake, handshake).await {
-        Err(_) => return Err(Reason::HandshakeTimeout),
+        Err(_) => return Err(Reason::HandshakeTimeout.into()),
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "handshake");
-            return Err(Reason::Handshake);
+            return Err(Reason::Handshake.into());
         }
         Ok(Ok(stream)) => Box::new(stream),
     };
@@ -129,22 +146,22 @@ async fn greet(lines: &Lines, stream: TcpStream, peer: SocketAddr) -> Result<Lin
         Ok(Ok(_)) => Err(Reason::NotConnect),
         Ok(Err(reason)) => Err(reason),
     };
-    let known = first.and_then(|connect| {
-        let claims =
-            authenticate(lines, &connect).inspect_err(|reason| suspect(peer, &connect, *reason))?;
-        Ok((claims, connect))
-    });
+    let known =
+        first.map_err(Refused::from).and_then(|connect| match authenticate(lines, &connect) {
+            Ok(claims) => Ok((claims, connect)),
+            Err(reason) => Err(Refused { reason, claimed: Some(connect.client_id) }),
+        });
     match known {
         Ok((claims, connect)) => {
             let lapses = Instant::now() + lines.tokens.left(&claims) + lines.limits.grace;
             Ok(Line { wire, claims, connect, lapses })
         }
-        Err(reason) => {
-            if let Some(answer) = reason.answer() {
+        Err(refused) => {
+            if let Some(answer) = refused.reason.answer() {
                 codec::put_connack(wire.output(), answer);
             }
             wire.close().await;
-            Err(reason)
+            Err(refused)
         }
     }
 }
@@ -160,95 +177,4 @@ fn authenticate(lines: &Lines, connect: &Connect) -> Result<Claims, Reason> {
     let is_many =
         || lines.registry.dashboards_of(claims.sub) >= lines.limits.dashboards_of_one_user;
     if claims.kind == Kind::User && is_many() { Err(Reason::Crowded) } else { Ok(claims) }
-}
-
-/// A refused CONNECT named somebody: that name, as far as it is printable, helps to find them.
-fn suspect(peer: SocketAddr, connect: &Connect, reason: Reason) {
-    let name = connect.client_id.chars().take(64).collect::<String>();
-    tracing::warn!(%peer, claimed = ?name, %reason, "CONNECT refused");
-}
-
-pub(super) fn accept(output: &mut bytes::BytesMut) {
-    codec::put_connack(output, Answer::Accepted);
-}
-
-/// The connections that have not authenticated yet.
-struct Strangers {
-    all: usize,
-    of_one_peer: usize,
-    present: Mutex<Present>,
-}
-
-#[derive(Default)]
-struct Present {
-    count: usize,
-    by_peer: HashMap<IpAddr, usize>,
-}
-
-/// One of them; leaves by being dropped.
-struct Stranger {
-    strangers: Arc<Strangers>,
-    peer: IpAddr,
-}
-
-impl Strangers {
-    fn new(limits: &Limits) -> Self {
-        let (all, of_one_peer) = (limits.strangers, limits.strangers_of_one_peer);
-        Strangers { all, of_one_peer, present: Mutex::default() }
-    }
-
-    fn enter(self: Arc<Self>, peer: IpAddr) -> Option<Stranger> {
-        let peer = neighbourhood(peer);
-        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = present.by_peer.get(&peer).copied().unwrap_or(0);
-        if present.count >= self.all || of_peer >= self.of_one_peer {
-            return None;
-        }
-        present.count += 1;
-        present.by_peer.insert(peer, of_peer + 1);
-        drop(present);
-        Some(Stranger { strangers: self, peer })
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let mut present = self.strangers.present.lock().unwrap_or_else(PoisonError::into_inner);
-        present.count -= 1;
-        match present.by_peer.get_mut(&self.peer) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                present.by_peer.remove(&self.peer);
-            }
-        }
-    }
-}
-
-/// One subscriber holds a whole /64 of IPv6.
-fn neighbourhood(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strangers_are_bounded_by_peer_and_in_all() {
-        let limits = Limits { strangers: 3, strangers_of_one_peer: 2, ..Limits::default() };
-        let strangers = Arc::new(Strangers::new(&limits));
-        let enter = |text: &str| strangers.clone().enter(text.parse().unwrap());
-        let (first, second) = (enter("2001:db8::1"), enter("2001:db8::2:3"));
-        assert!(first.is_some() && second.is_some());
-        assert!(enter("2001:db8::4").is_none(), "the same /64");
-        let third = enter("192.0.2.1");
-        assert!(third.is_some());
-        assert!(enter("192.0.2.2").is_none(), "all places taken");
-        drop((first, second, third));
-        assert!(enter("2001:db8::4").is_some());
-        assert!(strangers.present.lock().unwrap().by_peer.is_empty());
-    }
 }

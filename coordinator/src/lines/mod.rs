@@ -22,6 +22,7 @@ pub mod limits;
 pub mod listener;
 pub mod reason;
 pub mod registry;
+mod strangers;
 mod wire;
 
 /// What a device said, on its way to ingest.
