@@ -3,7 +3,7 @@
 //! | status | body |
 //! |---|---|
 //! | 400 | `{"field": ["message"]}` or `{"error": "message"}` |
-//! | 401, 403, 404, 405, 413, 415, 416, 429, 500 | `{"detail": "message"}` |
+//! | 401, 403, 404, 405, 413, 415, 429, 500, 503 | `{"detail": "message"}` |
 //! | 409, 507 | `{"error": "message"}` |
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::artifacts::ArtifactError;
+use crate::{artifacts::ArtifactError, store::StoreError};
 
 /// What handlers return.
 pub type Answer<T = Response> = Result<T, ApiError>;
@@ -103,6 +103,11 @@ impl ApiError {
         Self::detail(StatusCode::PAYLOAD_TOO_LARGE, &message)
     }
 
+    /// 413 for a body whose limit is told nowhere else.
+    pub fn too_large_body() -> Self {
+        Self::detail(StatusCode::PAYLOAD_TOO_LARGE, "The request is too large.")
+    }
+
     pub fn unsupported_media_type(expected: &str) -> Self {
         let message = format!("Unsupported media type: send {expected}.");
         Self::detail(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message)
@@ -117,6 +122,12 @@ impl ApiError {
     /// 507: the disk or the quota is full.
     pub fn no_room(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INSUFFICIENT_STORAGE, json!({ "error": message.into() }))
+    }
+
+    /// 503: try again soon.
+    pub fn unavailable() -> Self {
+        Self::detail(StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable: try again.")
+            .with(header::RETRY_AFTER, 2_u64)
     }
 
     /// 500: the cause is logged, not told.
@@ -140,6 +151,20 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(name, value);
         }
         response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(reason) => {
+                tracing::warn!(%reason, "the store refused a request");
+                Self::unavailable()
+            }
+            StoreError::NewerSchema { .. } | StoreError::Open(_) | StoreError::Database(_) => {
+                Self::internal(&error)
+            }
+        }
     }
 }
 

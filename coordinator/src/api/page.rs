@@ -7,8 +7,11 @@ use axum::{
     http::{HeaderMap, Uri, header, request::Parts},
 };
 use serde::Serialize;
+use shared::ids::OrganizationSlug;
+use uuid::Uuid;
 
 use super::error::ApiError;
+use crate::store::listing::{Found, Order, Rows};
 
 const DEFAULT_SIZE: u32 = 10;
 const LARGEST_SIZE: u32 = 100;
@@ -19,26 +22,11 @@ const LARGEST_PAGE: u32 = 1_000_000;
 #[derive(Debug, Clone)]
 pub struct ListQuery {
     parameters: HashMap<String, String>,
-    pub page: Page,
+    /// From 1.
+    page: u32,
+    page_size: u32,
     uri: Uri,
     pub site: Site,
-}
-
-/// Rows to skip and to take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    number: u32,
-    size: u32,
-}
-
-impl Page {
-    pub fn offset(self) -> u32 {
-        (self.number - 1) * self.size
-    }
-
-    pub fn limit(self) -> u32 {
-        self.size
-    }
 }
 
 /// The envelope of a list.
@@ -98,8 +86,8 @@ impl ListQuery {
             Some(size @ 1_u32..) => size.min(LARGEST_SIZE),
             _ => DEFAULT_SIZE,
         };
-        let page = Page { number, size };
-        Ok(Self { parameters, page, uri: uri.clone(), site: Site::of(headers, uri) })
+        let site = Site::of(headers, uri);
+        Ok(Self { parameters, page: number, page_size: size, uri: uri.clone(), site })
     }
 
     /// A filter, if it is there and not empty.
@@ -113,33 +101,43 @@ impl ListQuery {
         parsed.map_err(|_| ApiError::field(field, message))
     }
 
-    pub fn id<T: FromStr>(&self, field: &str) -> Result<Option<T>, ApiError> {
-        self.filter(field, "Enter a valid UUID.")
+    pub fn id<T: From<Uuid>>(&self, field: &str) -> Result<Option<T>, ApiError> {
+        Ok(self.filter::<Uuid>(field, "Enter a valid UUID.")?.map(T::from))
     }
 
-    /// The first of `columns` that `?ordering=` names and whether descending, else `default`.
-    pub fn ordering<T: Copy>(&self, columns: &[(&str, T)], default: (T, bool)) -> (T, bool) {
-        let asked = self.text("ordering").unwrap_or_default().split(',').map(str::trim);
-        asked
-            .filter_map(|term| {
-                let name = term.trim_start_matches('-');
-                let (_, column) = columns.iter().find(|(known, _)| *known == name)?;
-                Some((*column, term.starts_with('-')))
-            })
-            .next()
-            .unwrap_or(default)
+    pub fn organization(&self) -> Result<Option<OrganizationSlug>, ApiError> {
+        self.filter("organization", "Enter an organization's slug.")
+    }
+
+    /// The first of `columns` that `?ordering=` names, else `default`.
+    pub fn order(&self, columns: &[&'static str], default: Order) -> Order {
+        let terms = self.text("ordering").unwrap_or_default().split(',').map(str::trim);
+        let mut known = terms.filter_map(|term| {
+            let name = term.strip_prefix('-').unwrap_or(term);
+            let column = columns.iter().find(|column| **column == name)?;
+            Some(Order { column, descending: term.starts_with('-') })
+        });
+        known.next().unwrap_or(default)
+    }
+
+    pub fn rows(&self) -> Rows {
+        Rows { offset: (self.page - 1) * self.page_size, limit: self.page_size }
     }
 
     /// Puts the rows of this page into their envelope; a page past the end is 404.
-    pub fn listing<T>(&self, count: u64, results: Vec<T>) -> Result<Listing<T>, ApiError> {
-        let Page { number, size } = self.page;
-        if results.is_empty() && number > 1 {
+    pub fn listing<T, V>(
+        &self,
+        found: Found<T>,
+        view: impl FnMut(T) -> V,
+    ) -> Result<Listing<V>, ApiError> {
+        if found.rows.is_empty() && self.page > 1 {
             return Err(ApiError::invalid_page());
         }
-        let more = u64::from(number) * u64::from(size) < count;
-        let next = more.then(|| self.link(number + 1));
-        let previous = (number > 1).then(|| self.link(number - 1));
-        Ok(Listing { count, next, previous, results })
+        let more = u64::from(self.page) * u64::from(self.page_size) < found.count;
+        let next = more.then(|| self.link(self.page + 1));
+        let previous = (self.page > 1).then(|| self.link(self.page - 1));
+        let results = found.rows.into_iter().map(view).collect();
+        Ok(Listing { count: found.count, next, previous, results })
     }
 
     fn link(&self, page: u32) -> String {
@@ -171,40 +169,43 @@ mod tests {
         ListQuery::read(&headers, &uri.parse().unwrap())
     }
 
+    fn listing(uri: &str, count: u64, rows: Vec<u8>) -> Result<Listing<u8>, ApiError> {
+        query(uri).unwrap().listing(Found { count, rows }, |row| row)
+    }
+
     #[test]
     fn pages_link_to_their_neighbours() {
-        let list = query("/x/?status=failed&page=2&page_size=3").unwrap();
-        assert_eq!((list.page.offset(), list.page.limit()), (3, 3));
-        let listing = list.listing(7, vec![4, 5, 6]).unwrap();
+        let uri = "/x/?status=failed&page=2&page_size=3";
+        assert_eq!(query(uri).unwrap().rows(), Rows { offset: 3, limit: 3 });
+        let second = listing(uri, 7, vec![4, 5, 6]).unwrap();
         let front = "https://mu.example:8443/x/?status=failed&page_size=3";
-        assert_eq!(listing.next, Some(format!("{front}&page=3")));
-        assert_eq!(listing.previous, Some(front.to_owned()));
-        assert_eq!(query("/x/").unwrap().listing(10, vec![0; 10]).unwrap().next, None);
+        assert_eq!(second.next, Some(format!("{front}&page=3")));
+        assert_eq!(second.previous, Some(front.to_owned()));
+        assert_eq!(listing("/x/", 10, vec![0; 10]).unwrap().next, None);
     }
 
     #[test]
     fn sizes_are_bounded_and_bad_pages_are_not_found() {
-        assert_eq!(query("/x/?page_size=1000").unwrap().page.limit(), 100);
+        assert_eq!(query("/x/?page_size=1000").unwrap().rows().limit, 100);
         for size in ["0", "-1", "many", ""] {
             let list = query(&format!("/x/?page_size={size}")).unwrap();
-            assert_eq!(list.page.limit(), 10, "{size}");
+            assert_eq!(list.rows().limit, 10, "{size}");
         }
         for page in ["0", "-1", "x", "99999999999"] {
             let error = query(&format!("/x/?page={page}")).unwrap_err();
             assert_eq!(error, ApiError::invalid_page(), "{page}");
         }
-        let past = query("/x/?page=2").unwrap().listing::<u8>(3, Vec::new());
-        assert_eq!(past.unwrap_err(), ApiError::invalid_page());
-        assert_eq!(query("/x/").unwrap().listing::<u8>(0, Vec::new()).unwrap().count, 0);
+        assert_eq!(listing("/x/?page=2", 3, vec![]).unwrap_err(), ApiError::invalid_page());
+        assert_eq!(listing("/x/", 0, vec![]).unwrap().count, 0);
     }
 
     #[test]
     fn ordering_takes_only_known_columns() {
-        let columns = [("name", 'n'), ("created", 'c')];
-        let order = |uri| query(uri).unwrap().ordering(&columns, ('c', true));
-        assert_eq!(order("/x/?ordering=-name"), ('n', true));
-        assert_eq!(order("/x/?ordering=name;drop"), ('c', true));
-        assert_eq!(order("/x/"), ('c', true));
+        let newest = Order { column: "created", descending: true };
+        let order = |uri| query(uri).unwrap().order(&["name", "created"], newest);
+        assert_eq!(order("/x/?ordering=-name"), Order { column: "name", descending: true });
+        assert_eq!(order("/x/?ordering=name;drop"), newest);
+        assert_eq!(order("/x/"), newest);
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub struct NewImage {
 #[derive(Debug, Clone)]
 pub struct ImageList {
     pub build: BuildId,
+    pub tool: Option<String>,
     pub order: Order,
     pub rows: Rows,
 }
@@ -91,6 +92,7 @@ impl Store {
         self.read(move |conn| {
             let mut filter = Where::default();
             filter.and("t.build = ?", wanted.build.to_string());
+            filter.and_if("t.type = ?", wanted.tool);
             list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, image)
         })
         .await

@@ -1,0 +1,93 @@
+//! Who asks, and what they may: `Authorization: Bearer <token>` (or `Token <token>`, as the
+//! predecessor's clients write it).
+
+use axum::extract::FromRequestParts;
+use axum::http::{HeaderMap, Method, header, request::Parts};
+use shared::hex::sha256;
+use shared::ids::{OrganizationId, OrganizationSlug};
+
+use super::App;
+use super::error::{Answer, ApiError};
+use crate::store::listing::Scope;
+use crate::store::user::{Principal, Role, TokenScope};
+
+/// Tokens are short; anything longer is not one of ours.
+const LONGEST_TOKEN: usize = 256;
+
+/// The user behind a request.
+#[derive(Debug, Clone)]
+pub struct Operator(pub Principal);
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let token = token(&parts.headers)?;
+        let found = app.store.authenticate(sha256(token.as_bytes())).await?;
+        let principal = found.ok_or_else(ApiError::invalid_token)?;
+        let now = app.store.clock().now();
+        app.throttle.take(principal.user, now).map_err(ApiError::throttled)?;
+        let reads = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if principal.scope == TokenScope::Read && !reads {
+            return Err(ApiError::forbidden_because("This token may only read."));
+        }
+        Ok(Self(principal))
+    }
+}
+
+fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let value = headers.get(header::AUTHORIZATION).ok_or_else(ApiError::unauthenticated)?;
+    let value = value.to_str().map_err(|_| ApiError::invalid_token())?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    let known = ["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    match token.trim() {
+        _ if !known => Err(ApiError::unauthenticated()),
+        token if token.is_empty() || token.len() > LONGEST_TOKEN => Err(ApiError::invalid_token()),
+        token => Ok(token),
+    }
+}
+
+impl Operator {
+    /// Whose rows they may see.
+    pub fn sees(&self) -> Scope {
+        self.0.sees()
+    }
+
+    /// Passes a row on if its organization is visible; what is another's is not found. Shared rows
+    /// (`None`) are everybody's to see.
+    pub fn visible<T>(
+        &self,
+        row: Option<T>,
+        organization: impl FnOnce(&T) -> Option<OrganizationId>,
+    ) -> Answer<T> {
+        row.filter(|row| self.0.sees().sees(organization(row))).ok_or_else(ApiError::not_found)
+    }
+
+    /// Whether they may change what belongs to `organization`; shared things are the superuser's.
+    pub fn may_change(&self, organization: Option<OrganizationId>) -> Answer<()> {
+        if self.0.has(Role::Operator, organization) { Ok(()) } else { Err(ApiError::forbidden()) }
+    }
+
+    /// As [`Operator::may_change`], by the organization's slug.
+    pub fn may_change_in(&self, slug: &OrganizationSlug) -> Answer<()> {
+        let of = self.0.memberships.iter().find(|of| of.slug == *slug);
+        match of {
+            Some(of) => self.may_change(Some(of.organization)),
+            None if self.0.superuser => Ok(()),
+            None => Err(ApiError::forbidden()),
+        }
+    }
+
+    /// The organization asked for, or the only one of this user's.
+    pub fn organization(&self, asked: Option<OrganizationSlug>) -> Answer<OrganizationSlug> {
+        let mut own = self.0.memberships.iter().map(|of| &of.slug);
+        match (asked, own.len()) {
+            (Some(slug), _) if self.0.superuser || own.any(|of| *of == slug) => Ok(slug),
+            (None, 1) => own.next().cloned().ok_or_else(ApiError::not_found),
+            (Some(_), _) | (None, 0) => Err(ApiError::not_found()),
+            (None, _) => {
+                Err(ApiError::field("organization", "Name one of your organizations."))
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `build/`: one version of a category's firmware.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+use shared::ids::{BuildId, CategoryId, OrganizationId};
+
+use super::{
+    App, Operator,
+    body::{Fields, any_text, id, text},
+    category::missing,
+    error::{Answer, ApiError},
+    image::forget_files,
+    page::{ListQuery, Listing},
+    path::Ids,
+    time::Time,
+};
+use crate::store::{
+    Rejection,
+    build::{Build, BuildChange, BuildList, BuildRefusal},
+    listing::Order,
+};
+
+#[derive(Debug, Serialize)]
+pub struct BuildView {
+    id: BuildId,
+    category_relation: CategoryRelation,
+    created: Time,
+    modified: Time,
+    version: String,
+    modem_model: String,
+    changelog: String,
+    category: CategoryId,
+}
+
+#[derive(Debug, Serialize)]
+struct CategoryRelation {
+    name: String,
+    organization: Option<OrganizationId>,
+}
+
+fn view(build: Build) -> BuildView {
+    BuildView {
+        id: build.id,
+        category_relation: CategoryRelation {
+            name: build.category_name,
+            organization: build.organization,
+        },
+        created: Time(build.created),
+        modified: Time(build.modified),
+        version: build.version,
+        modem_model: build.modem_model,
+        changelog: build.changelog,
+        category: build.category,
+    }
+}
+
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    query: ListQuery,
+) -> Answer<Json<Listing<BuildView>>> {
+    let newest = Order { column: "created", descending: true };
+    let wanted = BuildList {
+        scope: operator.sees(),
+        organization: query.organization()?,
+        category: query.id("category")?,
+        version: query.text("version").map(str::to_owned),
+        modem_model: query.text("modem_model").map(str::to_owned),
+        order: query.order(&["version", "created", "modified"], newest),
+        rows: query.rows(),
+    };
+    Ok(Json(query.listing(app.store.builds(wanted).await?, view)?))
+}
+
+pub async fn create(
+    State(app): State<App>,
+    operator: Operator,
+    fields: Fields,
+) -> Answer<(StatusCode, Json<BuildView>)> {
+    let change = read(fields)?;
+    // `read` has made sure of it: it is required.
+    let category = change.category.ok_or_else(|| ApiError::field("category", "Required."))?;
+    may_use(&app, &operator, category).await?;
+    let build = app.store.create_build(category, change).await?;
+    Ok((StatusCode::CREATED, Json(view(build))))
+}
+
+pub async fn detail(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BuildId>,
+) -> Answer<Json<BuildView>> {
+    Ok(Json(view(find(&app, &operator, id).await?)))
+}
+
+/// PUT and PATCH.
+pub async fn change(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BuildId>,
+    fields: Fields,
+) -> Answer<Json<BuildView>> {
+    let build = find(&app, &operator, id).await?;
+    operator.may_change(build.organization)?;
+    let change = read(fields)?;
+    if let Some(category) = change.category {
+        may_use(&app, &operator, category).await?;
+    }
+    Ok(Json(view(app.store.change_build(id, change).await?)))
+}
+
+pub async fn delete(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BuildId>,
+) -> Answer<StatusCode> {
+    let build = find(&app, &operator, id).await?;
+    operator.may_change(build.organization)?;
+    let files = app.store.delete_build(id).await?;
+    forget_files(&app, files).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn find(app: &App, operator: &Operator, id: BuildId) -> Answer<Build> {
+    operator.visible(app.store.build(id).await?, |build| build.organization)
+}
+
+/// Whether a build may be put under the category.
+async fn may_use(app: &App, operator: &Operator, id: CategoryId) -> Answer<()> {
+    let category = operator.visible(app.store.category(id).await?, |found| found.organization);
+    let category = category.map_err(|_| ApiError::field("category", missing(id)))?;
+    operator.may_change(category.organization)
+}
+
+fn read(mut fields: Fields) -> Answer<BuildChange> {
+    let change = BuildChange {
+        category: fields.required("category", id),
+        version: fields.required("version", text(64)),
+        modem_model: fields.optional("modem_model", any_text(64)),
+        changelog: fields.optional("changelog", any_text(65_536)),
+    };
+    fields.finish()?;
+    Ok(change)
+}
+
+impl From<Rejection<BuildRefusal>> for ApiError {
+    fn from(rejection: Rejection<BuildRefusal>) -> Self {
+        match rejection {
+            Rejection::Store(error) => error.into(),
+            Rejection::Refused(BuildRefusal::Unknown) => Self::not_found(),
+            Rejection::Refused(BuildRefusal::UnknownCategory) => {
+                Self::field("category", "There is no such category.")
+            }
+            Rejection::Refused(BuildRefusal::VersionTaken) => {
+                Self::field("version", "A build of this version exists in the category.")
+            }
+            Rejection::Refused(refusal @ BuildRefusal::InUse) => {
+                Self::conflict(format!("The build cannot be deleted: {refusal}."))
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `category/`: firmware grouped by vendor or model family.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+use shared::ids::{CategoryId, OrganizationId};
+
+use super::{
+    App, Operator,
+    body::{Fields, any_text, id, nullable, text},
+    error::{Answer, ApiError},
+    image::forget_files,
+    page::{ListQuery, Listing},
+    path::Ids,
+    time::Time,
+};
+use crate::store::{
+    Rejection,
+    category::{Category, CategoryChange, CategoryList, CategoryRefusal},
+    listing::Order,
+};
+
+#[derive(Debug, Serialize)]
+pub struct CategoryView {
+    id: CategoryId,
+    created: Time,
+    modified: Time,
+    name: String,
+    description: String,
+    organization: Option<OrganizationId>,
+}
+
+fn view(category: Category) -> CategoryView {
+    CategoryView {
+        id: category.id,
+        created: Time(category.created),
+        modified: Time(category.modified),
+        name: category.name,
+        description: category.description,
+        organization: category.organization,
+    }
+}
+
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    query: ListQuery,
+) -> Answer<Json<Listing<CategoryView>>> {
+    let newest = Order { column: "created", descending: true };
+    let wanted = CategoryList {
+        scope: operator.sees(),
+        organization: query.organization()?,
+        name: query.text("name").map(str::to_owned),
+        order: query.order(&["name", "created", "modified"], newest),
+        rows: query.rows(),
+    };
+    Ok(Json(query.listing(app.store.categories(wanted).await?, view)?))
+}
+
+pub async fn create(
+    State(app): State<App>,
+    operator: Operator,
+    fields: Fields,
+) -> Answer<(StatusCode, Json<CategoryView>)> {
+    let change = read(&operator, fields)?;
+    operator.may_change(change.organization.flatten())?;
+    let category = app.store.create_category(change).await?;
+    Ok((StatusCode::CREATED, Json(view(category))))
+}
+
+pub async fn detail(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<CategoryId>,
+) -> Answer<Json<CategoryView>> {
+    Ok(Json(view(find(&app, &operator, id).await?)))
+}
+
+/// PUT and PATCH.
+pub async fn change(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<CategoryId>,
+    fields: Fields,
+) -> Answer<Json<CategoryView>> {
+    let category = find(&app, &operator, id).await?;
+    operator.may_change(category.organization)?;
+    let change = read(&operator, fields)?;
+    if let Some(organization) = change.organization {
+        operator.may_change(organization)?;
+    }
+    Ok(Json(view(app.store.change_category(id, change).await?)))
+}
+
+pub async fn delete(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<CategoryId>,
+) -> Answer<StatusCode> {
+    let category = find(&app, &operator, id).await?;
+    operator.may_change(category.organization)?;
+    let files = app.store.delete_category(id).await?;
+    forget_files(&app, files).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn find(app: &App, operator: &Operator, id: CategoryId) -> Answer<Category> {
+    operator.visible(app.store.category(id).await?, |category| category.organization)
+}
+
+fn read(operator: &Operator, mut fields: Fields) -> Answer<CategoryChange> {
+    let change = CategoryChange {
+        name: fields.required("name", text(64)),
+        description: fields.optional("description", any_text(10_000)),
+        organization: fields.optional("organization", nullable(id::<OrganizationId>)),
+    };
+    if let Some(Some(organization)) = change.organization
+        && !operator.sees().sees(Some(organization))
+    {
+        fields.refuse("organization", missing(organization));
+    }
+    fields.finish()?;
+    Ok(change)
+}
+
+/// What a field says of an id that leads nowhere.
+pub(super) fn missing(id: impl std::fmt::Display) -> String {
+    format!("Invalid pk \"{id}\" - object does not exist.")
+}
+
+impl From<Rejection<CategoryRefusal>> for ApiError {
+    fn from(rejection: Rejection<CategoryRefusal>) -> Self {
+        match rejection {
+            Rejection::Store(error) => error.into(),
+            Rejection::Refused(CategoryRefusal::Unknown) => Self::not_found(),
+            Rejection::Refused(CategoryRefusal::NameTaken) => {
+                Self::field("name", "A category of this name exists in the organization.")
+            }
+            Rejection::Refused(CategoryRefusal::UnknownOrganization) => {
+                Self::field("organization", "There is no such organization.")
+            }
+            Rejection::Refused(refusal @ CategoryRefusal::InUse) => {
+                Self::conflict(format!("The category cannot be deleted: {refusal}."))
+            }
+        }
+    }
+}

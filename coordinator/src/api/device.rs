@@ -1,0 +1,169 @@
+//! `device/`: the routers and the modems in them.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::{
+    hex::Hex,
+    identity::DeviceState,
+    ids::{DeviceId, OrganizationId, OrganizationSlug},
+    inventory::{Inventory, Modem},
+};
+
+use super::{
+    App, Operator,
+    body::{Fields, boolean},
+    error::{Answer, ApiError},
+    page::{ListQuery, Listing},
+    path::Ids,
+    time::Time,
+};
+use crate::store::{
+    Rejection,
+    device::{Device, DeviceList, DeviceRefusal},
+    listing::Order,
+};
+
+#[derive(Debug, Serialize)]
+pub struct DeviceView {
+    id: DeviceId,
+    name: String,
+    organization: OrganizationId,
+    organization_slug: OrganizationSlug,
+    board: String,
+    mac_address: Option<String>,
+    serial: Option<String>,
+    state: DeviceState,
+    replacement_of: Option<DeviceId>,
+    public_key: Hex<32>,
+    deactivated: bool,
+    online: bool,
+    last_seen: Option<Time>,
+    agent_version: Option<String>,
+    modems: Vec<Modem>,
+    created: Time,
+    modified: Time,
+}
+
+fn view(device: Device) -> (DeviceView, Option<Inventory>) {
+    let inventory = device.inventory;
+    let view = DeviceView {
+        id: device.id,
+        name: device.name,
+        organization: device.organization,
+        organization_slug: device.organization_slug,
+        board: device.board,
+        mac_address: device.mac,
+        serial: device.serial,
+        state: device.state,
+        replacement_of: device.replacement_of,
+        public_key: device.public_key,
+        deactivated: device.deactivated,
+        online: device.online,
+        last_seen: device.last_seen.map(Time),
+        agent_version: inventory.as_ref().map(|known| known.agent_version.clone()),
+        modems: inventory.as_ref().map(|known| known.modems.clone()).unwrap_or_default(),
+        created: Time(device.created),
+        modified: Time(device.modified),
+    };
+    (view, inventory)
+}
+
+/// A device with everything it says of itself.
+fn whole(device: Device) -> Value {
+    let at = device.inventory_at.map(Time);
+    let (view, inventory) = view(device);
+    let mut whole = json!(view);
+    whole["inventory"] = json!(inventory);
+    whole["inventory_at"] = json!(at);
+    whole
+}
+
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    query: ListQuery,
+) -> Answer<Json<Listing<DeviceView>>> {
+    let newest = Order { column: "created", descending: true };
+    let wanted = DeviceList {
+        scope: operator.sees(),
+        organization: query.organization()?,
+        state: query.text("state").map(state).transpose()?,
+        order: query.order(&["name", "created", "modified", "last_seen"], newest),
+        rows: query.rows(),
+    };
+    Ok(Json(query.listing(app.store.devices(wanted).await?, |device| view(device).0)?))
+}
+
+fn state(name: &str) -> Answer<DeviceState> {
+    match serde_json::from_value(json!(name)) {
+        Ok(DeviceState::Unknown) | Err(_) => {
+            Err(ApiError::field("state", "Select a valid choice: accepted, pending or revoked."))
+        }
+        Ok(state) => Ok(state),
+    }
+}
+
+pub async fn detail(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<DeviceId>,
+) -> Answer<Json<Value>> {
+    Ok(Json(whole(find(&app, &operator, id).await?)))
+}
+
+/// PATCH `{"deactivated"}`: a deactivated device keeps its line and gets no jobs.
+pub async fn change(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<DeviceId>,
+    mut fields: Fields,
+) -> Answer<Json<Value>> {
+    let device = find(&app, &operator, id).await?;
+    operator.may_change(Some(device.organization))?;
+    let deactivated = fields.optional("deactivated", boolean);
+    fields.finish()?;
+    let device = match deactivated {
+        Some(value) => app.store.deactivate_device(operator.sees(), id, value).await?,
+        None => device,
+    };
+    Ok(Json(whole(device)))
+}
+
+/// Lets a pending device in; the one that it replaces is revoked.
+pub async fn accept(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<DeviceId>,
+) -> Answer<Json<Value>> {
+    let device = find(&app, &operator, id).await?;
+    operator.may_change(Some(device.organization))?;
+    Ok(Json(whole(app.store.accept_device(operator.sees(), id).await?)))
+}
+
+/// Shuts a device out for good: its key is not taken again.
+pub async fn revoke(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<DeviceId>,
+) -> Answer<Json<Value>> {
+    let device = find(&app, &operator, id).await?;
+    operator.may_change(Some(device.organization))?;
+    Ok(Json(whole(app.store.revoke_device(operator.sees(), id).await?)))
+}
+
+pub(super) async fn find(app: &App, operator: &Operator, id: DeviceId) -> Answer<Device> {
+    app.store.device(operator.sees(), id).await?.ok_or_else(ApiError::not_found)
+}
+
+impl From<Rejection<DeviceRefusal>> for ApiError {
+    fn from(rejection: Rejection<DeviceRefusal>) -> Self {
+        match rejection {
+            Rejection::Store(error) => error.into(),
+            Rejection::Refused(DeviceRefusal::Unknown) => Self::not_found(),
+            Rejection::Refused(refusal @ DeviceRefusal::Revoked) => {
+                Self::conflict(format!("The device stays as it is: {refusal}."))
+            }
+        }
+    }
+}
