@@ -85,9 +85,7 @@ impl Operator {
             (Some(slug), _) if self.0.superuser || own.any(|of| *of == slug) => Ok(slug),
             (None, 1) => own.next().cloned().ok_or_else(ApiError::not_found),
             (Some(_), _) | (None, 0) => Err(ApiError::not_found()),
-            (None, _) => {
-                Err(ApiError::field("organization", "Name one of your organizations."))
-            }
+            (None, _) => Err(ApiError::field("organization", "Name one of your organizations.")),
         }
     }
 }

@@ -85,7 +85,7 @@ pub async fn create(
         return Err(ApiError::field("device", "This modem has a firmware assigned already."));
     }
     let done = assign(&app, &operator, (device, slot), wanted).await?;
-    Ok((StatusCode::CREATED, Json(done.1)))
+    Ok((StatusCode::CREATED, done.1))
 }
 
 pub async fn detail(

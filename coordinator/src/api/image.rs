@@ -196,8 +196,7 @@ pub async fn complete(
     let image = find(&app, &operator, id).await?;
     operator.may_change(image.organization)?;
     let parts = incoming.read(None).await?;
-    let subject =
-        manifest::Subject { tool: &image.tool, size: image.size, sha256: image.sha256 };
+    let subject = manifest::Subject { tool: &image.tool, size: image.size, sha256: image.sha256 };
     let (signed, manifest) = manifest::read(parts.manifest, parts.signature, subject)?
         .ok_or_else(|| ApiError::field("manifest", "This field is required."))?;
     manifest::check_blocks(stored(&app, image.sha256).await?, manifest).await?;
@@ -205,11 +204,7 @@ pub async fn complete(
 }
 
 /// The manifest's exact bytes.
-pub async fn manifest(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<ImageId>,
-) -> Answer {
+pub async fn manifest(State(app): State<App>, operator: Operator, Ids(id): Ids<ImageId>) -> Answer {
     find(&app, &operator, id).await?;
     let signed = app.store.image_manifest(id).await?.ok_or_else(ApiError::not_found)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], signed.manifest).into_response())

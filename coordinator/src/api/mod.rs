@@ -29,7 +29,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::Method,
-    routing::{get, patch, post},
+    routing::{get, post},
 };
 
 use crate::{
@@ -91,10 +91,7 @@ fn operators(largest_file: u64) -> Router<App> {
             get(build::detail).put(build::change).patch(build::change).delete(build::delete),
         )
         // build/{id}/upgrade/ and batch-upgrade-operation/ come with batches.
-        .route(
-            "/build/{id}/image/",
-            get(image::list).post(image::create).layer(uploads),
-        )
+        .route("/build/{id}/image/", get(image::list).post(image::create).layer(uploads))
         .route("/build/{id}/image/{image_id}/", get(image::detail).delete(image::delete))
         .route("/build/{id}/image/{image_id}/download/", get(image::download_in))
         .route("/firmware-image/{id}/download/", get(image::download))

@@ -17,7 +17,7 @@ use super::{
     page::ListQuery,
     path::Ids,
 };
-use crate::feed::{Published, Scope, Subject, Subscription};
+use crate::feed::{Interest, Published, Subject, Subscription};
 
 /// Proxies give up on silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -35,33 +35,34 @@ pub async fn of_operation(
     headers: HeaderMap,
 ) -> Answer<Events> {
     let found = operation::find(&app, &operator, id).await?;
-    let scope = Scope { organization: Some(found.organization), operation: Some(id) };
+    let interest = Interest { organizations: Some(vec![found.organization]), operation: Some(id) };
     let Some(last) = last_event_id(&headers)? else {
         // Listen first, look second: nothing can fall between.
-        let changes = app.feed.subscribe(scope);
+        let changes = app.feed.subscribe(interest);
         let now = operation::find(&app, &operator, id).await?;
         let data = operation::payload(&now);
         let now = Event::default().event("operation").data(String::from_utf8_lossy(&data));
         return Ok(sse(stream::once(async { Ok(now) }).chain(events(changes)).boxed()));
     };
-    Ok(sse(events(app.feed.resume(scope, last)).boxed()))
+    Ok(sse(events(app.feed.resume(interest, last)).boxed()))
 }
 
-/// All changes of an organization; of all organizations for a superuser who names none.
+/// All changes of an organization; of all that the user may see where none is named.
 pub async fn of_organization(
     State(app): State<App>,
     operator: Operator,
     query: ListQuery,
     headers: HeaderMap,
 ) -> Answer<Events> {
-    let organization = match query.organization()? {
+    let organizations = match query.organization()? {
+        Some(asked) => Some(vec![operator.organization(Some(asked))?]),
         None if operator.0.superuser => None,
-        asked => Some(operator.organization(asked)?),
+        None => Some(operator.0.memberships.iter().map(|of| of.slug.clone()).collect()),
     };
-    let scope = Scope { organization, operation: None };
+    let interest = Interest { organizations, operation: None };
     let changes = match last_event_id(&headers)? {
-        Some(last) => app.feed.resume(scope, last),
-        None => app.feed.subscribe(scope),
+        Some(last) => app.feed.resume(interest, last),
+        None => app.feed.subscribe(interest),
     };
     Ok(sse(events(changes).boxed()))
 }

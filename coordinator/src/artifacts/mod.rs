@@ -105,6 +105,11 @@ impl Artifacts {
         self.0.used.load(Ordering::Relaxed)
     }
 
+    /// Whether there is room for an upload to begin.
+    pub fn check_room(&self) -> Result<(), ArtifactError> {
+        self.0.room_for(upload::ROOM_STEP)
+    }
+
     pub async fn hold(&self) -> Hold {
         Hold { _shared: self.0.recording.clone().read_owned().await }
     }

@@ -19,7 +19,7 @@ use super::{ArtifactError, Artifacts, Inner};
 const QUEUED_CHUNKS: usize = 8;
 
 /// The disk is asked for room each time this many bytes were written.
-const ROOM_STEP: u64 = 8 << 20;
+pub(super) const ROOM_STEP: u64 = 8 << 20;
 
 /// A file being written. Dropped before [`Upload::finish`], it leaves nothing behind.
 pub struct Upload {

@@ -7,6 +7,7 @@
 pub mod bootstrap;
 pub mod build;
 pub mod category;
+pub mod census;
 mod checkpoint;
 pub mod column;
 pub mod desired;
@@ -14,6 +15,7 @@ pub mod device;
 pub mod enrolment;
 mod error;
 pub mod event;
+pub mod firmware;
 pub mod image;
 pub mod inventory;
 pub mod listing;
