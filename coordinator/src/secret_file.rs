@@ -10,21 +10,23 @@ use std::path::Path;
 /// No key or certificate chain of ours comes near this; a bigger file is not one of ours.
 const LARGEST: u64 = 256 * 1024;
 
-/// The content of `path`, made by `make` when there is no such file yet.
+/// The content of `path`, made by `make` when there is no such file yet; `failed` says what a
+/// failure of the file system is to the caller.
 ///
 /// # Errors
 /// What the file system or `make` answered, or a file over 256 KiB.
-pub fn read_or_make<E: From<io::Error>>(
+pub fn read_or_make<E>(
     path: &Path,
+    failed: impl Fn(io::Error) -> E,
     make: impl FnOnce() -> Result<Vec<u8>, E>,
 ) -> Result<Vec<u8>, E> {
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let content = make()?;
-            write(path, &content)?;
+            write(path, &content).map_err(failed)?;
             Ok(content)
         }
-        other => Ok(other?),
+        other => other.map_err(failed),
     }
 }
 
@@ -73,8 +75,8 @@ mod tests {
     fn is_made_once_and_private() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/key");
-        let first = read_or_make::<io::Error>(&path, || Ok(b"one".to_vec())).unwrap();
-        let second = read_or_make::<io::Error>(&path, || panic!("made twice")).unwrap();
+        let first = read_or_make(&path, |error| error, || Ok(b"one".to_vec())).unwrap();
+        let second = read_or_make(&path, |error| error, || panic!("made twice")).unwrap();
         assert_eq!((first, second), (b"one".to_vec(), b"one".to_vec()));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }

@@ -48,12 +48,6 @@ pub enum Error {
     Server(#[from] rustls::Error),
 }
 
-impl From<io::Error> for Error {
-    fn from(source: io::Error) -> Self {
-        Error::File { path: PathBuf::new(), source }
-    }
-}
-
 /// SHA-256 of a certificate's SubjectPublicKeyInfo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin([u8; 32]);
@@ -176,16 +170,13 @@ fn cpu_has_aes() -> bool {
 fn own(folder: &Path, names: &[String]) -> Result<(PathBuf, PathBuf), Error> {
     let certificate = folder.join("tls/certificate.pem");
     let key = folder.join("tls/key.pem");
-    let key_text = secret_file::read_or_make::<Error>(&key, || {
+    let key_text = secret_file::read_or_make(&key, file(&key), || {
         Ok(rcgen::KeyPair::generate()?.serialize_pem().into_bytes())
-    })
-    .map_err(|error| at(error, &key))?;
-    secret_file::read_or_make::<Error>(&certificate, || {
+    })?;
+    secret_file::read_or_make(&certificate, file(&certificate), || {
         let pair = rcgen::KeyPair::from_pem(&String::from_utf8_lossy(&key_text))?;
-        let made = parameters(names)?.self_signed(&pair)?;
-        Ok(made.pem().into_bytes())
-    })
-    .map_err(|error| at(error, &certificate))?;
+        Ok(parameters(names)?.self_signed(&pair)?.pem().into_bytes())
+    })?;
     Ok((certificate, key))
 }
 
@@ -201,15 +192,12 @@ fn parameters(names: &[String]) -> Result<rcgen::CertificateParams, rcgen::Error
     Ok(parameters)
 }
 
-fn at(error: Error, path: &Path) -> Error {
-    match error {
-        Error::File { source, .. } => Error::File { path: path.to_owned(), source },
-        other => other,
-    }
+fn file(path: &Path) -> impl Fn(io::Error) -> Error {
+    move |source| Error::File { path: path.to_owned(), source }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    secret_file::read(path).map_err(|source| Error::File { path: path.to_owned(), source })
+    secret_file::read(path).map_err(file(path))
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -105,7 +105,7 @@ impl Refusal {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the token key cannot be read or written")]
-    File(#[from] io::Error),
+    File(#[source] io::Error),
     #[error("the token key is not a P-256 key in PKCS#8")]
     Key,
     #[error("a token cannot be signed")]
@@ -129,7 +129,7 @@ impl Tokens {
     pub fn load(folder: &Path, clock: Clock) -> Result<Self, Error> {
         let path = folder.join("tokens/es256.pkcs8");
         let random = SystemRandom::new();
-        let key = secret_file::read_or_make::<Error>(&path, || {
+        let key = secret_file::read_or_make(&path, Error::File, || {
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
                 .map(|document| document.as_ref().to_vec())
                 .map_err(|_| Error::Key)

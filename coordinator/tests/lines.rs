@@ -254,8 +254,8 @@ async fn a_revoked_device_is_kicked_and_its_token_is_worth_nothing() {
 async fn a_line_ends_when_its_token_has_lapsed() {
     let stand = Stand::new(limits()).await;
     stand.lines.admission.set_epoch(device(VILLAIN).0, 1);
-    let two = Duration::from_secs(2);
-    let token = stand.token_for(Audience::Mqtt, Kind::Device, VILLAIN, 1, two);
+    let short = Duration::from_secs(4);
+    let token = stand.token_for(Audience::Mqtt, Kind::Device, VILLAIN, 1, short);
     let mut client = stand.client().await;
     assert_eq!(client.connect(&device(VILLAIN).to_string(), &token, None).await, Some(0));
     assert_eq!(client.next().await, None);
@@ -270,8 +270,8 @@ async fn a_silent_device_is_lost_after_one_and_a_half_keep_alives() {
     let id = device(VILLAIN).to_string();
     let mut client = stand.client().await;
     let will = Some(will(VILLAIN, "offline"));
-    assert_eq!(client.connect_as(&id, &id, &token, 1, will).await, Some(0));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.connect_as(&id, &id, &token, 2, will).await, Some(0));
+    tokio::time::sleep(Duration::from_secs(2)).await;
     client.is_alive().await;
     assert_eq!(client.next().await, None);
     assert_eq!(stand.lines.counters.of(Reason::KeepAlive), 1);

@@ -48,9 +48,9 @@ pub struct Stand {
 
 pub fn limits() -> Limits {
     Limits {
-        handshake: Duration::from_millis(700),
-        connect: Duration::from_millis(700),
-        write: Duration::from_millis(700),
+        handshake: Duration::from_secs(2),
+        connect: Duration::from_secs(2),
+        write: Duration::from_secs(2),
         grace: Duration::ZERO,
         ..Limits::default()
     }
