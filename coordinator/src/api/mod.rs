@@ -4,6 +4,7 @@
 //! A handler extracts, authorises, asks the store and answers. A foreign organization's things are
 //! not found; the rules of what may change live in the store's verbs and `operation`.
 
+pub mod agent;
 pub mod auth;
 pub mod body;
 pub mod build;

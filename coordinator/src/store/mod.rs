@@ -33,7 +33,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::mpsc;
 
 use note::{Listener, Note, Notes};
 
@@ -99,11 +98,10 @@ impl Store {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// What is committed from now on, in the order of the commits. The last to ask hears it.
-    pub fn changes(&self) -> mpsc::UnboundedReceiver<Note> {
-        let (notes, changes) = mpsc::unbounded_channel();
-        self.shared.changes.listen(notes);
-        changes
+    /// Has what is committed from now on passed on: in the order of the commits, and before the
+    /// verbs are answered. It runs on the writer's thread, so it must not wait for anything.
+    pub fn on_commit(&self, pass_on: impl FnMut(Note) + Send + 'static) {
+        self.shared.changes.listen(Box::new(pass_on));
     }
 
     /// The clock that the store writes times by.

@@ -4,10 +4,9 @@
 //! commits, and vanish with a rollback. So nobody hears of what is not on disk.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::ids::{DeviceId, OrganizationSlug};
-use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use crate::operation::Operation;
@@ -55,21 +54,24 @@ impl Notes {
     }
 }
 
+type PassOn = Box<dyn FnMut(Note) + Send>;
+
 /// Whoever passes notes on; nobody at first.
 #[derive(Clone, Default)]
-pub(super) struct Listener(Arc<Mutex<Option<UnboundedSender<Note>>>>);
+pub(super) struct Listener(Arc<Mutex<Option<PassOn>>>);
 
 impl Listener {
-    pub(super) fn listen(&self, listener: UnboundedSender<Note>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+    pub(super) fn listen(&self, pass_on: PassOn) {
+        *self.lock() = Some(pass_on);
     }
 
     pub(super) fn tell(&self, notes: Notes) {
-        let listener = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(listener) = listener.as_ref() else { return };
-        for note in notes.into_inner() {
-            // A listener that went away wants nothing any more.
-            let _ = listener.send(note);
+        if let Some(pass_on) = self.lock().as_mut() {
+            notes.into_inner().into_iter().for_each(pass_on);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<PassOn>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,125 @@
+//! Signs of life: ticks, presence, polls. Only the latest of each counts, so they wait in memory,
+//! the newer over the older, and go to the store now and then.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shared::event::{Presence, Tick};
+use shared::ids::{DeviceId, OperationId};
+use tokio::sync::Notify;
+
+use crate::store::event::Sign;
+use crate::store::{Store, StoreError};
+
+/// Ticks of one operation are written this often at most.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// That a device was heard of is written this often at most.
+const SEEN_INTERVAL: Duration = Duration::from_secs(5);
+/// Operations and devices that may wait; more are dropped, their next sign makes up for it.
+const MOST: usize = 100_000;
+/// Signs written in one transaction.
+const PIECE: usize = 1000;
+
+#[derive(Default)]
+struct Waiting {
+    ticks: HashMap<(DeviceId, OperationId), Tick>,
+    seen: HashMap<DeviceId, u64>,
+}
+
+/// Where signs of life wait; clones share the place. [`Signs::run`] takes them to the store.
+#[derive(Clone)]
+pub struct Signs {
+    store: Store,
+    waiting: Arc<Mutex<Waiting>>,
+    arrived: Arc<Notify>,
+}
+
+impl Signs {
+    pub fn new(store: Store) -> Self {
+        Self { store, waiting: Arc::default(), arrived: Arc::default() }
+    }
+
+    /// Keeps the tick, unless a newer one waits.
+    pub fn tick(&self, device: DeviceId, tick: Tick) {
+        let mut waiting = self.lock();
+        let full = waiting.ticks.len() >= MOST;
+        match waiting.ticks.entry((device, tick.operation)) {
+            Entry::Occupied(mut entry) => {
+                let older = entry.get();
+                let newer = older.stream != tick.stream
+                    || (tick.attempt, tick.n) > (older.attempt, older.n);
+                if newer {
+                    entry.insert(tick);
+                }
+            }
+            Entry::Vacant(entry) if !full => {
+                entry.insert(tick);
+            }
+            Entry::Vacant(_) => return,
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    /// The device was heard of just now.
+    pub fn seen(&self, device: DeviceId) {
+        let now = self.store.clock().now();
+        let mut waiting = self.lock();
+        if waiting.seen.len() < MOST {
+            waiting.seen.insert(device, now);
+        }
+    }
+
+    /// Presence is written at once, in the order it came. The error is logged here.
+    pub async fn presence(&self, device: DeviceId, presence: Presence) -> Result<(), ()> {
+        let written = self.store.record_signs(vec![Sign::Presence(device, presence)]).await;
+        written.map_err(|error| tracing::error!(%device, %error, "presence"))
+    }
+
+    /// Takes signs to the store, for ever.
+    pub async fn run(&self) {
+        let mut seen = tokio::time::interval(SEEN_INTERVAL);
+        loop {
+            tokio::select! {
+                () = self.arrived.notified() => self.flush_ticks().await,
+                _ = seen.tick() => self.flush_seen().await,
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Writes everything that waits: before a shutdown.
+    pub async fn flush(&self) {
+        self.flush_ticks().await;
+        self.flush_seen().await;
+    }
+
+    async fn flush_ticks(&self) {
+        let ticks = std::mem::take(&mut self.lock().ticks);
+        let signs = ticks.into_iter().map(|((device, _), tick)| Sign::Tick(device, tick));
+        self.write(signs.collect()).await;
+    }
+
+    async fn flush_seen(&self) {
+        let seen = std::mem::take(&mut self.lock().seen);
+        self.write(seen.into_iter().map(|(device, at)| Sign::Seen(device, at)).collect()).await;
+    }
+
+    async fn write(&self, signs: Vec<Sign>) {
+        for piece in signs.chunks(PIECE) {
+            if let Err(error) = self.store.record_signs(piece.to_vec()).await {
+                complain(&error, piece.len());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn complain(error: &StoreError, lost: usize) {
+    tracing::warn!(%error, lost, "signs of life were not written");
+}
