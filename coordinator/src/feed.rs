@@ -270,5 +270,4 @@ impl Subscription {
 }
 
 #[cfg(test)]
-#[path = "feed_tests.rs"]
 mod tests;

@@ -179,5 +179,4 @@ fn level<T: FromStr>(text: &str) -> Option<Option<T>> {
 }
 
 #[cfg(test)]
-#[path = "acl_tests.rs"]
 mod tests;
