@@ -13,6 +13,8 @@ pub mod route;
 pub mod settings;
 pub mod source;
 pub mod staging;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod upgrade;
 pub mod uplink;

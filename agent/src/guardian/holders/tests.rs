@@ -1,0 +1,148 @@
+use super::*;
+
+/// A router whose programs write down how they were called, and keep a state.
+struct Router {
+    directory: tempfile::TempDir,
+}
+
+impl Router {
+    fn new() -> Self {
+        let router = Self { directory: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(router.path("init.d")).unwrap();
+        router.script("ifup", &router.interface_body("ifup", true));
+        router.script("ifdown", &router.interface_body("ifdown", false));
+        router.script("ifstatus", &format!("cat {}", router.path("state.json").display()));
+        router.interface(true);
+        router
+    }
+
+    fn interface_body(&self, name: &str, up: bool) -> String {
+        let (calls, state) = (self.path("calls"), self.path("state.json"));
+        format!(
+            "echo {name} $1 >> {}\necho '{{\"up\": {up}}}' > {}",
+            calls.display(),
+            state.display()
+        )
+    }
+
+    fn interface(&self, up: bool) {
+        std::fs::write(self.path("state.json"), format!("{{\"up\": {up}}}")).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn script(&self, name: &str, body: &str) {
+        crate::testing::script(&self.path(name), body);
+    }
+
+    fn service(&self, name: &str, running: bool, on_call: &str) {
+        let state = self.path(&format!("{name}.running"));
+        if running {
+            std::fs::write(&state, "").unwrap();
+        }
+        let (state, calls) = (state.display(), self.path("calls"));
+        let body = format!(
+            "[ $1 = running ] && {{ test -e {state}; exit; }}
+             echo {name} $1 >> {}
+             {on_call}
+             [ $1 = stop ] && rm -f {state} || touch {state}",
+            calls.display()
+        );
+        self.script(&format!("init.d/{name}"), &body);
+    }
+
+    fn holders(&self) -> Holders {
+        let programs = Programs {
+            services: self.path("init.d"),
+            ifup: self.path("ifup"),
+            ifdown: self.path("ifdown"),
+            ifstatus: self.path("ifstatus"),
+            timeout_ms: 10_000,
+        };
+        Holders::new(self.directory.path(), programs)
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("calls")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+fn both() -> Vec<Holder> {
+    vec![Holder::Interface("wwan".into()), Holder::Service("modemmanager".into())]
+}
+
+#[tokio::test]
+async fn given_back_in_reverse_and_only_once() {
+    let router = Router::new();
+    router.service("modemmanager", true, "");
+    router.holders().take(&both()).await.unwrap();
+    router.holders().take(&both()).await.unwrap();
+    // A fresh process, which knows nothing but the record.
+    assert_eq!(router.holders().taken().unwrap(), both());
+    router.holders().give_back().await.unwrap();
+    router.holders().give_back().await.unwrap();
+    assert_eq!(
+        router.calls(),
+        ["ifdown wwan", "modemmanager stop", "modemmanager start", "ifup wwan"]
+    );
+    assert!(!router.path("holders.json").exists());
+}
+
+#[tokio::test]
+async fn what_did_not_run_is_neither_stopped_nor_started() {
+    let router = Router::new();
+    router.interface(false);
+    router.service("modemmanager", false, "");
+    let mut holders = both();
+    holders.push(Holder::Service("not-installed".into()));
+    router.holders().take(&holders).await.unwrap();
+    router.holders().give_back().await.unwrap();
+    assert_eq!(router.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_crash_while_taking_still_gives_back() {
+    let router = Router::new();
+    router.service("modemmanager", true, "[ $1 = stop ] && exit 7");
+    let error = router.holders().take(&both()).await.unwrap_err();
+    assert!(matches!(error, HolderError::Failed { action: "stop", .. }), "{error}");
+    router.holders().give_back().await.unwrap();
+    let calls = router.calls();
+    assert_eq!(calls[2..], ["modemmanager start", "ifup wwan"]);
+}
+
+#[tokio::test]
+async fn one_that_fails_does_not_keep_the_others_down() {
+    let router = Router::new();
+    router.service("modemmanager", true, "[ $1 = start ] && exit 1");
+    router.holders().take(&both()).await.unwrap();
+    assert!(router.holders().give_back().await.is_err());
+    assert_eq!(router.calls().last().unwrap(), "ifup wwan");
+    assert_eq!(router.holders().taken().unwrap(), [Holder::Service("modemmanager".into())]);
+    router.service("modemmanager", true, "");
+    router.holders().give_back().await.unwrap();
+    assert!(!router.path("holders.json").exists());
+}
+
+#[tokio::test]
+async fn a_script_that_hangs_is_given_up() {
+    let router = Router::new();
+    router.service("modemmanager", true, "exec sleep 600");
+    let mut holders = router.holders();
+    holders.programs.timeout_ms = 100;
+    let error = holders.take(&both()[1..]).await.unwrap_err();
+    assert!(matches!(error, HolderError::Timeout { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn names_are_names() {
+    let router = Router::new();
+    for name in ["../evil", "-x", "", "a b", "a;reboot"] {
+        let holder = Holder::Service(name.into());
+        assert!(matches!(router.holders().take(&[holder]).await, Err(HolderError::Name(_))));
+    }
+    assert_eq!(router.calls(), [""; 0]);
+}

@@ -1,0 +1,187 @@
+//! The guardian's own process: `modem-upgrader-agent guard --run-dir DIR`.
+//!
+//! The agent spawns it with everything it needs already in its hands, so that there is no instant
+//! in which the lock is free and a tool is about to start:
+//!
+//! | descriptor | from the agent |
+//! |---|---|
+//! | 0 | the verified image, open |
+//! | 1 | `guardian.lock`, locked |
+//! | 2 | a pipe for the one answer: `started`, or why not |
+
+use super::holders::Holders;
+use super::record::{self, FORMAT, Plan, RunDir};
+use super::runner::Runner;
+use crate::{clock, files};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use shared::profile::ImageArgument;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The answer that the tool runs.
+pub const STARTED: &str = "started";
+
+/// Runs one guardian to its end.
+#[must_use]
+pub fn guard_main(run_dir: &Path) -> ExitCode {
+    let run = RunDir::new(run_dir);
+    // Fails only for a leader of a process group, which then has its session already.
+    let _ = setsid();
+    let (plan, runner, lock) = match start(&run) {
+        Ok(started) => started,
+        Err(refusal) => {
+            let _ = writeln!(io::stderr(), "{refusal}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let watching = files::try_lock(&run.watch_lock());
+    let _ = writeln!(io::stderr(), "{STARTED}");
+    if let Err(error) = leave_the_agents_streams(&run) {
+        log::warn!("standard streams: {error}");
+    }
+    if let Err(error) = runner.watch_to_the_end() {
+        log::error!("the exit record cannot be written: {error}");
+    }
+    drop(watching);
+    drop(lock);
+    give_back_when_orphaned(&run, &plan);
+    ExitCode::SUCCESS
+}
+
+/// Why no tool was started.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the guardian was not given its lock")]
+    Lock,
+    #[error("the plan cannot be read: {0}")]
+    Plan(io::Error),
+    #[error("plan format {0} is not known here")]
+    Format(u8),
+    #[error("the image is not the file that was verified")]
+    Image,
+    #[error("the guardian cannot prepare itself: {0}")]
+    Prepare(#[from] io::Error),
+    #[error("{program} cannot be started: {source}")]
+    Tool { program: String, source: io::Error },
+}
+
+fn start(run: &RunDir) -> Result<(Plan, Runner, File), Refusal> {
+    let image = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let lock = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    check_lock(&lock, run)?;
+    let plan: Plan = record::read(&run.plan()).map_err(Refusal::Plan)?;
+    if plan.format != FORMAT {
+        return Err(Refusal::Format(plan.format));
+    }
+    check_image(&image, &plan)?;
+    outlive_everybody()?;
+    let runner = Runner::start(plan.clone(), run.clone(), &image, &lock)
+        .map_err(|source| Refusal::Tool { program: plan.program.display().to_string(), source })?;
+    Ok((plan, runner, lock))
+}
+
+/// Whether descriptor 1 is this directory's lock and ours.
+fn check_lock(lock: &File, run: &RunDir) -> Result<(), Refusal> {
+    let named = std::fs::metadata(run.guardian_lock())?;
+    let given = lock.metadata()?;
+    let same = (named.dev(), named.ino()) == (given.dev(), given.ino());
+    if same && lock.try_lock().is_ok() { Ok(()) } else { Err(Refusal::Lock) }
+}
+
+fn check_image(image: &File, plan: &Plan) -> Result<(), Refusal> {
+    let given = image.metadata()?;
+    let expected = (plan.image.device, plan.image.inode, plan.image.size);
+    if !given.is_file() || (given.dev(), given.ino(), given.len()) != expected {
+        return Err(Refusal::Image);
+    }
+    if plan.image.argument == ImageArgument::Path {
+        let named = std::fs::symlink_metadata(&plan.image.path)?;
+        if (named.dev(), named.ino()) != (given.dev(), given.ino()) {
+            return Err(Refusal::Image);
+        }
+    }
+    Ok(())
+}
+
+/// Neither signals nor a lack of memory end the guardian while its tool runs. The tool inherits
+/// the immunity from the latter, and std gives it an empty signal mask.
+fn outlive_everybody() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    for ending in [
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+        Signal::SIGTSTP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+    ] {
+        signals.add(ending);
+    }
+    signals.thread_block()?;
+    // Best effort: without CAP_SYS_RESOURCE the kernel refuses.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    nix::sys::prctl::set_child_subreaper(true)?;
+    std::env::set_current_dir("/")
+}
+
+/// The agent may die: its pipe must not matter any more, nor the lock in descriptor 1.
+fn leave_the_agents_streams(run: &RunDir) -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(files::PRIVATE)
+        .open(run.guardian_log())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&log)?;
+    Ok(())
+}
+
+/// An agent gives back what it took. Only when there has been none for the plan's grace, and
+/// nothing else is being flashed, does the guardian do it.
+fn give_back_when_orphaned(run: &RunDir, plan: &Plan) {
+    let grace = Duration::from_secs(plan.orphan_grace_s);
+    let pause = (grace / 4).clamp(Duration::from_millis(50), Duration::from_secs(2));
+    let mut alone_since = None;
+    while run.holders().exists() {
+        if files::is_locked(&run.agent_lock()).unwrap_or(false) {
+            alone_since = None;
+        } else if since(*alone_since.get_or_insert_with(clock::boottime)) >= grace {
+            // With the lock in hand no tool starts meanwhile.
+            if let Ok(Some(_lock)) = files::try_lock(&run.guardian_lock()) {
+                give_back(run, plan);
+            }
+            // Where that failed it is tried again.
+            alone_since = None;
+        }
+        std::thread::sleep(pause);
+    }
+}
+
+fn since(earlier: Duration) -> Duration {
+    clock::boottime().saturating_sub(earlier)
+}
+
+fn give_back(run: &RunDir, plan: &Plan) {
+    log::warn!("no agent for {} s: giving back its holders", plan.orphan_grace_s);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let given = runtime.map(|runtime| {
+        runtime.block_on(Holders::new(run.path(), plan.holders.clone()).give_back())
+    });
+    match given {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::error!("{error}"),
+        Err(error) => log::error!("{error}"),
+    }
+}

@@ -1,0 +1,248 @@
+//! The agent's side: starting a guardian, finding one again, waiting for it.
+
+use super::process::STARTED;
+use super::record::{self, ExitRecord, Plan, Progress, RunDir};
+use super::tree;
+use crate::verify::VerifiedImage;
+use crate::{clock, files};
+use nix::sys::signal::Signal;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use uuid::Uuid;
+
+/// How often the agent looks at the lock and the files.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a lock that somebody only asks about may seem taken.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a guardian may take to answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Starts and finds guardians of one run directory.
+#[derive(Debug, Clone)]
+pub struct Guardian {
+    run: RunDir,
+    program: PathBuf,
+    arg0: OsString,
+}
+
+/// Why no tool runs; the modem is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    #[error("another tool is still running")]
+    Busy,
+    #[error("the run directory cannot be used")]
+    RunDir(#[source] io::Error),
+    #[error("the guardian cannot be started")]
+    Spawn(#[source] io::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A tool that runs, or ran a moment ago.
+#[derive(Debug)]
+pub struct Running {
+    run: RunDir,
+    plan: Option<Plan>,
+    seen: Option<Progress>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    Exited(ExitRecord),
+    /// All its processes are gone and nobody wrote down how.
+    Lost,
+}
+
+impl Guardian {
+    /// Guardians that are this very program.
+    #[must_use]
+    pub fn new(run_dir: &Path) -> Self {
+        let arg0 = std::env::args_os().next().unwrap_or_else(|| "modem-upgrader-agent".into());
+        Self::with_program(run_dir, PathBuf::from("/proc/self/exe"), arg0)
+    }
+
+    /// Guardians that are `program`, called as `arg0`.
+    #[must_use]
+    pub fn with_program(run_dir: &Path, program: PathBuf, arg0: OsString) -> Self {
+        Self { run: RunDir::new(run_dir), program, arg0 }
+    }
+
+    /// Starts the tool of `plan` on `image`, in a guardian that outlives this process.
+    ///
+    /// # Errors
+    /// No tool was started and the modem is untouched. Where that is not certain the answer is a
+    /// [`Running`], which ends as [`Ended::Lost`] when nothing comes of it.
+    pub async fn start(&self, plan: &Plan, image: &VerifiedImage) -> Result<Running, NotStarted> {
+        let lock = self.take_lock().await?;
+        self.prepare(plan).map_err(NotStarted::RunDir)?;
+        let image = image.file().try_clone().map_err(NotStarted::Spawn)?;
+        let child = self.spawn(image, lock).map_err(NotStarted::Spawn)?;
+        match tokio::time::timeout(ANSWER_PATIENCE, answer(child)).await {
+            Ok(Some(text)) if text != STARTED => Err(NotStarted::Refused(text)),
+            Ok(Some(_) | None) | Err(_) => {
+                Ok(Running { run: self.run.clone(), plan: Some(plan.clone()), seen: None })
+            }
+        }
+    }
+
+    /// The tool that an earlier life of this agent started, while any process of it lives.
+    #[must_use]
+    pub fn attach(&self) -> Option<Running> {
+        let held = files::is_locked(&self.run.guardian_lock()).unwrap_or(true);
+        held.then(|| Running {
+            run: self.run.clone(),
+            plan: record::read(&self.run.plan()).ok(),
+            seen: None,
+        })
+    }
+
+    /// How the start named `plan` ended, when its guardian could write it down.
+    #[must_use]
+    pub fn last_exit(&self, plan: Uuid) -> Option<ExitRecord> {
+        last_exit(&self.run, plan)
+    }
+
+    /// What is kept of the last tool's output, at most some 130 KiB.
+    #[must_use]
+    pub fn transcript(&self) -> Option<String> {
+        let bytes = files::read_limited(&self.run.transcript(), 256 * 1024).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn take_lock(&self) -> Result<File, NotStarted> {
+        files::create_private_dir(self.run.path()).map_err(NotStarted::RunDir)?;
+        let deadline = clock::boottime() + LOCK_PATIENCE;
+        loop {
+            match files::try_lock(&self.run.guardian_lock()).map_err(NotStarted::RunDir)? {
+                Some(lock) => return Ok(lock),
+                None if clock::boottime() >= deadline => return Err(NotStarted::Busy),
+                None => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    fn prepare(&self, plan: &Plan) -> io::Result<()> {
+        for old in [
+            self.run.exit(),
+            self.run.progress(),
+            self.run.output(),
+            self.run.transcript(),
+            self.run.guardian_log(),
+        ] {
+            files::remove_if_present(&old)?;
+        }
+        files::write_atomic(&self.run.plan(), &record::to_json(plan)?)
+    }
+
+    /// The descriptors are handed over as the standard streams: see `process.rs`.
+    fn spawn(&self, image: File, lock: File) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.arg0(&self.arg0).arg("guard").arg("--run-dir").arg(self.run.path());
+        command.stdin(Stdio::from(image)).stdout(Stdio::from(lock)).stderr(Stdio::piped());
+        command.kill_on_drop(false).spawn()
+    }
+}
+
+/// The guardian's one line; `None` when it went without a word.
+async fn answer(mut child: Child) -> Option<String> {
+    let pipe = child.stderr.take()?;
+    let mut text = String::new();
+    let mut pipe = pipe.take(2048);
+    loop {
+        let byte = pipe.read_u8().await.ok();
+        match byte {
+            Some(b'\n') => return Some(text),
+            Some(byte) => text.push(char::from(byte)),
+            None => return None,
+        }
+    }
+}
+
+impl Running {
+    /// Which start it is.
+    #[must_use]
+    pub fn plan_id(&self) -> Option<Uuid> {
+        self.plan.as_ref().map(|plan| plan.id)
+    }
+
+    /// The next state that differs from the last one told; `None` once the tool has ended.
+    pub async fn next_progress(&mut self) -> Option<Progress> {
+        loop {
+            let running = self.is_running();
+            if let Some(progress) = self.fresh_progress() {
+                return Some(progress);
+            }
+            if !running {
+                return None;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until every process of the tool is gone.
+    pub async fn wait(&mut self) -> Ended {
+        while self.is_running() {
+            self.end_if_abandoned();
+            tokio::time::sleep(LOOK).await;
+        }
+        match self.plan_id().and_then(|plan| last_exit(&self.run, plan)) {
+            Some(record) => Ended::Exited(record),
+            None => Ended::Lost,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        // Who cannot ask must not conclude that nothing runs.
+        files::is_locked(&self.run.guardian_lock()).unwrap_or(true)
+    }
+
+    fn fresh_progress(&mut self) -> Option<Progress> {
+        let progress: Progress = record::read(&self.run.progress()).ok()?;
+        let fresh = Some(progress.plan) == self.plan_id() && self.seen.as_ref() != Some(&progress);
+        fresh.then(|| self.seen.insert(progress).clone())
+    }
+
+    /// A guardian that was killed keeps no time: then the agent ends what is overdue.
+    fn end_if_abandoned(&self) {
+        let watched = files::is_locked(&self.run.watch_lock()).unwrap_or(true);
+        let seen = record::read::<Progress>(&self.run.progress());
+        let (false, Some(plan), Ok(seen)) = (watched, &self.plan, seen) else { return };
+        let limits = plan.timeouts;
+        let elapsed = clock::boottime_ms().saturating_sub(seen.started_ms);
+        if elapsed >= limits.total_ms + limits.grace_ms {
+            tree::signal(&tree::holding(&self.run.guardian_lock()), Signal::SIGKILL);
+        } else if elapsed >= limits.total_ms {
+            tree::signal(&tree::holding(&self.run.guardian_lock()), Signal::SIGTERM);
+        }
+    }
+}
+
+fn last_exit(run: &RunDir, plan: Uuid) -> Option<ExitRecord> {
+    let record: ExitRecord = record::read(&run.exit()).ok()?;
+    (record.plan == plan).then_some(record)
+}
+
+/// The sign that an agent lives; hold it as long as the agent runs.
+#[derive(Debug)]
+pub struct Presence {
+    _lock: File,
+}
+
+impl Presence {
+    /// `None`: another agent lives in this run directory.
+    ///
+    /// # Errors
+    /// The run directory cannot be used.
+    pub fn announce(run_dir: &Path) -> io::Result<Option<Self>> {
+        files::create_private_dir(run_dir)?;
+        let lock = files::try_lock(&RunDir::new(run_dir).agent_lock())?;
+        Ok(lock.map(|lock| Self { _lock: lock }))
+    }
+}

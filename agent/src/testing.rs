@@ -1,0 +1,67 @@
+//! For the tests: scripts that stand in for a router's programs, firmware and its manifest.
+
+use shared::event::VersionLine;
+use shared::hex::sha256;
+use shared::limits;
+use shared::manifest::{Encoding, FORMAT, File, Manifest, Tool};
+use shared::signature::SecretKey;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+/// Makes an executable shell script. A child writes it: a test thread that forks while this
+/// process has it open for writing would make it "text file busy".
+pub fn script(path: &Path, body: &str) {
+    let done = Command::new("/bin/sh")
+        .args(["-c", r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#])
+        .arg(path)
+        .arg(body)
+        .status()
+        .unwrap();
+    assert!(done.success());
+}
+
+/// Bytes without a pattern that a block could share with another.
+pub fn firmware(size: usize) -> Vec<u8> {
+    let mut word = 0x9e37_79b9_u32;
+    let mut next = || {
+        word ^= word << 13;
+        word ^= word >> 17;
+        word ^= word << 5;
+        word.to_le_bytes()[0]
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+pub fn manifest_of(image: &[u8]) -> Manifest {
+    let block = usize::try_from(limits::BLOCK).unwrap();
+    Manifest {
+        format: FORMAT,
+        vendor: "Telit".into(),
+        models: vec!["FN990A28".into()],
+        category: "FN990A".into(),
+        sequence: 7,
+        not_after: None,
+        allow_rollback: false,
+        reaches: vec![VersionLine {
+            command: "#SWPKGV".into(),
+            line: 1,
+            value: "45.00.012".into(),
+        }],
+        from: vec![],
+        tool: Tool { profile: "telit-uxfp".into(), options: BTreeMap::new() },
+        file: File {
+            name: "fn990.bin".into(),
+            size: image.len() as u64,
+            sha256: sha256(image),
+            encoding: Encoding::Identity,
+        },
+        block_size: limits::BLOCK,
+        blocks: image.chunks(block).map(sha256).collect(),
+        critical: vec![],
+    }
+}
+
+pub fn secret_key(number: u8) -> SecretKey {
+    SecretKey::from_random([number; 32], [number; 8]).unwrap()
+}
