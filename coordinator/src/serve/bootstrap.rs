@@ -1,0 +1,63 @@
+//! The first start: random secrets, made once, printed once, kept only as digests.
+
+use std::fmt;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use shared::hex::{Hex, sha256};
+use shared::ids::OrganizationSlug;
+
+use super::StartError;
+use crate::store::Store;
+use crate::store::bootstrap::FirstStart;
+use crate::tls::Pin;
+
+const SUPERUSER: &str = "admin";
+const ORGANIZATION: &str = "default";
+
+/// What the first start made. Prints as `key: value` lines.
+#[derive(Clone)]
+pub struct Bootstrap {
+    pub superuser: String,
+    pub organization: OrganizationSlug,
+    /// The superuser's.
+    pub api_token: String,
+    /// Devices that come with it are accepted at once.
+    pub enrolment_token: String,
+    /// Of the certificate, in the form that curl's `--pinnedpubkey` takes.
+    pub pin: Pin,
+}
+
+impl fmt::Display for Bootstrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "superuser: {}", self.superuser)?;
+        writeln!(f, "organization: {}", self.organization)?;
+        writeln!(f, "api_token: {}", self.api_token)?;
+        writeln!(f, "enrolment_token: {}", self.enrolment_token)?;
+        writeln!(f, "pin: {}", self.pin)
+    }
+}
+
+/// Makes it if there is no user yet.
+pub(super) async fn first_start(store: &Store, pin: Pin) -> Result<Option<Bootstrap>, StartError> {
+    let bootstrap = Bootstrap {
+        superuser: SUPERUSER.into(),
+        organization: ORGANIZATION.parse().map_err(|_| StartError::NoRandomness)?,
+        api_token: secret("mu-api")?,
+        enrolment_token: secret("mu-enrol")?,
+        pin,
+    };
+    let first = FirstStart {
+        superuser: bootstrap.superuser.clone(),
+        organization: bootstrap.organization.clone(),
+        api_token: sha256(bootstrap.api_token.as_bytes()),
+        enrolment_token: sha256(bootstrap.enrolment_token.as_bytes()),
+    };
+    Ok(store.bootstrap(first).await?.then_some(bootstrap))
+}
+
+/// 256 bits; the prefix tells people, and scanners for leaked secrets, what it is.
+fn secret(prefix: &str) -> Result<String, StartError> {
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::NoRandomness)?;
+    Ok(format!("{prefix}-{}", Hex(bytes)))
+}

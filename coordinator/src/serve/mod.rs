@@ -1,0 +1,223 @@
+//! The composition root: puts the parts together, starts them, and ends them in order.
+//!
+//! ```text
+//! data directory (locked) ─▶ store ─▶ first start ─▶ admission, retained states ─▶ listeners
+//!                                                                        │
+//! stop: no new connections ─▶ lines closed ─▶ ingest empty ─▶ store stopped
+//! ```
+
+mod bootstrap;
+mod changes;
+mod parts;
+mod web;
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use tokio::task::JoinHandle;
+
+pub use bootstrap::Bootstrap;
+use parts::Parts;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::store::{Store, StoreError};
+use crate::tls::Pin;
+use crate::{artifacts, ingest, lines, tls, tokens};
+
+/// Requests and lines have this long to end by themselves.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why the coordinator does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the data directory {path} cannot be used")]
+    Data { path: PathBuf, source: io::Error },
+    #[error("the data directory {path} is in use by another coordinator")]
+    InUse { path: PathBuf },
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("TLS")]
+    Tls(#[from] tls::Error),
+    #[error("access tokens")]
+    Tokens(#[from] tokens::Error),
+    #[error("the firmware directory")]
+    Artifacts(#[from] artifacts::ArtifactError),
+    #[error("the machine has no randomness")]
+    NoRandomness,
+}
+
+/// A coordinator at work. Dropping it ends everything at once; [`Running::stop`] in order.
+pub struct Running {
+    pub https: SocketAddr,
+    pub mqtt: SocketAddr,
+    pub pin: Pin,
+    pub store: Store,
+    web: Handle<SocketAddr>,
+    registry: Arc<lines::registry::Registry>,
+    signs: ingest::Signs,
+    /// Those that should never end.
+    serving: Vec<JoinHandle<()>>,
+    ingesting: JoinHandle<()>,
+    _lock: File,
+}
+
+/// Starts a coordinator. At its first start it also makes a superuser, an organization and the
+/// secrets to begin with: they are in the answer and nowhere else.
+///
+/// # Errors
+/// See [`StartError`]; nothing keeps running then.
+pub async fn start(config: Config) -> Result<(Running, Option<Bootstrap>), StartError> {
+    let lock = lock(&config.data)?;
+    let parts = Parts::open(&config).await?;
+    let bootstrap = bootstrap::first_start(&parts.store, parts.pin).await?;
+    parts.recall().await?;
+    let running = listen(parts, &config, lock)?;
+    Ok((running, bootstrap))
+}
+
+fn listen(parts: Parts, config: &Config, lock: File) -> Result<Running, StartError> {
+    let (web_listener, https) = bind(config.https)?;
+    let (mqtt_listener, mqtt) = bind(config.mqtt)?;
+    let nofile = raise_descriptors();
+    tracing::info!(%https, %mqtt, nofile, "listening");
+    let (inbound, received) = tokio::sync::mpsc::channel(ingest::QUEUE);
+    let web = Handle::new();
+    let listener = tokio::net::TcpListener::from_std(mqtt_listener)
+        .map_err(|source| StartError::Listen { address: mqtt, source })?;
+    let mut serving = parts.spawn();
+    serving.push(tokio::spawn(lines::listener::serve(parts.lines(inbound)?, listener)));
+    serving.push(web::spawn(&parts, config, mqtt.port(), web_listener, web.clone())?);
+    let ingesting = tokio::spawn(ingest::run(parts.store.clone(), parts.signs.clone(), received));
+    Ok(Running {
+        https,
+        mqtt,
+        pin: parts.pin,
+        store: parts.store,
+        web,
+        registry: parts.registry,
+        signs: parts.signs,
+        serving,
+        ingesting,
+        _lock: lock,
+    })
+}
+
+impl Running {
+    /// Until a part ends that never should; then the process had better end as well.
+    pub async fn failed(&mut self) {
+        let (ended, index, _) = futures_util::future::select_all(&mut self.serving).await;
+        tracing::error!(index, ?ended, "a part of the coordinator ended");
+        // A handle that was awaited must not be awaited again.
+        drop(self.serving.remove(index));
+    }
+
+    /// Ends it: requests get a few seconds, what was acknowledged is on disk.
+    pub async fn stop(mut self) {
+        self.web.graceful_shutdown(Some(GRACE));
+        for part in &self.serving {
+            part.abort();
+        }
+        self.registry.close_all();
+        // The lines hold ingest's queue: it ends when the last of them has.
+        if tokio::time::timeout(GRACE, &mut self.ingesting).await.is_err() {
+            tracing::warn!("lines were still open");
+        }
+        self.signs.flush().await;
+        let store = self.store.clone();
+        // Only a panic in there fails this, and the writer logs its own.
+        let _ = tokio::task::spawn_blocking(move || store.stop()).await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.web.shutdown();
+        self.registry.close_all();
+        self.serving.iter().for_each(JoinHandle::abort);
+        self.ingesting.abort();
+    }
+}
+
+/// Makes the data directory, private, and keeps other coordinators out of it.
+fn lock(data: &Path) -> Result<File, StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let failed = |source| StartError::Data { path: data.into(), source };
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(data).map_err(failed)?;
+    let file = File::create(data.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse { path: data.into() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let local = listener.local_addr()?;
+        Ok((listener, local))
+    });
+    bound.map_err(|source| StartError::Listen { address, source })
+}
+
+/// A line is a descriptor: as many as the machine allows. Answers how many there are.
+fn raise_descriptors() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        limit = getrlimit(Resource::Nofile);
+    }
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// `serve`: starts, prints what scripts and people wait for, and runs until a signal.
+///
+/// Standard output gets `key: value` lines with the secrets at the first start, and then
+/// `ready https=<address> mqtt=<address>`.
+///
+/// # Errors
+/// As [`start`], and [`io::Error`] wrapped as such when a part of it fails later.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let (mut running, bootstrap) = start(config).await?;
+    if let Some(bootstrap) = bootstrap {
+        print!("{bootstrap}");
+    }
+    println!("ready https={} mqtt={}", running.https, running.mqtt);
+    let failed = tokio::select! {
+        signal = signal() => { signal?; false }
+        () = running.failed() => true,
+    };
+    running.stop().await;
+    anyhow::ensure!(!failed, "a part of the coordinator ended; see the log");
+    Ok(())
+}
+
+/// SIGTERM or SIGINT.
+async fn signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// The clock of a coordinator in earnest.
+fn clock() -> Clock {
+    Clock::System
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! The parts of a coordinator, opened and wired, not yet reachable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::changes::{self, Audience};
+use super::{StartError, clock};
+use crate::artifacts::Artifacts;
+use crate::config::Config;
+use crate::dispatch::{Dispatch, Pace};
+use crate::feed::Feed;
+use crate::ingest::Signs;
+use crate::lines::Inbound;
+use crate::lines::acl::Admission;
+use crate::lines::limits::Limits;
+use crate::lines::listener::Lines;
+use crate::lines::reason::Counters;
+use crate::lines::registry::Registry;
+use crate::operation::Operation;
+use crate::store::{Store, StoreError, Unavailable};
+use crate::tls::{self, Identity, Pin};
+use crate::tokens::Tokens;
+
+/// How often deadlines are looked at.
+const SWEEP: Duration = Duration::from_secs(30);
+
+pub(super) struct Parts {
+    pub store: Store,
+    pub artifacts: Artifacts,
+    pub tokens: Arc<Tokens>,
+    pub identity: Identity,
+    pub pin: Pin,
+    pub admission: Arc<Admission>,
+    pub registry: Arc<Registry>,
+    pub dispatch: Arc<Dispatch>,
+    pub feed: Arc<Feed>,
+    pub signs: Signs,
+    changes: std::sync::Mutex<Option<mpsc::UnboundedReceiver<Box<Operation>>>>,
+}
+
+impl Parts {
+    pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
+        let config = config.clone();
+        let opened = spawn_blocking(move || open(&config)).await;
+        opened.unwrap_or_else(|_| Err(StoreError::from(Unavailable::Stopped).into()))
+    }
+
+    /// Fills what lives in memory from what is on disk.
+    pub(super) async fn recall(&self) -> Result<(), StartError> {
+        self.store.forget_presence().await?;
+        for (device, epoch) in self.store.admitted_devices().await? {
+            self.admission.set_epoch(device.0, epoch);
+        }
+        for (user, epoch) in self.store.admitted_users().await? {
+            self.admission.set_epoch(user.0, epoch);
+        }
+        let mut operations = self.store.newest_operations().await?;
+        operations.sort_by_key(|operation| operation.modified);
+        for operation in &operations {
+            self.feed.publish(changes::change(operation));
+        }
+        let used = self.store.used_files().await?;
+        let artifacts = self.artifacts.clone();
+        let swept = spawn_blocking(move || artifacts.sweep(&used)).await;
+        match swept {
+            Ok(removed) => tracing::info!(removed = removed?, "files without an image"),
+            Err(error) => tracing::error!(%error, "files without an image"),
+        }
+        Ok(())
+    }
+
+    /// The tasks that never end.
+    pub(super) fn spawn(&self) -> Vec<JoinHandle<()>> {
+        let (dispatch, signs, store) =
+            (self.dispatch.clone(), self.signs.clone(), self.store.clone());
+        let mut tasks = vec![
+            tokio::spawn(async move { dispatch.run().await }),
+            tokio::spawn(async move { signs.run().await }),
+            tokio::spawn(sweep(store)),
+        ];
+        let changes = self.changes.lock().ok().and_then(|mut changes| changes.take());
+        tasks.extend(
+            changes.map(|changes| tokio::spawn(changes::publish(self.feed.clone(), changes))),
+        );
+        tasks
+    }
+
+    pub(super) fn lines(&self, inbound: mpsc::Sender<Inbound>) -> Result<Arc<Lines>, StartError> {
+        Ok(Arc::new(Lines {
+            tls: self.identity.mqtt()?,
+            tokens: self.tokens.clone(),
+            admission: self.admission.clone(),
+            registry: self.registry.clone(),
+            feed: self.feed.clone(),
+            inbound,
+            counters: Arc::new(Counters::default()),
+            limits: Limits::default(),
+        }))
+    }
+}
+
+fn open(config: &Config) -> Result<Parts, StartError> {
+    let store = Store::open(&config.data.join("coordinator.db"), clock())?;
+    let identity = Identity::load(&source(config))?;
+    let admission = Arc::new(Admission::default());
+    let registry = Arc::new(Registry::default());
+    let dispatch = Dispatch::new(registry.clone(), Pace::default());
+    let (feed, changes) = mpsc::unbounded_channel();
+    let audience = Audience {
+        admission: admission.clone(),
+        registry: registry.clone(),
+        dispatch: dispatch.clone(),
+        feed,
+    };
+    audience.hear(&store);
+    Ok(Parts {
+        artifacts: Artifacts::open(&config.data.join("artifacts"), config.artifacts)?,
+        tokens: Arc::new(Tokens::load(&config.data, clock())?),
+        pin: identity.pin(),
+        identity,
+        admission,
+        registry,
+        dispatch,
+        feed: Feed::new(&clock()),
+        signs: Signs::new(store.clone()),
+        changes: std::sync::Mutex::new(Some(changes)),
+        store,
+    })
+}
+
+fn source(config: &Config) -> tls::Source {
+    match config.certificate.clone() {
+        Some((certificate, key)) => tls::Source::Given { certificate, key },
+        None if config.names.is_empty() => {
+            let names = tls::default_names(config.https.ip());
+            tls::Source::Own { folder: config.data.clone(), names }
+        }
+        None => {
+            let (folder, names) = (config.data.clone(), config.names.clone());
+            tls::Source::Own { folder, names }
+        }
+    }
+}
+
+/// Ends operations whose time has come, for ever.
+async fn sweep(store: Store) {
+    let mut interval = tokio::time::interval(SWEEP);
+    loop {
+        interval.tick().await;
+        match store.expire_operations().await {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(ended, "operations whose time had come"),
+            Err(error) => tracing::error!(%error, "operations whose time has come"),
+        }
+    }
+}

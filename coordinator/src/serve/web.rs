@@ -1,0 +1,73 @@
+//! The HTTPS server: the operator's and the agents' routes behind TLS.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use hyper_util::rt::TokioTimer;
+use tokio::task::JoinHandle;
+
+use super::StartError;
+use super::parts::Parts;
+use crate::api::agent::{AgentApi, Nonces};
+use crate::api::throttle::Throttle;
+use crate::api::{self, App};
+use crate::config::Config;
+
+/// A client has this long for TLS, and for the head of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn spawn(
+    parts: &Parts,
+    config: &Config,
+    mqtt_port: u16,
+    listener: TcpListener,
+    handle: Handle<SocketAddr>,
+) -> Result<JoinHandle<()>, StartError> {
+    let tls = RustlsConfig::from_config(parts.identity.https()?);
+    let acceptor =
+        RustlsAcceptor::new(tls).handshake_timeout(PATIENCE).acceptor(NoDelayAcceptor::new());
+    let routes = routes(parts, config, mqtt_port)?;
+    let address = config.https;
+    let mut server = axum_server::from_tcp(listener)
+        .map_err(|source| StartError::Listen { address, source })?
+        .acceptor(acceptor)
+        .handle(handle);
+    let http = server.http_builder();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    http.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
+    Ok(tokio::spawn(async move {
+        if let Err(error) = server.serve(routes.into_make_service()).await {
+            tracing::error!(%error, "HTTPS");
+        }
+    }))
+}
+
+fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, StartError> {
+    let operators = App {
+        store: parts.store.clone(),
+        artifacts: parts.artifacts.clone(),
+        tokens: parts.tokens.clone(),
+        feed: parts.feed.clone(),
+        registry: parts.registry.clone(),
+        throttle: Arc::new(Throttle::new(config.requests_a_minute)),
+        mqtt_port,
+    };
+    let audience = config.audience.clone().unwrap_or_else(|| parts.pin.to_string());
+    let agents = AgentApi {
+        store: parts.store.clone(),
+        artifacts: parts.artifacts.clone(),
+        tokens: parts.tokens.clone(),
+        admission: parts.admission.clone(),
+        signs: parts.signs.clone(),
+        nonces: Arc::new(Nonces::new().map_err(|_| StartError::NoRandomness)?),
+        audience: audience.into(),
+        mqtt_port,
+        token_lifetime: config.token_lifetime,
+    };
+    Ok(api::router(operators).nest("/api/v1/agent", api::agent::router(agents)))
+}
