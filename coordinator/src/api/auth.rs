@@ -78,6 +78,15 @@ impl Operator {
         }
     }
 
+    /// Where new things go if nothing is said: the user's only organization, else (and for
+    /// superusers) what is shared.
+    pub fn home(&self) -> Option<OrganizationId> {
+        match self.0.memberships.as_slice() {
+            [only] if !self.0.superuser => Some(only.organization),
+            _ => None,
+        }
+    }
+
     /// The organization asked for, or the only one of this user's.
     pub fn organization(&self, asked: Option<OrganizationSlug>) -> Answer<OrganizationSlug> {
         let mut own = self.0.memberships.iter().map(|of| &of.slug);

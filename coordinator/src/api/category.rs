@@ -3,10 +3,11 @@
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use shared::ids::{CategoryId, OrganizationId};
+use uuid::Uuid;
 
 use super::{
     App, Operator,
-    body::{Fields, any_text, id, nullable, text},
+    body::{Fields, any_text, nullable, text},
     error::{Answer, ApiError},
     image::forget_files,
     page::{ListQuery, Listing},
@@ -61,7 +62,10 @@ pub async fn create(
     operator: Operator,
     fields: Fields,
 ) -> Answer<(StatusCode, Json<CategoryView>)> {
-    let change = read(&operator, fields)?;
+    let mut change = read(&app, &operator, fields).await?;
+    if change.organization.is_none() {
+        change.organization = Some(operator.home());
+    }
     operator.may_change(change.organization.flatten())?;
     let category = app.store.create_category(change).await?;
     Ok((StatusCode::CREATED, Json(view(category))))
@@ -84,7 +88,7 @@ pub async fn change(
 ) -> Answer<Json<CategoryView>> {
     let category = find(&app, &operator, id).await?;
     operator.may_change(category.organization)?;
-    let change = read(&operator, fields)?;
+    let change = read(&app, &operator, fields).await?;
     if let Some(organization) = change.organization {
         operator.may_change(organization)?;
     }
@@ -107,19 +111,39 @@ async fn find(app: &App, operator: &Operator, id: CategoryId) -> Answer<Category
     operator.visible(app.store.category(id).await?, |category| category.organization)
 }
 
-fn read(operator: &Operator, mut fields: Fields) -> Answer<CategoryChange> {
-    let change = CategoryChange {
+async fn read(app: &App, operator: &Operator, mut fields: Fields) -> Answer<CategoryChange> {
+    let organization = fields.optional("organization", nullable(text(64)));
+    let mut change = CategoryChange {
         name: fields.required("name", text(64)),
         description: fields.optional("description", any_text(10_000)),
-        organization: fields.optional("organization", nullable(id::<OrganizationId>)),
+        organization: None,
     };
-    if let Some(Some(organization)) = change.organization
-        && !operator.sees().sees(Some(organization))
-    {
-        fields.refuse("organization", missing(organization));
+    if let Some(asked) = organization {
+        let found = match &asked {
+            Some(name) => organization_of(app, operator, name).await?,
+            None => None,
+        };
+        if let (Some(name), None) = (&asked, found) {
+            fields.refuse("organization", missing(name));
+        }
+        change.organization = Some(found);
     }
     fields.finish()?;
     Ok(change)
+}
+
+/// An organization that the user may see, by its id or its slug.
+async fn organization_of(
+    app: &App,
+    operator: &Operator,
+    name: &str,
+) -> Answer<Option<OrganizationId>> {
+    let id = match (Uuid::try_parse(name), name.parse()) {
+        (Ok(id), _) => Some(OrganizationId(id)),
+        (Err(_), Ok(slug)) => app.store.organization(slug).await?.map(|found| found.id),
+        (Err(_), Err(_)) => None,
+    };
+    Ok(id.filter(|id| operator.sees().sees(Some(*id))))
 }
 
 /// What a field says of an id that leads nowhere.

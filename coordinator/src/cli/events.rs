@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn events_survive_any_split() {
-        let text = b":\n\nevent: operation\r\nid: 7\ndata: {\"a\":\ndata: 1}\n\n:x\n\ndata:y\n\nid: 8\n";
+        let text =
+            b":\n\nevent: operation\r\nid: 7\ndata: {\"a\":\ndata: 1}\n\n:x\n\ndata:y\n\nid: 8\n";
         for size in 1..text.len() {
             let mut parser = Parser::default();
             let pieces = text.chunks(size).map(|piece| parser.feed(piece).unwrap());

@@ -57,7 +57,9 @@ fn write_new(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!("{} exists: keys are never overwritten", path.display());
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot write {}", path.display()));
+        }
     };
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())

@@ -52,7 +52,8 @@ fn block(file: &mut File) -> io::Result<Vec<u8>> {
 
 /// `#SWPKGV:1=45.00.012`: line 1 of the reply to `AT#SWPKGV`. Without `:LINE` the first line.
 pub fn version(text: &str) -> Result<VersionLine, String> {
-    let expected = || "expected COMMAND[:LINE]=VALUE, for instance '#SWPKGV:1=45.00.012'".to_owned();
+    let expected =
+        || "expected COMMAND[:LINE]=VALUE, for instance '#SWPKGV:1=45.00.012'".to_owned();
     let (place, value) = text.split_once('=').ok_or_else(expected)?;
     let (command, line) = match place.split_once(':') {
         Some((command, line)) => (command, line.parse().map_err(|_| expected())?),
@@ -113,10 +114,7 @@ mod tests {
         std::fs::write(&path, &content).unwrap();
         let measured = measure(&path).unwrap();
         let blocks = vec![sha256(&content[..1 << 20]), sha256(&content[1 << 20..])];
-        assert_eq!(
-            measured,
-            Measured { size: (1 << 20) + 3, sha256: sha256(&content), blocks }
-        );
+        assert_eq!(measured, Measured { size: (1 << 20) + 3, sha256: sha256(&content), blocks });
     }
 
     #[test]
