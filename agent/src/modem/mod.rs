@@ -1,1 +1,22 @@
+//! The modem: framing, ports, discovery and the FN990A's dialect.
+//!
+//! ```text
+//! discovery (sysfs -> which modem, which port) ─► port (bytes <-> at) ─► dialect (identity, versions, baseline)
+//! ```
+//! [`at`] decides and knows no clock and no file; [`port`] is the only place that opens a tty.
 
+pub mod at;
+pub mod baseline;
+pub mod dialect;
+pub mod discovery;
+pub mod lock;
+pub mod port;
+pub mod ready;
+pub mod urc;
+
+pub use baseline::{Baseline, Difference, Registration};
+pub use dialect::{Identity, ModemError};
+pub use discovery::{Abnormal, Condition, Modem, Snapshot};
+pub use lock::{Busy, ModemLock};
+pub use port::{Port, PortError};
+pub use ready::{NotReady, Place, Ready, Seen, wait_ready};

@@ -1,0 +1,254 @@
+//! Which modems are there, and where: what sysfs says, and what it means.
+//!
+//! [`Snapshot::read`] reads; everything else decides on a snapshot. A port is found by its USB interface
+//! number and never by its ttyUSB number (the driver skips interfaces, numbers depend on what was free); a
+//! modem is recognised by its IMEI and never by its place on the bus (it may come back from flashing on
+//! another one, at another speed). Source: the facts of the FN990A compositions in `docs/`.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use shared::ids::UsbId;
+
+/// Longest attribute read from sysfs, in bytes.
+const MAX_ATTRIBUTE: usize = 256;
+
+/// The USB devices of one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub devices: Vec<UsbDevice>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsbDevice {
+    /// Its place: `2-1.4`. Good for messages, not for recognising it.
+    pub bus_id: String,
+    pub id: UsbId,
+    pub manufacturer: Option<String>,
+    pub product: Option<String>,
+    pub serial: Option<String>,
+    /// In the order of their numbers.
+    pub interfaces: Vec<UsbInterface>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsbInterface {
+    pub number: u8,
+    pub driver: Option<String>,
+    /// `ttyUSB2`.
+    pub tty: Option<String>,
+    /// `wwan0`.
+    pub net: Option<String>,
+}
+
+impl Snapshot {
+    /// Reads `<sysfs>/bus/usb/devices`. A device that vanishes meanwhile is left out.
+    pub fn read(sysfs: &Path) -> io::Result<Snapshot> {
+        let root = sysfs.join("bus/usb/devices");
+        let mut names = list(&root)?;
+        names.sort();
+        let is_device = |name: &&String| !name.contains(':') && !name.starts_with("usb");
+        let devices = names
+            .iter()
+            .filter(is_device)
+            .filter_map(|bus_id| read_device(&root, bus_id, &names))
+            .collect();
+        Ok(Snapshot { devices })
+    }
+
+    /// The modems that run their own firmware.
+    pub fn modems(&self) -> Vec<Modem> {
+        self.devices.iter().filter_map(Modem::of).collect()
+    }
+
+    /// What a modem looks like that does not.
+    pub fn abnormal(&self) -> Vec<Abnormal> {
+        self.devices.iter().filter_map(Abnormal::of).collect()
+    }
+}
+
+fn read_device(root: &Path, bus_id: &str, names: &[String]) -> Option<UsbDevice> {
+    let directory = root.join(bus_id);
+    let hex = |name| u16::from_str_radix(&attribute(&directory, name)?, 16).ok();
+    let id = UsbId { vendor: hex("idVendor")?, product: hex("idProduct")? };
+    let mut interfaces: Vec<UsbInterface> = names
+        .iter()
+        .filter(|name| name.split_once(':').is_some_and(|(device, _)| device == bus_id))
+        .filter_map(|name| read_interface(&root.join(name)))
+        .collect();
+    interfaces.sort_by_key(|interface| interface.number);
+    Some(UsbDevice {
+        bus_id: bus_id.to_owned(),
+        id,
+        manufacturer: attribute(&directory, "manufacturer"),
+        product: attribute(&directory, "product"),
+        serial: attribute(&directory, "serial"),
+        interfaces,
+    })
+}
+
+fn read_interface(directory: &Path) -> Option<UsbInterface> {
+    let number = u8::from_str_radix(&attribute(directory, "bInterfaceNumber")?, 16).ok()?;
+    let children = list(directory).ok()?;
+    let driver = std::fs::read_link(directory.join("driver")).ok();
+    Some(UsbInterface {
+        number,
+        driver: driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+        tty: children.into_iter().find(|name| is_tty(name)),
+        net: list(&directory.join("net")).ok().and_then(|names| names.into_iter().min()),
+    })
+}
+
+fn is_tty(name: &str) -> bool {
+    name.starts_with("ttyUSB") || name.starts_with("ttyACM")
+}
+
+fn list(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = std::fs::read_dir(directory)?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+fn attribute(directory: &Path, name: &str) -> Option<String> {
+    let bytes = std::fs::read(directory.join(name)).ok()?;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_ATTRIBUTE)]).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// A modem in normal operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Modem {
+    pub bus_id: String,
+    pub usb: UsbId,
+    pub manufacturer: Option<String>,
+    pub product: Option<String>,
+    pub serial: Option<String>,
+    /// Names below `/dev` of the ports that answer AT, the best first. Where the layout of a composition is
+    /// not known, all its ttys.
+    pub at: Vec<String>,
+    /// The diag port, which flashing tools take.
+    pub diag: Option<String>,
+    pub net: Vec<String>,
+}
+
+const TELIT: u16 = 0x1bc7;
+
+/// Interface numbers of one composition.
+struct Layout {
+    at: &'static [u8],
+    diag: u8,
+}
+
+/// FN990A, `AT#USBCFG`. 1072 and 1073: AT on 5 and 6 is inferred, the ports are tried before they are used.
+fn layout(product: u16) -> Option<Layout> {
+    match product {
+        0x1070 => Some(Layout { at: &[4, 5], diag: 0 }),
+        0x1071 => Some(Layout { at: &[5, 6], diag: 0 }),
+        0x1072 | 0x1073 => Some(Layout { at: &[5, 6, 4, 7], diag: 2 }),
+        _ => None,
+    }
+}
+
+/// 1074 and 1077 to 1079 are the FN990A with ports that are written down nowhere public. 1075 is missing on
+/// purpose: it is the same modem a second time, beside its PCIe function.
+const UNKNOWN_LAYOUT: &[u16] = &[0x1074, 0x1077, 0x1078, 0x1079];
+
+impl Modem {
+    fn of(device: &UsbDevice) -> Option<Modem> {
+        if device.id.vendor != TELIT {
+            return None;
+        }
+        let (at, diag) = match layout(device.id.product) {
+            Some(layout) => {
+                let at = layout.at.iter().filter_map(|number| device.tty(*number)).collect();
+                (at, device.tty(layout.diag))
+            }
+            None if UNKNOWN_LAYOUT.contains(&device.id.product) => (device.ttys(), None),
+            None => return None,
+        };
+        Some(Modem {
+            bus_id: device.bus_id.clone(),
+            usb: device.id,
+            manufacturer: device.manufacturer.clone(),
+            product: device.product.clone(),
+            serial: device.serial.clone(),
+            at,
+            diag,
+            net: device.interfaces.iter().filter_map(|interface| interface.net.clone()).collect(),
+        })
+    }
+
+    /// The key of [`super::lock::ModemLock`]: the vendor. Product, place and ports change while a modem is
+    /// flashed and its IMEI cannot be read then; and a router flashes one modem at a time anyway.
+    pub fn lock_key(&self) -> String {
+        lock_key(self.usb)
+    }
+}
+
+/// The lock of a modem whose USB id, in any of its modes, is `id`.
+pub fn lock_key(id: UsbId) -> String {
+    format!("{:04x}", id.vendor)
+}
+
+impl UsbDevice {
+    fn tty(&self, number: u8) -> Option<String> {
+        let interface = self.interfaces.iter().find(|interface| interface.number == number)?;
+        interface.tty.clone()
+    }
+
+    fn ttys(&self) -> Vec<String> {
+        self.interfaces.iter().filter_map(|interface| interface.tty.clone()).collect()
+    }
+}
+
+/// A mode in which a modem answers no AT command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// 1bc7:9010: waits for firmware. Shared by FN980 and FN990, without a serial number.
+    DownloadMode,
+    /// 1bc7:9000: it crashed and offers its memory.
+    CrashDump,
+    /// 05c6:9008: the chip's own loader.
+    Qdl,
+    /// 18d1:d00d.
+    Fastboot,
+}
+
+/// A device in such a mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Abnormal {
+    pub bus_id: String,
+    pub usb: UsbId,
+    pub condition: Condition,
+    /// Its ports; in download mode the tool takes the first.
+    pub ttys: Vec<String>,
+    /// The kernel driver bound to its first interface.
+    pub driver: Option<String>,
+}
+
+impl Abnormal {
+    fn of(device: &UsbDevice) -> Option<Abnormal> {
+        Some(Abnormal {
+            bus_id: device.bus_id.clone(),
+            usb: device.id,
+            condition: condition(device.id)?,
+            ttys: device.ttys(),
+            driver: device.interfaces.first().and_then(|interface| interface.driver.clone()),
+        })
+    }
+}
+
+/// What a USB id says about the state of a modem, if anything.
+pub fn condition(id: UsbId) -> Option<Condition> {
+    match (id.vendor, id.product) {
+        (TELIT, 0x9010) => Some(Condition::DownloadMode),
+        (TELIT, 0x9000) => Some(Condition::CrashDump),
+        (0x05c6, 0x9008) => Some(Condition::Qdl),
+        (0x18d1, 0xd00d) => Some(Condition::Fastboot),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! Waiting for a modem to answer, wherever it comes back.
+//!
+//! After a boot an FN990's ports may be there and silent for 40 s, and a modem that was flashed may return on
+//! another bus under other names. So each round looks at sysfs anew and tries the ports it finds.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::dialect::{self, Identity};
+use super::discovery::{Condition, Modem, Snapshot};
+use super::port::{self, Port};
+
+/// How long one port may be silent before the next is tried.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the router keeps what the modem shows of itself.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// `/sys`.
+    pub sysfs: PathBuf,
+    /// `/dev`.
+    pub dev: PathBuf,
+}
+
+impl Place {
+    pub fn new(sysfs: &Path, dev: &Path) -> Place {
+        Place { sysfs: sysfs.to_owned(), dev: dev.to_owned() }
+    }
+
+    /// What is plugged in now; nothing where sysfs cannot be read.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::read(&self.sysfs).unwrap_or_default()
+    }
+
+    /// The file of a port that discovery named.
+    pub fn port(&self, name: &str) -> PathBuf {
+        self.dev.join(name)
+    }
+}
+
+/// A modem that answered.
+#[derive(Debug)]
+pub struct Ready {
+    pub modem: Modem,
+    pub identity: Identity,
+    pub port: Port,
+}
+
+/// The deadline passed.
+#[derive(Debug, thiserror::Error)]
+#[error("no such modem answered in time; last seen: {seen}")]
+pub struct NotReady {
+    pub seen: Seen,
+}
+
+/// What was there in the last round, the most telling first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// A modem that answers, and is another one.
+    OtherModem { imei: String },
+    /// A modem whose ports are silent.
+    Silent,
+    /// No modem, but a device in one of its other modes.
+    Abnormal(Condition),
+    Nothing,
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Seen::OtherModem { imei } => write!(f, "the modem with IMEI {imei}"),
+            Seen::Silent => f.write_str("a modem that does not answer"),
+            Seen::Abnormal(condition) => write!(f, "a device in {condition}"),
+            Seen::Nothing => f.write_str("nothing"),
+        }
+    }
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Condition::DownloadMode => "download mode",
+            Condition::CrashDump => "crash dump",
+            Condition::Qdl => "emergency download (QDL)",
+            Condition::Fastboot => "fastboot",
+        })
+    }
+}
+
+/// Waits until the modem with this IMEI (or any, without one) answers. The caller holds its lock.
+pub async fn wait_ready(
+    place: &Place,
+    imei: Option<&str>,
+    deadline: Instant,
+) -> Result<Ready, NotReady> {
+    let mut seen = Seen::Nothing;
+    loop {
+        match timeout_at(deadline, look(place, imei)).await {
+            Ok(Ok(ready)) => return Ok(ready),
+            Ok(Err(found)) => seen = found,
+            // Cut off while a port was tried: there is one, and it is silent.
+            Err(_late) => {
+                let silent = seen == Seen::Nothing && !place.snapshot().modems().is_empty();
+                return Err(NotReady { seen: if silent { Seen::Silent } else { seen } });
+            }
+        }
+        if timeout_at(deadline, port::pause()).await.is_err() {
+            return Err(NotReady { seen });
+        }
+    }
+}
+
+async fn look(place: &Place, imei: Option<&str>) -> Result<Ready, Seen> {
+    let snapshot = place.snapshot();
+    let mut other = None;
+    let modems = snapshot.modems();
+    let silent = !modems.is_empty();
+    for modem in modems {
+        match ask(place, &modem).await {
+            Some((port, identity)) if imei.is_none_or(|imei| imei == identity.imei) => {
+                return Ok(Ready { modem, identity, port });
+            }
+            Some((_, identity)) => other = Some(identity.imei),
+            None => {}
+        }
+    }
+    Err(match (other, snapshot.abnormal().first()) {
+        (_, Some(device)) if !silent => Seen::Abnormal(device.condition),
+        (Some(imei), _) => Seen::OtherModem { imei },
+        (None, _) if silent => Seen::Silent,
+        (None, _) => Seen::Nothing,
+    })
+}
+
+async fn ask(place: &Place, modem: &Modem) -> Option<(Port, Identity)> {
+    for name in &modem.at {
+        let path = place.port(name);
+        let mut port = match Port::open(&path, PATIENCE).await {
+            Ok(port) => port,
+            Err(error) => {
+                log::debug!("{}: {error}", path.display());
+                continue;
+            }
+        };
+        match dialect::identify(&mut port).await {
+            Ok(identity) => return Some((port, identity)),
+            Err(error) => log::debug!("{}: {error}", path.display()),
+        }
+    }
+    None
+}
