@@ -3,10 +3,12 @@
 //! Without it `probe` would read bytes away from a running flash: root gets past TIOCEXCL, and every other
 //! lock of the tools in the field is ignored by the next tool.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+
+use crate::files;
 
 /// A held lock. It goes with the last descriptor of the open file, so a child that inherits one keeps it;
 /// dropping the value only closes this process's own.
@@ -33,25 +35,18 @@ impl ModemLock {
     /// `key` is [`super::discovery::Modem::lock_key`]; characters that no file name should have become `_`.
     pub fn acquire(run_dir: &Path, key: &str) -> Result<ModemLock, Busy> {
         let path = run_dir.join(format!("modem-{}.lock", file_name_part(key)));
-        let unusable = |source| Busy::Unusable { path: path.clone(), source };
-        std::fs::create_dir_all(run_dir).map_err(unusable)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(unusable)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Busy::Held { pid: holder(&mut file) }),
-            Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        let taken = files::create_private_dir(run_dir).and_then(|()| files::try_lock(&path));
+        match taken {
+            Ok(Some(file)) => {
+                // Only for the message of whoever finds it held; the lock itself is what counts.
+                if let Err(error) = sign(&file) {
+                    log::debug!("cannot write the holder into {}: {error}", path.display());
+                }
+                Ok(ModemLock { file })
+            }
+            Ok(None) => Err(Busy::Held { pid: holder(&path) }),
+            Err(source) => Err(Busy::Unusable { path, source }),
         }
-        // Only for the message of whoever finds it held; the lock itself is what counts.
-        if let Err(error) = sign(&mut file) {
-            log::debug!("cannot write the holder into {}: {error}", path.display());
-        }
-        Ok(ModemLock { file })
     }
 }
 
@@ -61,15 +56,13 @@ impl AsFd for ModemLock {
     }
 }
 
-fn sign(file: &mut File) -> io::Result<()> {
+fn sign(mut file: &File) -> io::Result<()> {
     file.set_len(0)?;
-    file.rewind()?;
     writeln!(file, "{}", std::process::id())
 }
 
-fn holder(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(16).read_to_string(&mut text).ok()?;
+fn holder(path: &Path) -> Option<u32> {
+    let text = String::from_utf8(files::read_limited(path, 16).ok()?).ok()?;
     text.trim().parse().ok()
 }
 
