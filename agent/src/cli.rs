@@ -1,14 +1,120 @@
 //! The command line of `modem-upgrader-agent`.
+//!
+//! | exit status | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | failed, the reason is on stderr |
+//! | 2 | the command line was not understood |
+//! | 3 | the settings are not valid |
+//! | 4 | `probe`: a modem is being flashed or otherwise in use |
+//! | 5 | `probe`: no modem; `status`: the agent does not run |
 
-use std::path::Path;
+mod arguments;
+mod probe;
+mod status;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use crate::settings::{self, Settings, SettingsError};
+use arguments::{Command, Parsed, Sources};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const SETTINGS: u8 = 3;
+const BUSY: u8 = 4;
+const ABSENT: u8 = 5;
+
 /// Entry point, shared with the lab's multi-call binary.
+#[must_use]
 pub fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
-        ["guard", "--run-dir", directory] => crate::guardian::guard_main(Path::new(directory)),
-        _ => ExitCode::from(2),
+    main_from(std::env::args_os().skip(1))
+}
+
+/// As [`main`], with the arguments given (without the program's name).
+#[must_use]
+pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match arguments::parse(arguments) {
+        Ok(Parsed::Text(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Parsed::Command(command)) => execute(command),
+        Err(error) => {
+            eprintln!("modem-upgrader-agent: {error}\nTry 'modem-upgrader-agent --help'.");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn execute(command: Command) -> ExitCode {
+    start_log();
+    match command {
+        Command::Run(sources) => with(load(&sources), run),
+        Command::Guard { run_dir } => crate::guardian::guard_main(&run_dir),
+        Command::Probe { sources, json } => with(load_local(&sources), |settings| {
+            on_runtime(probe::probe(&settings.paths, json)).unwrap_or_else(|error| failed(&error))
+        }),
+        Command::Status { sources, json } => {
+            with(load_local(&sources), |settings| status::show(&settings.paths, json))
+        }
+        Command::CheckConfig(sources) => with(load(&sources), |settings| {
+            print!("{}", settings.effective);
+            ExitCode::SUCCESS
+        }),
+    }
+}
+
+/// procd adds time and ident, so a line here has neither.
+fn start_log() {
+    let filter = env_logger::Env::new().filter_or("MODEM_UPGRADER_LOG", "info");
+    let started = env_logger::Builder::from_env(filter)
+        .format_timestamp(None)
+        .format_target(false)
+        .try_init();
+    if started.is_err() {
+        log::debug!("the log was started before");
+    }
+}
+
+fn run(settings: Settings) -> ExitCode {
+    match on_runtime(crate::run::run(settings)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            log::error!("{:#}", anyhow::Error::from(error));
+            ExitCode::from(FAILED)
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn on_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    log::error!("{error}");
+    ExitCode::from(FAILED)
+}
+
+fn load(sources: &Sources) -> Result<Settings, SettingsError> {
+    settings::load(&sources.file, sources.overrides.clone())
+}
+
+/// For commands that look at this router only.
+fn load_local(sources: &Sources) -> Result<Settings, SettingsError> {
+    settings::load_local(&sources.file, sources.overrides.clone())
+}
+
+fn with(
+    settings: Result<Settings, SettingsError>,
+    work: impl FnOnce(Settings) -> ExitCode,
+) -> ExitCode {
+    match settings {
+        Ok(settings) => work(settings),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(SETTINGS)
+        }
     }
 }

@@ -10,9 +10,11 @@ pub mod modem;
 pub mod outbox;
 pub mod random;
 pub mod route;
+pub mod run;
 pub mod settings;
 pub mod source;
 pub mod staging;
+pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod tls;

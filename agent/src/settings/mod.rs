@@ -7,6 +7,7 @@
 //! ```
 //! Every option has a default except `[coordinator] url`. Secrets are given as paths of files.
 
+mod derived;
 mod fragment;
 mod merged;
 mod validated;
@@ -43,6 +44,23 @@ fn lines(errors: &[OptionError]) -> String {
 pub fn load(file: &Path, overrides: Vec<Fragment>) -> Result<Settings, SettingsError> {
     let file = Fragment::from_file(file)?;
     from_fragments(std::iter::once(file).chain(overrides))
+}
+
+/// As [`load`], for commands that look at this router only: the default file may be missing, and
+/// so may the coordinator's URL.
+pub fn load_local(file: &Path, overrides: Vec<Fragment>) -> Result<Settings, SettingsError> {
+    let mut unset = Fragment::default();
+    let url = Value::Text("https://unconfigured.invalid/".to_owned());
+    unset.push(Section::plain("coordinator"), "url", url, "default");
+    let written = match Fragment::from_file(file) {
+        Err(ReadError::Unreadable { source, .. })
+            if file == Path::new(DEFAULT_FILE) && source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Fragment::default()
+        }
+        read => read?,
+    };
+    from_fragments([unset, written].into_iter().chain(overrides))
 }
 
 /// Fragments in rising order of weight.

@@ -114,3 +114,19 @@ fn assignments_need_a_section_and_a_value() {
     assert!(Fragment::from_assignment("uplink.mqtt").is_none());
     assert!(Fragment::from_assignment("mqtt=1").is_none());
 }
+
+#[test]
+fn what_is_set_reaches_those_who_use_it() {
+    let settings = parse(
+        "[coordinator]\nurl = \"https://h\"\n[paths]\ninit_dir = \"/lab/init.d\"\nifdown = \"/lab/ifdown\"\n\
+         [upgrade]\nmax_attempts = 2\nbackoff_s = 3\nrecovery_s = 4\nagain_s = 5",
+    )
+    .unwrap();
+    let policy = settings.policy();
+    assert_eq!((policy.max_attempts, policy.backoff_s), (2, 3));
+    assert_eq!((policy.recovery_s, policy.again_s), (4, 5));
+    let programs = settings.upgrade.holders.programs(&settings.paths);
+    assert_eq!(programs.services, Path::new("/lab/init.d"));
+    assert_eq!(programs.ifdown, Path::new("/lab/ifdown"));
+    assert_eq!(programs.ifup, Path::new("/sbin/ifup"));
+}

@@ -79,6 +79,10 @@ pub struct Paths {
     pub hooks_dir: PathBuf,
     /// Init scripts, for services held during an upgrade.
     pub init_dir: PathBuf,
+    /// netifd's commands for the interfaces held.
+    pub ifup: PathBuf,
+    pub ifdown: PathBuf,
+    pub ifstatus: PathBuf,
     pub sysfs: PathBuf,
     pub dev: PathBuf,
     pub proc: PathBuf,
@@ -117,8 +121,12 @@ pub struct Upgrade {
     pub max_flashes_per_30_days: u32,
     /// Tool starts an operation, 1 to 3.
     pub max_attempts: u8,
-    /// Pause before another attempt; jitter is added.
+    /// First pause before another attempt; it doubles.
     pub backoff: Duration,
+    /// First pause before another recovery; it doubles, and recovery is never given up.
+    pub recovery: Duration,
+    /// First pause before a step that failed is tried again; it doubles.
+    pub again: Duration,
     pub holders: Holders,
 }
 
@@ -202,6 +210,8 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
     let profiles_dir = path("profiles_dir", "/etc/modem-upgrader/profiles.d");
     let hooks_dir = path("hooks_dir", "/etc/modem-upgrader/hooks.d");
     let init_dir = path("init_dir", "/etc/init.d");
+    let (ifup, ifdown) = (path("ifup", "/sbin/ifup"), path("ifdown", "/sbin/ifdown"));
+    let ifstatus = path("ifstatus", "/sbin/ifstatus");
     let (sysfs, dev, proc) = (path("sysfs", "/sys"), path("dev", "/dev"), path("proc", "/proc"));
     if staging.is_empty() {
         section.missing("staging", "names no directory");
@@ -214,6 +224,9 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
         profiles_dir: profiles_dir?,
         hooks_dir: hooks_dir?,
         init_dir: init_dir?,
+        ifup: ifup?,
+        ifdown: ifdown?,
+        ifstatus: ifstatus?,
         sysfs: sysfs?,
         dev: dev?,
         proc: proc?,
@@ -235,6 +248,8 @@ fn upgrade(section: &mut Reader<'_>) -> Upgrade {
         max_flashes_per_30_days: u32::try_from(flashes).unwrap_or(1),
         max_attempts: u8::try_from(attempts).unwrap_or(1),
         backoff: section.seconds("backoff_s", 60, 0..=86_400),
+        recovery: section.seconds("recovery_s", 30, 1..=86_400),
+        again: section.seconds("again_s", 5, 1..=3_600),
         holders: Holders {
             services: section.list("holders.services", &["modemmanager"], parse_name),
             interfaces: section.list("holders.interfaces", &[], parse_name),

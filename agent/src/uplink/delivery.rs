@@ -59,6 +59,8 @@ impl Delivery {
     /// Ticks while there is no line, the latest of each slot.
     pub async fn ticks(mut self, ticks: Ticks) {
         let mut changed = ticks.watch();
+        // There may be some from before this task began.
+        changed.mark_changed();
         loop {
             if changed.changed().await.is_err() || self.line.wait_for(|up| !up).await.is_err() {
                 return;

@@ -11,7 +11,7 @@
 //! ```
 //! One task signs in; all others wait for its credentials and report those that are refused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,8 +179,8 @@ impl Keeper {
         Ok(tokens)
     }
 
-    async fn enrol(&self, file: &PathBuf) -> Result<(), SignInError> {
-        let unreadable = |source| SignInError::TokenFile { path: file.clone(), source };
+    async fn enrol(&self, file: &Path) -> Result<(), SignInError> {
+        let unreadable = |source| SignInError::TokenFile { path: file.to_owned(), source };
         let bytes = files::read_limited(file, MAX_TOKEN_FILE).map_err(unreadable)?;
         let token = String::from_utf8_lossy(&bytes).trim().to_owned();
         let nonce = self.api.nonce().await?;

@@ -1,0 +1,210 @@
+//! Arguments to a command: pure.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::{Long, Short, Value};
+
+use crate::settings::{DEFAULT_FILE, Fragment};
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Help or version.
+    Text(String),
+    Command(Command),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    Run(Sources),
+    Guard { run_dir: PathBuf },
+    Probe { sources: Sources, json: bool },
+    Status { sources: Sources, json: bool },
+    CheckConfig(Sources),
+}
+
+/// Where settings come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    pub file: PathBuf,
+    pub overrides: Vec<Fragment>,
+}
+
+/// A command line that is not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    #[error(transparent)]
+    Arguments(#[from] lexopt::Error),
+    #[error("no command given")]
+    NoCommand,
+    #[error("there is no command {0:?}")]
+    UnknownCommand(String),
+    #[error("--set wants section.option=value, not {0:?}")]
+    BadAssignment(String),
+    #[error("guard wants --run-dir DIR")]
+    NoRunDir,
+}
+
+const GENERAL: &str = "\
+Upgrades the firmware of this router's modems when the coordinator asks for it.
+
+Usage: modem-upgrader-agent COMMAND [OPTION...]
+
+  run           Work until stopped; this is what procd starts
+  probe         Show the modems of this router
+  status        Show what the running agent is doing
+  check-config  Check the settings and show those in force
+  guard         Own one running tool; started by 'run', not by hand
+
+'modem-upgrader-agent COMMAND --help' tells more; --version prints the version.
+Exit status: 0 done, 1 failed, 2 usage, 3 settings not valid, 4 modem in use,
+5 no modem, or the agent does not run.
+";
+
+const SETTINGS: &str = "
+  -c, --config FILE               Settings (default: /etc/modem-upgrader/agent.toml)
+      --set SECTION.OPTION=VALUE  One setting; wins over the file; may be repeated
+";
+
+fn help(command: &str) -> String {
+    let (usage, text, settings) = match command {
+        "run" => (
+            "run [OPTION...]",
+            "Signs in at the coordinator, does the jobs it is given, and reports. Ends at SIGTERM;\n\
+             a tool that is flashing then goes on under its guardian and is found again.\n\
+             MODEM_UPGRADER_LOG sets the log level (error, warn, info, debug).",
+            SETTINGS,
+        ),
+        "probe" => (
+            "probe [--json] [OPTION...]",
+            "Shows each modem with its USB id, ports, IMEI and firmware versions, and each device\n\
+             in a mode that no working modem has. Refuses while a modem is in use (exit status 4).",
+            SETTINGS,
+        ),
+        "status" => (
+            "status [--json] [OPTION...]",
+            "Shows modem, operation, progress, last result and the state of the uplink, as the\n\
+             running agent wrote them. Exit status 5 when it does not run.",
+            SETTINGS,
+        ),
+        "check-config" => (
+            "check-config [OPTION...]",
+            "Prints every setting in force with its origin, or every error with file, section and\n\
+             option (exit status 3).",
+            SETTINGS,
+        ),
+        _ => (
+            "guard --run-dir DIR",
+            "Carries out the plan that 'run' left in DIR and outlives it.",
+            "",
+        ),
+    };
+    format!("Usage: modem-upgrader-agent {usage}\n\n{text}\n{settings}")
+}
+
+/// `arguments` without the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, UsageError> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let command = match parser.next()? {
+        None => return Err(UsageError::NoCommand),
+        Some(Short('h') | Long("help")) => return Ok(Parsed::Text(GENERAL.to_owned())),
+        Some(Short('V') | Long("version")) => {
+            let version = env!("CARGO_PKG_VERSION");
+            return Ok(Parsed::Text(format!("modem-upgrader-agent {version}\n")));
+        }
+        Some(Value(command)) => command.to_string_lossy().into_owned(),
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    match command.as_str() {
+        "help" => Ok(Parsed::Text(GENERAL.to_owned())),
+        "run" | "guard" | "probe" | "status" | "check-config" => options(&command, parser),
+        _ => Err(UsageError::UnknownCommand(command)),
+    }
+}
+
+fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageError> {
+    let mut sources = Sources { file: PathBuf::from(DEFAULT_FILE), overrides: Vec::new() };
+    let (mut json, mut run_dir) = (false, None);
+    let (guard, shows) = (command == "guard", matches!(command, "probe" | "status"));
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Parsed::Text(help(command))),
+            Short('c') | Long("config") if !guard => sources.file = parser.value()?.into(),
+            Long("set") if !guard => {
+                let text = parser.value()?.to_string_lossy().into_owned();
+                let fragment = Fragment::from_assignment(&text);
+                sources.overrides.push(fragment.ok_or(UsageError::BadAssignment(text))?);
+            }
+            Long("json") if shows => json = true,
+            Long("run-dir") if guard => run_dir = Some(parser.value()?.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Parsed::Command(match command {
+        "run" => Command::Run(sources),
+        "probe" => Command::Probe { sources, json },
+        "status" => Command::Status { sources, json },
+        "check-config" => Command::CheckConfig(sources),
+        _ => Command::Guard { run_dir: run_dir.ok_or(UsageError::NoRunDir)? },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Parsed, UsageError> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn commands_and_their_options() {
+        let Ok(Parsed::Command(Command::Run(sources))) =
+            parsed("run -c /tmp/a.toml --set uplink.mqtt=false")
+        else {
+            panic!("run");
+        };
+        assert_eq!(sources.file, PathBuf::from("/tmp/a.toml"));
+        assert_eq!(sources.overrides, [Fragment::from_assignment("uplink.mqtt=false").unwrap()]);
+
+        let guard = Command::Guard { run_dir: "/run/x".into() };
+        assert_eq!(parsed("guard --run-dir /run/x").unwrap(), Parsed::Command(guard));
+        assert!(matches!(
+            parsed("probe --json"),
+            Ok(Parsed::Command(Command::Probe { json: true, .. }))
+        ));
+        assert!(matches!(
+            parsed("status"),
+            Ok(Parsed::Command(Command::Status { json: false, .. }))
+        ));
+    }
+
+    #[test]
+    fn every_command_has_help() {
+        for command in ["run", "guard", "probe", "status", "check-config"] {
+            let Ok(Parsed::Text(text)) = parsed(&format!("{command} --help")) else {
+                panic!("{command}");
+            };
+            assert!(text.starts_with(&format!("Usage: modem-upgrader-agent {command}")), "{text}");
+        }
+        assert!(matches!(parsed("--version"), Ok(Parsed::Text(text)) if text.contains("0.1.0")));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for line in [
+            "",
+            "fly",
+            "run --json",
+            "guard",
+            "guard --run-dir",
+            "guard -c /x --run-dir /y",
+            "run --set uplink",
+            "run more",
+            "--json",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}
