@@ -1,1 +1,186 @@
+//! Whether a modem is this router's only way to the coordinator's images: the kernel's routing
+//! tables as text, the interfaces in sysfs, down to the USB device.
+//!
+//! The route that is in use decides. That there are others proves nothing: nobody knows whether
+//! they lead anywhere. What cannot be followed (tunnels over unknown ways, PPP) is `Unknown`,
+//! which counts as sole.
 
+mod tables;
+
+pub use tables::{Route, Tables};
+
+use crate::files;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sole {
+    /// Every way in use leads through the modem.
+    Sole,
+    /// This interface leads there and is not the modem's.
+    NotSole {
+        interface: String,
+    },
+    Unknown(String),
+}
+
+impl Sole {
+    /// Whether the image must survive a power cut: what is unknown counts as sole.
+    #[must_use]
+    pub fn counts_as_sole(&self) -> bool {
+        !matches!(self, Self::NotSole { .. })
+    }
+}
+
+/// What carries an interface's packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Carrier {
+    /// The modem in question.
+    Modem,
+    /// A device that is not the modem.
+    Other,
+    /// Its packets are packets of other routes.
+    Tunnel,
+    Unknown(String),
+}
+
+/// Reads `<proc>/net/{route,ipv6_route}` and the sysfs of interfaces.
+#[derive(Debug, Clone)]
+pub struct Network {
+    pub proc_root: PathBuf,
+    pub sysfs: PathBuf,
+}
+
+impl Network {
+    /// Whether the USB device `modem` (its name in `<sysfs>/bus/usb/devices`, for instance `1-1`)
+    /// is the only way to `addresses`, those of the image's host.
+    #[must_use]
+    pub fn is_sole_uplink(&self, modem: &str, addresses: &[IpAddr]) -> Sole {
+        let tables = match Tables::read(&self.proc_root) {
+            Ok(tables) => tables,
+            Err(error) => return Sole::Unknown(format!("routing tables: {error}")),
+        };
+        judge(&tables, addresses, |interface| self.carrier(interface, modem))
+    }
+
+    fn carrier(&self, interface: &str, modem: &str) -> Carrier {
+        match self.follow(interface, modem, 0) {
+            Ok(carrier) => carrier,
+            Err(error) => Carrier::Unknown(format!("{interface}: {error}")),
+        }
+    }
+
+    /// An interface on a device, or on other interfaces (VLAN, bridge, bond, qmimux).
+    fn follow(&self, interface: &str, modem: &str, depth: u8) -> io::Result<Carrier> {
+        let directory = self.sysfs.join("class/net").join(interface);
+        if !directory.is_dir() {
+            return Ok(Carrier::Unknown(format!("no interface {interface}")));
+        }
+        if let Ok(device) = directory.join("device").canonicalize() {
+            return self.is_below(&device, modem).map(|below| match below {
+                true => Carrier::Modem,
+                false => Carrier::Other,
+            });
+        }
+        let lower = lower_interfaces(&directory)?;
+        if lower.is_empty() {
+            return Ok(virtual_carrier(interface, &directory));
+        }
+        if depth == 8 {
+            return Ok(Carrier::Unknown(format!("{interface} lies on too many others")));
+        }
+        let mut carrier = Carrier::Other;
+        for name in lower {
+            carrier = worse(carrier, self.follow(&name, modem, depth + 1)?);
+        }
+        Ok(carrier)
+    }
+
+    fn is_below(&self, device: &Path, modem: &str) -> io::Result<bool> {
+        let usb = self.sysfs.join("bus/usb/devices").join(modem).canonicalize()?;
+        // In the kernel's tree an interface lies below its device; named alike it is its interface.
+        let prefix = format!("{modem}:");
+        let named = device
+            .components()
+            .any(|part| part.as_os_str().to_str().is_some_and(|name| name.starts_with(&prefix)));
+        Ok(named || device.starts_with(usb))
+    }
+}
+
+/// The names behind `lower_*` links.
+fn lower_interfaces(directory: &Path) -> io::Result<Vec<String>> {
+    let mut lower = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        lower.extend(name.to_str().and_then(|n| n.strip_prefix("lower_")).map(str::to_owned));
+    }
+    Ok(lower)
+}
+
+/// An interface without a device: WireGuard and tun say what they are.
+fn virtual_carrier(interface: &str, directory: &Path) -> Carrier {
+    let uevent = files::read_text(&directory.join("uevent")).unwrap_or_default();
+    let wireguard = uevent.lines().any(|line| line == "DEVTYPE=wireguard");
+    if wireguard || directory.join("tun_flags").exists() {
+        return Carrier::Tunnel;
+    }
+    Carrier::Unknown(format!("{interface} has no device"))
+}
+
+fn worse(one: Carrier, other: Carrier) -> Carrier {
+    let rank = |carrier: &Carrier| match carrier {
+        Carrier::Other => 0,
+        Carrier::Tunnel => 1,
+        Carrier::Unknown(_) => 2,
+        Carrier::Modem => 3,
+    };
+    if rank(&other) > rank(&one) { other } else { one }
+}
+
+/// The pure part: one address that is reached without the modem is enough.
+fn judge(tables: &Tables, addresses: &[IpAddr], carrier: impl Fn(&str) -> Carrier) -> Sole {
+    let mut answer = None;
+    for address in addresses {
+        match judge_one(tables, *address, &carrier) {
+            found @ Sole::NotSole { .. } => return found,
+            // An address that cannot be followed makes the whole unknown.
+            found @ Sole::Unknown(_) => answer = Some(found),
+            Sole::Sole => answer = answer.or(Some(Sole::Sole)),
+        }
+    }
+    answer.unwrap_or_else(|| Sole::Unknown("no address of the image's host is known".into()))
+}
+
+fn judge_one(tables: &Tables, address: IpAddr, carrier: &impl Fn(&str) -> Carrier) -> Sole {
+    let Some(route) = tables.route_to(address) else {
+        return Sole::Unknown(format!("no route to {address}"));
+    };
+    let interface = &route.interface;
+    match carrier(interface) {
+        Carrier::Modem => Sole::Sole,
+        Carrier::Other => Sole::NotSole { interface: interface.clone() },
+        Carrier::Unknown(reason) => Sole::Unknown(reason),
+        Carrier::Tunnel if leads_elsewhere(tables, carrier) => {
+            Sole::NotSole { interface: interface.clone() }
+        }
+        Carrier::Tunnel => Sole::Unknown(format!("{interface} is a tunnel over an unknown way")),
+    }
+}
+
+/// A tunnel's packets take another route of the tables, which one only the tunnel knows. It is
+/// certain only where none of them leads through the modem or into the dark.
+fn leads_elsewhere(tables: &Tables, carrier: &impl Fn(&str) -> Carrier) -> bool {
+    let mut others = tables
+        .routes()
+        .iter()
+        .filter(|route| route.is_unicast() && route.interface != "lo")
+        .map(|route| carrier(&route.interface))
+        .filter(|carrier| *carrier != Carrier::Tunnel)
+        .peekable();
+    others.peek().is_some() && others.all(|carrier| carrier == Carrier::Other)
+}
+
+#[cfg(test)]
+mod tests;

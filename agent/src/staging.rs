@@ -1,1 +1,364 @@
+//! Where an image lies until the modem has confirmed it: which directory, whether it survives a
+//! power cut, and how much room is left.
+//!
+//! ```text
+//! <directory>/<digest of the manifest>/manifest.json  manifest.sig  image/<file name>
+//! ```
+//! A directory that a firmware upgrade of the router would save (keep.d) is never used: sysupgrade
+//! packs those into memory.
 
+mod durability;
+
+pub use durability::{Durability, durability};
+
+use crate::files;
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
+use shared::failure::FailureKind;
+use shared::hex::Sha256;
+use shared::limits;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The router's staging directories and the rules for them.
+#[derive(Debug, Clone)]
+pub struct Staging {
+    directories: Vec<PathBuf>,
+    reserve: u64,
+    kept: Vec<PathBuf>,
+}
+
+/// Why nothing can be staged.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPlace {
+    #[error(
+        "the image needs {needed} bytes and {reserve} must stay free; the best place has {free}"
+    )]
+    NoSpace { needed: u64, reserve: u64, free: u64 },
+    #[error("no staging directory survives a power cut: {}", list(.0))]
+    NotDurable(Vec<PathBuf>),
+    #[error("no staging directory can be used: {}", list(.0))]
+    Unusable(Vec<PathBuf>),
+}
+
+impl NoPlace {
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::NoSpace { .. } => FailureKind::NoSpace,
+            Self::NotDurable(_) => FailureKind::NoDurableStaging,
+            Self::Unusable(_) => FailureKind::Storage,
+        }
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let texts: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    if texts.is_empty() { "none configured".into() } else { texts.join(", ") }
+}
+
+/// Why a block was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    #[error("{free} bytes are free where {reserve} must stay so")]
+    NoSpace { free: u64, reserve: u64 },
+    #[error("the staged image cannot be written or read")]
+    Io(#[from] io::Error),
+}
+
+impl StagingError {
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::NoSpace { .. } => FailureKind::NoSpace,
+            Self::Io(_) => FailureKind::Storage,
+        }
+    }
+}
+
+/// A usable directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub directory: PathBuf,
+    pub durability: Durability,
+    /// Bytes that may be written, the reserve among them.
+    pub free: u64,
+    /// Bytes an image may take, the reserve left out.
+    pub room: u64,
+}
+
+impl Staging {
+    /// `directories`: the preferred one first. `reserve`: bytes that stay free. `kept`: paths that
+    /// survive a firmware upgrade of the router, see [`kept_paths`].
+    #[must_use]
+    pub fn new(directories: Vec<PathBuf>, reserve: u64, kept: Vec<PathBuf>) -> Self {
+        Self { directories, reserve, kept }
+    }
+
+    /// The directories that can be used at all, made where they were missing.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        self.directories.iter().filter_map(|directory| self.place(directory)).collect()
+    }
+
+    fn place(&self, directory: &Path) -> Option<Place> {
+        let usable = files::create_private_dir(directory)
+            .and_then(|()| directory.canonicalize())
+            .and_then(|directory| Ok((free_bytes(&directory)?, directory)));
+        let (free, directory) = usable
+            .inspect_err(|error| log::warn!("staging in {}: {error}", directory.display()))
+            .ok()?;
+        if let Some(kept) = self.kept.iter().find(|kept| directory.starts_with(kept)) {
+            log::warn!("staging in {}: below {}", directory.display(), kept.display());
+            return None;
+        }
+        let durability = durability(&directory);
+        Some(Place { directory, durability, free, room: free.saturating_sub(self.reserve) })
+    }
+
+    /// Where the image of `size` bytes goes whose manifest has this digest: where it lies already,
+    /// or the first place with room. `durable`: only a place that survives a power cut.
+    ///
+    /// # Errors
+    /// See [`NoPlace`]; nothing was made.
+    pub fn stage(&self, manifest: &Sha256, size: u64, durable: bool) -> Result<Staged, NoPlace> {
+        let all = self.places();
+        if all.is_empty() {
+            return Err(NoPlace::Unusable(self.directories.clone()));
+        }
+        let places: Vec<_> =
+            all.iter().filter(|p| !durable || p.durability == Durability::Durable).collect();
+        if places.is_empty() {
+            return Err(NoPlace::NotDurable(all.into_iter().map(|p| p.directory).collect()));
+        }
+        // Blocks of the file system, names, manifest and signature.
+        let needed = size + limits::MANIFEST as u64 + limits::BLOCK / 4;
+        let existing = places.iter().find(|place| self.staged(place, manifest).path().is_dir());
+        let roomy = || places.iter().find(|place| place.room >= needed);
+        let Some(place) = existing.or_else(roomy) else {
+            let free = places.iter().map(|place| place.free).max().unwrap_or(0);
+            return Err(NoPlace::NoSpace { needed, reserve: self.reserve, free });
+        };
+        let staged = self.staged(place, manifest);
+        staged.make().map_err(|error| {
+            log::warn!("staging in {}: {error}", place.directory.display());
+            NoPlace::Unusable(vec![place.directory.clone()])
+        })?;
+        Ok(staged)
+    }
+
+    /// What is staged for the manifest with this digest, if anything: after a restart.
+    #[must_use]
+    pub fn find(&self, manifest: &Sha256) -> Option<Staged> {
+        let places = self.places();
+        places
+            .iter()
+            .map(|place| self.staged(place, manifest))
+            .find(|staged| staged.path().is_dir())
+    }
+
+    /// Removes everything staged but for the manifests in `keep`.
+    pub fn clean(&self, keep: &[Sha256]) {
+        let keep: Vec<String> = keep.iter().map(ToString::to_string).collect();
+        for place in self.places() {
+            for entry in std::fs::read_dir(&place.directory).into_iter().flatten().flatten() {
+                let ours = entry.file_name().to_str().is_some_and(|name| {
+                    name.parse::<Sha256>().is_ok() && !keep.iter().any(|kept| kept == name)
+                });
+                if ours && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    log::warn!("{}: {error}", entry.path().display());
+                }
+            }
+        }
+    }
+
+    fn staged(&self, place: &Place, manifest: &Sha256) -> Staged {
+        let directory = place.directory.join(manifest.to_string());
+        Staged { directory, durability: place.durability, reserve: self.reserve }
+    }
+}
+
+/// The directory of one image.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    directory: PathBuf,
+    durability: Durability,
+    reserve: u64,
+}
+
+impl Staged {
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The image's path; `name` is a manifest's `file.name`, which is a plain file name.
+    #[must_use]
+    pub fn image_path(&self, name: &str) -> PathBuf {
+        self.directory.join("image").join(name)
+    }
+
+    /// Keeps the manifest's exact bytes and its signature beside the image.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn keep_manifest(&self, manifest: &[u8], signature: &str) -> Result<(), StagingError> {
+        files::write_atomic(&self.directory.join("manifest.json"), manifest)
+            .and_then(|()| {
+                files::write_atomic(&self.directory.join("manifest.sig"), signature.as_bytes())
+            })
+            .map_err(|error| self.explain(error))
+    }
+
+    /// The manifest's exact bytes and its signature, to be verified again.
+    ///
+    /// # Errors
+    /// They are not there or cannot be read.
+    pub fn manifest(&self) -> io::Result<(Vec<u8>, String)> {
+        let manifest =
+            files::read_limited(&self.directory.join("manifest.json"), limits::MANIFEST)?;
+        let signature =
+            files::read_limited(&self.directory.join("manifest.sig"), limits::SIGNATURE)?;
+        Ok((manifest, String::from_utf8_lossy(&signature).into_owned()))
+    }
+
+    /// Opens the image for writing, as far as it is there.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_image(&self, name: &str) -> Result<ImageFile, StagingError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(files::PRIVATE)
+            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+            .open(self.image_path(name))
+            .map_err(|error| self.explain(error))?;
+        files::sync_dir(&self.directory.join("image"))?;
+        Ok(ImageFile { file, directory: self.directory.clone(), reserve: self.reserve })
+    }
+
+    /// Removes the image, the manifest and the signature.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn remove(self) -> io::Result<()> {
+        std::fs::remove_dir_all(&self.directory)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let image = self.directory.join("image");
+        DirBuilder::new().recursive(true).mode(0o700).create(&image)?;
+        if let Some(parent) = self.directory.parent() {
+            files::sync_dir(parent)?;
+        }
+        files::sync_dir(&self.directory)
+    }
+
+    fn explain(&self, error: io::Error) -> StagingError {
+        explain(error, &self.directory, self.reserve)
+    }
+}
+
+/// A staged image while it is written.
+#[derive(Debug)]
+pub struct ImageFile {
+    file: File,
+    directory: PathBuf,
+    reserve: u64,
+}
+
+impl ImageFile {
+    /// Bytes there.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn size(&self) -> Result<u64, StagingError> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Writes a block at `offset` and makes it durable.
+    ///
+    /// # Errors
+    /// Too little would stay free, or the disk says no.
+    pub fn write_block(&self, offset: u64, block: &[u8]) -> Result<(), StagingError> {
+        if offset + block.len() as u64 > self.size()? {
+            let free = free_bytes(&self.directory)?;
+            if free < self.reserve.saturating_add(block.len() as u64) {
+                return Err(StagingError::NoSpace { free, reserve: self.reserve });
+            }
+        }
+        self.file
+            .write_all_at(block, offset)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|error| explain(error, &self.directory, self.reserve))
+    }
+
+    /// Fills `block` from `offset`.
+    ///
+    /// # Errors
+    /// Fewer bytes are there, or the disk says no.
+    pub fn read_block(&self, offset: u64, block: &mut [u8]) -> Result<(), StagingError> {
+        Ok(self.file.read_exact_at(block, offset)?)
+    }
+
+    /// Cuts off what is more than `size` bytes.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn cut(&self, size: u64) -> Result<(), StagingError> {
+        if self.size()? > size {
+            self.file.set_len(size)?;
+        }
+        Ok(())
+    }
+}
+
+fn explain(error: io::Error, directory: &Path, reserve: u64) -> StagingError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => {
+            StagingError::NoSpace { free: free_bytes(directory).unwrap_or(0), reserve }
+        }
+        _ => StagingError::Io(error),
+    }
+}
+
+/// Bytes that may still be written on the file system of `path`.
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let fs = statvfs(path)?;
+    // Both are 32 bits wide on some targets and 64 on others.
+    let (blocks, size) = (fs.blocks_available() as u64, fs.fragment_size() as u64);
+    Ok(blocks.saturating_mul(size))
+}
+
+/// The absolute paths listed in a keep.d directory's files or in `sysupgrade.conf`: what a
+/// firmware upgrade of the router packs into memory.
+#[must_use]
+pub fn kept_paths(keep_dir: &Path, sysupgrade_conf: &Path) -> Vec<PathBuf> {
+    let listed = std::fs::read_dir(keep_dir).into_iter().flatten().flatten().map(|e| e.path());
+    let texts =
+        listed.chain([sysupgrade_conf.to_owned()]).filter_map(|f| files::read_text(&f).ok());
+    texts.flat_map(|text| text.lines().filter_map(kept_path).collect::<Vec<_>>()).collect()
+}
+
+/// A line is a path, perhaps with a pattern in its last parts; the part before that is taken.
+fn kept_path(line: &str) -> Option<PathBuf> {
+    let fixed = line.trim().split(['*', '?', '[']).next()?;
+    let whole = fixed.len() == line.trim().len();
+    let path = if whole { fixed } else { fixed.rsplit_once('/')?.0 };
+    let path = path.trim_end_matches('/');
+    // A pattern in the root would forbid everything.
+    (path.starts_with('/')).then(|| PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+use super::*;
+use shared::hex::Hex;
+use std::os::unix::fs::PermissionsExt;
+
+const MANIFEST: Sha256 = Hex([7; 32]);
+
+struct Router(tempfile::TempDir);
+
+impl Router {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().canonicalize().unwrap().join(name)
+    }
+    fn staging(&self, reserve: u64) -> Staging {
+        Staging::new(vec![self.path("a"), self.path("b")], reserve, vec![])
+    }
+}
+
+#[test]
+fn the_first_place_with_room_is_taken_and_private() {
+    let router = Router::new();
+    let staged = router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
+    assert!(staged.path().starts_with(router.path("a")));
+    let image = staged.open_image("fn990.bin").unwrap();
+    image.write_block(0, b"block").unwrap();
+    staged.keep_manifest(b"{}", "signature").unwrap();
+    for (path, mode) in [
+        (router.path("a"), 0o700),
+        (staged.path().to_owned(), 0o700),
+        (staged.image_path("fn990.bin"), 0o600),
+        (staged.path().join("manifest.json"), 0o600),
+    ] {
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            mode,
+            "{path:?}"
+        );
+    }
+    assert_eq!(staged.manifest().unwrap(), (b"{}".to_vec(), "signature".to_owned()));
+}
+
+#[test]
+fn what_is_staged_is_found_again_although_it_fills_the_disk() {
+    let router = Router::new();
+    let staged = router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
+    let again = router.staging(u64::MAX).stage(&MANIFEST, 1000, false).unwrap();
+    assert_eq!(again.path(), staged.path());
+    assert!(router.staging(0).find(&MANIFEST).is_some());
+    assert!(router.staging(0).find(&Hex([8; 32])).is_none());
+}
+
+#[test]
+fn room_is_counted_before_and_while_writing() {
+    let router = Router::new();
+    let refused = router.staging(1 << 60).stage(&MANIFEST, 1000, false).unwrap_err();
+    assert_eq!(refused.kind(), FailureKind::NoSpace);
+    let refused = router.staging(0).stage(&MANIFEST, 1 << 60, false).unwrap_err();
+    assert_eq!(refused.kind(), FailureKind::NoSpace);
+    assert!(!router.path("a").join(MANIFEST.to_string()).exists());
+
+    router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
+    let full = router.staging(1 << 60).find(&MANIFEST).unwrap();
+    let error = full.open_image("x").unwrap().write_block(0, b"block").unwrap_err();
+    assert!(matches!(error, StagingError::NoSpace { .. }));
+    assert_eq!(full.open_image("x").unwrap().size().unwrap(), 0);
+}
+
+#[test]
+fn a_full_disk_is_no_space() {
+    for errno in [Errno::ENOSPC, Errno::EDQUOT] {
+        let error = explain(io::Error::from(errno), Path::new("/"), 0);
+        assert_eq!(error.kind(), FailureKind::NoSpace);
+    }
+    let error = explain(io::Error::from(Errno::EIO), Path::new("/"), 0);
+    assert_eq!(error.kind(), FailureKind::Storage);
+}
+
+#[test]
+fn a_sole_uplink_is_not_staged_in_memory() {
+    let shm = Path::new("/dev/shm");
+    if !shm.is_dir() || durability(shm) == Durability::Durable {
+        return;
+    }
+    let memory = tempfile::tempdir_in(shm).unwrap();
+    let staging = Staging::new(vec![memory.path().to_owned()], 0, vec![]);
+    let refused = staging.stage(&MANIFEST, 1000, true).unwrap_err();
+    assert_eq!(refused.kind(), FailureKind::NoDurableStaging);
+    assert_eq!(staging.stage(&MANIFEST, 1000, false).unwrap().durability(), Durability::Volatile);
+}
+
+#[test]
+fn what_sysupgrade_keeps_is_no_place() {
+    let router = Router::new();
+    let keep = router.path("keep.d");
+    std::fs::create_dir(&keep).unwrap();
+    let list = format!(
+        "/etc/config/\n# comment\n{}/\n/etc/dropbear/*_key\n/*\n",
+        router.path("a").display()
+    );
+    std::fs::write(keep.join("us"), list).unwrap();
+    let kept = kept_paths(&keep, &router.path("sysupgrade.conf"));
+    let expected =
+        ["/etc/config".into(), router.path("a"), "/etc/dropbear".into(), PathBuf::from("")];
+    assert_eq!(kept, expected[..3]);
+    let staging = Staging::new(vec![router.path("a"), router.path("b")], 0, kept);
+    let staged = staging.stage(&MANIFEST, 1000, false).unwrap();
+    assert!(staged.path().starts_with(router.path("b")));
+}
+
+#[test]
+fn cleaning_keeps_what_is_wanted_and_what_is_not_ours() {
+    let router = Router::new();
+    let staging = router.staging(0);
+    let (wanted, other) = (MANIFEST, Hex([8; 32]));
+    staging.stage(&wanted, 10, false).unwrap();
+    staging.stage(&other, 10, false).unwrap();
+    std::fs::create_dir(router.path("a").join("photos")).unwrap();
+    staging.clean(&[wanted]);
+    assert!(staging.find(&wanted).is_some() && staging.find(&other).is_none());
+    assert!(router.path("a").join("photos").is_dir());
+    assert_eq!(
+        Staging::new(vec![], 0, vec![]).stage(&wanted, 1, false).unwrap_err().kind(),
+        FailureKind::Storage
+    );
+}
