@@ -1,1 +1,11 @@
+//! The lab: routers that are real down to the serial bytes, vendor tools, faults.
+//!
+//! A router here is a directory (`sys`, `dev`, `proc`, `state`, `run`, ...) with the real agent in it and a
+//! [`modem::SimulatedModem`] behind real ptys.
 
+pub mod applet;
+pub mod faults;
+pub mod firmware;
+pub mod modem;
+pub mod random;
+pub mod uxfp;

@@ -94,11 +94,12 @@ impl Baseline {
     /// What `now` lacks of what `self` had; nothing is missed that was not read before.
     pub fn differences(&self, now: &Baseline) -> Vec<Difference> {
         let mut found = Vec::new();
-        let mut compare = |before: &Option<String>, after: &Option<String>, kind: MakeDifference| {
-            if let Some(before) = before.as_ref().filter(|_| before != after) {
-                found.push(kind(before.clone(), after.clone()));
-            }
-        };
+        let mut compare =
+            |before: &Option<String>, after: &Option<String>, kind: MakeDifference| {
+                if let Some(before) = before.as_ref().filter(|_| before != after) {
+                    found.push(kind(before.clone(), after.clone()));
+                }
+            };
         compare(&self.sim, &now.sim, |before, after| Difference::Sim { before, after });
         compare(&self.iccid, &now.iccid, |before, after| Difference::SimCard { before, after });
         compare(&self.firmware_switch, &now.firmware_switch, |before, after| {
@@ -160,15 +161,10 @@ async fn iccid(port: &mut Port) -> Result<Option<String>, ModemError> {
 
 /// `+CEREG: <n>,<stat>[,...]`: the unsolicited form begins with the status, so a line counts only if its
 /// second field is one, and `"tac"` there is not.
-async fn registration(
-    port: &mut Port,
-    command: &str,
-) -> Result<Option<Registration>, ModemError> {
+async fn registration(port: &mut Port, command: &str) -> Result<Option<Registration>, ModemError> {
     let Some(lines) = lines(port, command).await? else { return Ok(None) };
     let name = command.trim_start_matches("AT").trim_end_matches('?');
-    Ok(prefixed(name, &lines)
-        .filter_map(|value| Registration::of(value.split(',').nth(1)?))
-        .next())
+    Ok(prefixed(name, &lines).filter_map(|value| Registration::of(value.split(',').nth(1)?)).next())
 }
 
 /// The first value that carries the command's own name.
@@ -182,9 +178,9 @@ async fn lines(port: &mut Port, command: &str) -> Result<Option<Vec<String>>, Mo
 }
 
 fn prefixed(name: &str, lines: &[String]) -> impl Iterator<Item = String> {
-    lines.iter().filter_map(move |line| {
-        Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned())
-    })
+    lines
+        .iter()
+        .filter_map(move |line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
 }
 
 fn is_numbers(value: &str, count: std::ops::RangeInclusive<usize>) -> bool {

@@ -146,7 +146,8 @@ fn without_prefix<'a>(name: &str, line: &'a str) -> &'a str {
 
 /// Package, modem, production parameters, application, in this order.
 fn is_package(lines: &[String]) -> bool {
-    let starts = |index: usize, letter| lines.get(index).is_some_and(|line| line.starts_with(letter));
+    let starts =
+        |index: usize, letter| lines.get(index).is_some_and(|line| line.starts_with(letter));
     lines.len() == 4
         && lines.first().is_some_and(|line| line.starts_with(|c: char| c.is_ascii_digit()))
         && starts(1, 'M')
@@ -258,7 +259,9 @@ mod tests {
         for component in ["M0R.115005", "P0R.000566", "A0F.660014", "M0R.010000-B022"] {
             assert!(is_package_line(component), "{component}");
         }
-        for not in ["OK", "+CREG: 1", "45.00", "M0R.1", "B0R.010002", "hello", "1.00", "M0R.010002 x"] {
+        for not in
+            ["OK", "+CREG: 1", "45.00", "M0R.1", "B0R.010002", "hello", "1.00", "M0R.010002 x"]
+        {
             assert!(!is_package_line(not), "{not}");
         }
     }

@@ -13,7 +13,7 @@ use super::discovery::{Condition, Modem, Snapshot};
 use super::port::{self, Port};
 
 /// How long one port may be silent before the next is tried.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// Where the router keeps what the modem shows of itself.
 #[derive(Debug, Clone)]
@@ -59,7 +59,9 @@ pub struct NotReady {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     /// A modem that answers, and is another one.
-    OtherModem { imei: String },
+    OtherModem {
+        imei: String,
+    },
     /// A modem whose ports are silent.
     Silent,
     /// No modem, but a device in one of its other modes.

@@ -60,15 +60,8 @@ const PREFIXED: &[&str] = &[
 ];
 
 /// Whole lines.
-const BARE: &[&str] = &[
-    "+SIM READY",
-    "BLOCKED",
-    "NORMAL POWER DOWN",
-    "POWERED DOWN",
-    "RDY",
-    "RING",
-    "SHUTDOWN",
-];
+const BARE: &[&str] =
+    &["+SIM READY", "BLOCKED", "NORMAL POWER DOWN", "POWERED DOWN", "RDY", "RING", "SHUTDOWN"];
 
 /// NMEA sentences, where somebody turned the receiver on and left it on the AT port.
 const NMEA: &[&str] = &["$GP", "$GN", "$GL", "$GA", "$BD", "$PQ", "$PT"];

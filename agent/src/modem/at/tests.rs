@@ -61,10 +61,7 @@ fn only_a_whole_line_is_a_result() {
 #[test]
 fn errors_by_number_and_by_text() {
     let result = |bytes: &[u8]| items("AT+CPIN?", bytes).pop();
-    assert_eq!(
-        result(b"\r\n+CME ERROR: 10\r\n"),
-        Some(Item::Final(Final::Cme(Code::Number(10))))
-    );
+    assert_eq!(result(b"\r\n+CME ERROR: 10\r\n"), Some(Item::Final(Final::Cme(Code::Number(10)))));
     assert_eq!(
         result(b"\r\n+CME ERROR: SIM not inserted\r\n"),
         Some(Item::Final(Final::Cme(Code::Text("SIM not inserted".into()))))
@@ -89,7 +86,8 @@ fn numeric_results_only_where_no_answer_is_due() {
 
 #[test]
 fn unsolicited_codes_between_the_lines_are_set_apart() {
-    let reply = b"\r\n+CREG: 1\r\n\r\n45.00.012\r\n\r\nRING\r\n\r\n#STN: 237\r\nM0R.010002\r\n\r\nOK\r\n";
+    let reply =
+        b"\r\n+CREG: 1\r\n\r\n45.00.012\r\n\r\nRING\r\n\r\n#STN: 237\r\nM0R.010002\r\n\r\nOK\r\n";
     assert_eq!(
         items("AT#SWPKGV", reply),
         [
