@@ -20,7 +20,9 @@ use coordinator::lines::InboundBody;
 use coordinator::lines::limits::Limits;
 use coordinator::lines::reason::Reason;
 use coordinator::tokens::{Audience, Kind, Tokens};
-use rumqttd::protocol::{Disconnect, DisconnectReasonCode, LastWill, Packet, QoS};
+use rumqttd::protocol::{
+    ConnectReturnCode, Disconnect, DisconnectReasonCode, LastWill, Packet, QoS,
+};
 use shared::ids::{OperationId, Slot};
 use stand::{Client, HOUR, SOON, Stand, acks_of, commit, device, limits, organization, serves};
 use tokio::io::AsyncWriteExt;
@@ -521,6 +523,30 @@ async fn a_dashboard_gets_what_is_retained_and_then_what_changes() {
     assert!(matches!(dashboard.next().await, Some(Packet::UnsubAck(ack, _)) if ack.pkid == 7));
     stand.lines.feed.publish(state(1, "after"));
     assert_eq!(dashboard.hear().await.1, "after");
+}
+
+#[tokio::test]
+async fn dashboards_without_a_name_get_one_each() {
+    let stand = Stand::new(limits()).await;
+    stand.lines.feed.publish(state(1, "now"));
+    let mut dashboards = [stand.dashboard(USER, "").await, stand.dashboard(USER, "").await];
+    assert_eq!(stand.lines.registry.dashboards(), 2, "one has taken the other's seat");
+    for dashboard in &mut dashboards {
+        assert_eq!(dashboard.subscribe("mu/acme/#").await, 0);
+        assert_eq!(dashboard.hear().await, (operation_topic(1), "now".to_owned(), true));
+    }
+
+    // Without a clean session the standard has no such CONNECT.
+    let token = stand.token(Audience::Mqtt, Kind::User, USER, 1);
+    let mut client = stand.client().await;
+    let mut body = b"\0\x04MQTT\x04\xc0\0\x3c\0\0\0\x01u".to_vec();
+    body.extend_from_slice(&u16::try_from(token.len()).unwrap().to_be_bytes());
+    body.extend_from_slice(token.as_bytes());
+    let byte = |part: usize| u8::try_from(part).unwrap();
+    let length = [byte(body.len() % 128) | 0x80, byte(body.len() / 128)];
+    client.say(&[&[0x10], &length[..], &body].concat()).await;
+    let Some(Packet::ConnAck(answer, _)) = client.next().await else { panic!("no CONNACK") };
+    assert_eq!(answer.code, ConnectReturnCode::ClientIdentifierNotValid);
 }
 
 #[tokio::test]

@@ -70,6 +70,14 @@ pub fn is_client_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
+/// Whether a CONNECT names itself as it may: by an id of ours, or not at all with a clean session
+/// (MQTT 3.1.1, section 3.1.3.1), as `mosquitto_sub` does. A device's name is compared later, so
+/// that only a user's client can go without.
+#[must_use]
+pub fn is_named(connect: &Connect) -> bool {
+    is_client_id(&connect.client_id) || (connect.client_id.is_empty() && connect.clean_session)
+}
+
 /// Whether the CONNECT fits the token that came with it.
 ///
 /// # Errors

@@ -33,7 +33,9 @@ pub enum Incoming {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
+    /// Empty = the client leaves its name to us.
     pub client_id: String,
+    pub clean_session: bool,
     /// Seconds; 0 = the client promises nothing.
     pub keep_alive: u16,
     pub password: Option<String>,
@@ -120,8 +122,14 @@ fn incoming(packet: Packet, delivery: Option<Delivery>) -> Result<Incoming, Malf
                     })
                 })
                 .transpose()?;
-            let (client_id, keep_alive) = (connect.client_id, connect.keep_alive);
-            Incoming::Connect(Connect { client_id, keep_alive, password, username, will })
+            Incoming::Connect(Connect {
+                client_id: connect.client_id,
+                clean_session: connect.clean_session,
+                keep_alive: connect.keep_alive,
+                password,
+                username,
+                will,
+            })
         }
         // Copied: a slice would keep the connection's whole read buffer alive in the queue.
         Packet::Publish(publish, _) => Incoming::Publish(Uplink {

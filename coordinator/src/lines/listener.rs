@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use uuid::Uuid;
 
 use super::acl::{self, Admission};
 use super::codec::{self, Connect, Incoming};
@@ -152,7 +153,10 @@ async fn greet(lines: &Lines, stream: TcpStream, peer: SocketAddr) -> Result<Lin
             Err(reason) => Err(Refused { reason, claimed: Some(connect.client_id) }),
         });
     match known {
-        Ok((claims, connect)) => {
+        Ok((claims, mut connect)) => {
+            if connect.client_id.is_empty() {
+                connect.client_id = Uuid::new_v4().to_string();
+            }
             let lapses = Instant::now() + lines.tokens.left(&claims) + lines.limits.grace;
             Ok(Line { wire, claims, connect, lapses })
         }
@@ -167,7 +171,7 @@ async fn greet(lines: &Lines, stream: TcpStream, peer: SocketAddr) -> Result<Lin
 }
 
 fn authenticate(lines: &Lines, connect: &Connect) -> Result<Claims, Reason> {
-    if !acl::is_client_id(&connect.client_id) {
+    if !acl::is_named(connect) {
         return Err(Reason::ClientId);
     }
     let token = connect.password.as_deref().filter(|token| !token.is_empty());

@@ -36,6 +36,7 @@ fn a_connect_keeps_will_and_login() {
     let packet = Packet::Connect(connect, None, Some(will), None, Some(login));
     let expected = Connect {
         client_id: "a".to_owned(),
+        clean_session: true,
         keep_alive: 60,
         password: Some("p".to_owned()),
         username: "u".to_owned(),
