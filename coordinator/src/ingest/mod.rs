@@ -111,3 +111,6 @@ fn answer(posts: Vec<(Vec<Reported>, Done)>, acks: Vec<Ack>) {
         let _ = done.send(Some(Acks::new(own)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,4 +163,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod journey_tests;
+#[cfg(test)]
 mod tests;
