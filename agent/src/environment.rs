@@ -1,1 +1,175 @@
+//! What one upgrade needs from the world, in one place: the ports its actions work through, and
+//! what a process keeps in memory on the way (never what it must remember: that is the journal's).
 
+use crate::{
+    clock::{self, Clock, Trust},
+    guardian::{Guardian, Holder, Holders},
+    modem::{ModemLock, Place},
+    outbox::Draft,
+    settings::{Settings, SlotSettings},
+    staging::{Staged, Staging},
+    status::Status,
+    uplink::UplinkHandle,
+    upgrade::{policy::Policy, results::Results, state::State},
+    verify::VerifiedManifest,
+};
+use shared::{
+    event::{EventBody, Tick},
+    limits,
+    manifest::Manifest,
+    profile::ToolProfile,
+};
+use std::{path::PathBuf, sync::Arc};
+
+/// The outside of one slot's upgrades.
+pub struct Environment {
+    pub settings: Arc<Settings>,
+    pub slot: SlotSettings,
+    pub policy: Policy,
+    pub boot_id: String,
+    pub place: Place,
+    pub uplink: UplinkHandle,
+    pub clock: Arc<Clock>,
+    pub holders: Holders,
+    pub guardian: Guardian,
+    pub staging: Staging,
+    pub results: Results,
+    pub status: Status,
+    /// Of the upgrade under way; found again by a fresh process.
+    pub job: JobContext,
+    /// The coordinator's "not before" with its last refusal.
+    pub retry_after_s: Option<u64>,
+    /// The last reason that was reported for waiting.
+    pub last_reason: Option<String>,
+    ticks: u64,
+}
+
+/// What is in memory of the upgrade under way.
+#[derive(Default)]
+pub struct JobContext {
+    pub manifest: Option<VerifiedManifest>,
+    pub profile: Option<ToolProfile>,
+    pub staged: Option<Staged>,
+    /// Held while the modem is ours.
+    pub lock: Option<ModemLock>,
+    /// Whether this process has taken hold (again).
+    pub holding: bool,
+    /// Image bytes fetched over the network, all resumptions counted.
+    pub fetched: u64,
+    /// Whether the way to the coordinator leads over this modem alone.
+    pub sole_uplink: Option<bool>,
+}
+
+/// The ports, made once.
+pub struct Ports {
+    pub uplink: UplinkHandle,
+    pub clock: Arc<Clock>,
+    pub status: Status,
+    pub boot_id: String,
+}
+
+impl Environment {
+    /// # Errors
+    /// The memory of past results cannot be read.
+    pub fn new(
+        settings: Arc<Settings>,
+        slot: SlotSettings,
+        ports: Ports,
+    ) -> std::io::Result<Self> {
+        let paths = &settings.paths;
+        let run_dir = paths.run_dir.join(slot.slot.as_str());
+        let programs = settings.upgrade.holders.programs(paths);
+        let results = Results::open(&paths.state_dir.join(slot.slot.as_str()))?;
+        Ok(Self {
+            policy: settings.policy(),
+            boot_id: ports.boot_id,
+            place: Place::new(&paths.sysfs, &paths.dev),
+            uplink: ports.uplink,
+            clock: ports.clock,
+            holders: Holders::new(&run_dir, programs),
+            guardian: Guardian::new(&run_dir),
+            staging: Staging::new(&paths.staging, settings.image.reserve_bytes),
+            results,
+            status: ports.status,
+            job: JobContext::default(),
+            retry_after_s: None,
+            last_reason: None,
+            ticks: 0,
+            settings,
+            slot,
+        })
+    }
+
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.job.manifest.as_ref().map(VerifiedManifest::manifest)
+    }
+
+    /// Where this slot's journal lies.
+    #[must_use]
+    pub fn journal_path(&self) -> PathBuf {
+        self.settings.paths.state_dir.join(self.slot.slot.as_str()).join("journal")
+    }
+
+    /// Where this slot's locks and exit records lie.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.settings.paths.run_dir.join(self.slot.slot.as_str())
+    }
+
+    /// Unix milliseconds, if anybody proved them.
+    #[must_use]
+    pub fn clock_ms(&self) -> Option<u64> {
+        let (now, trust) = self.clock.now();
+        (trust != Trust::Unset).then_some(now)
+    }
+
+    /// A milestone of `state`, into the outbox.
+    pub fn report(&self, state: &State, body: EventBody) {
+        self.uplink.report(Draft {
+            operation: state.record.job.operation,
+            slot: state.record.job.slot.clone(),
+            stream: state.record.stream,
+            attempt: state.attempt(),
+            at: self.clock_ms(),
+            body,
+        });
+    }
+
+    /// Progress within the phase, 0 to 100: only the latest counts.
+    pub fn tick(&mut self, state: &State, within: u8, detail: Option<String>, stalled: bool) {
+        self.ticks += 1;
+        let phase = state.phase();
+        let tick = Tick {
+            v: shared::event::VERSION,
+            operation: state.record.job.operation,
+            slot: state.record.job.slot.clone(),
+            stream: state.record.stream,
+            attempt: state.attempt(),
+            n: clock::boottime_ms().saturating_mul(1000).saturating_add(self.ticks % 1000),
+            phase,
+            percent: phase.stage().percent(within),
+            stalled,
+            detail: detail.map(limits::cut),
+            fetched: Some(self.job.fetched),
+        };
+        self.status.progress(&tick);
+        self.uplink.tick(tick);
+    }
+
+    /// Who must let go: what the profile names, and what the router's settings name.
+    #[must_use]
+    pub fn who_holds(&self) -> Vec<Holder> {
+        let own = &self.settings.upgrade.holders;
+        let profile = self.job.profile.iter().flat_map(|p| p.holds.services.iter());
+        let mut holders: Vec<Holder> =
+            own.interfaces.iter().cloned().map(Holder::Interface).collect();
+        for service in profile.chain(&own.services) {
+            let holder = Holder::Service(service.clone());
+            if !holders.contains(&holder) {
+                holders.push(holder);
+            }
+        }
+        holders
+    }
+}

@@ -1,71 +1,296 @@
-//! The composition of a running agent: identity, uplink, status file, until a signal ends it.
+//! `run`: brings the parts together and works on one upgrade after the other.
+//!
+//! ```text
+//! unfinished journals first ─► then, for ever: wait for what is desired ─► drive one job ─► inventory
+//! ```
+//! Several modems in a router are flashed one at a time.
 
-use std::sync::Arc;
-use std::time::Duration;
+use crate::{
+    clock::{self, Clock},
+    environment::{Environment, Ports},
+    files,
+    guardian::Presence,
+    identity::{Board, Identity, IdentityError},
+    inventory,
+    outbox::Outbox,
+    random,
+    settings::{Settings, SlotSettings},
+    status::Status,
+    tls::TlsError,
+    uplink::{StartError, Uplink, UplinkHandle},
+    upgrade::{
+        driver,
+        journal::{Journal, JournalError, Loaded, aside},
+        perform::release_word,
+        state::{Record, State, Step},
+    },
+};
+use shared::{
+    desired::{Desired, Job},
+    event::{EventBody, Outcome},
+    failure::{Failure, FailureKind},
+    ids::{OperationId, StreamId},
+    stages::Phase,
+};
+use std::{
+    collections::HashSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the directory {path} cannot be used")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("another agent runs with the same run directory {0}")]
+    Running(PathBuf),
+    #[error("the boot id cannot be read")]
+    BootId(#[source] io::Error),
+    #[error("the device's identity cannot be used")]
+    Identity(#[from] IdentityError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
+    #[error("the uplink cannot be started")]
+    Uplink(#[from] StartError),
+    #[error("the results of past upgrades cannot be read; nothing will be flashed until a person has looked")]
+    Results(#[source] io::Error),
+}
 
-use crate::clock::Clock;
-use crate::files;
-use crate::guardian::Presence;
-use crate::identity::{Board, Identity};
-use crate::outbox::Outbox;
-use crate::settings::Settings;
-use crate::status::Status;
-use crate::tls::Tls;
-use crate::uplink::{Uplink, UplinkHandle};
-
-/// The status file is never older.
-const STATUS_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Runs until SIGTERM or SIGINT.
+/// Runs until the process is told to end. A running tool belongs to its guardian and goes on.
 ///
 /// # Errors
-/// The agent cannot work at all: no state directory, no identity, no usable trust.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+/// What must be mended by a person; procd starts the agent again and again meanwhile.
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let settings = Arc::new(settings);
     let paths = &settings.paths;
-    files::create_private_dir(&paths.state_dir).context("the state directory cannot be made")?;
-    files::create_private_dir(&paths.run_dir).context("the run directory cannot be made")?;
-    let _presence = Presence::announce(&paths.run_dir)?.context("another agent runs here")?;
-    let clock = Arc::new(Clock::new(paths.ntp_marker()));
-    let (_uplink, handle) = start_uplink(&settings, clock)?;
-    let mut end = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = end.recv() => {}
-        _ = interrupt.recv() => {}
-        () = keep_status(&settings, &handle) => {}
+    for path in [&paths.state_dir, &paths.run_dir] {
+        files::create_private_dir(path)
+            .map_err(|source| RunError::Directory { path: path.clone(), source })?;
     }
-    files::remove_if_present(&settings.paths.status_file())?;
-    Ok(())
-}
-
-/// Everything that leads to the coordinator.
-///
-/// # Errors
-/// No identity, no usable trust, or no HTTPS client.
-pub fn start_uplink(
-    settings: &Settings,
-    clock: Arc<Clock>,
-) -> anyhow::Result<(Uplink, UplinkHandle)> {
-    let paths = &settings.paths;
-    let board = Board::read(&paths.sysfs);
+    let _presence = Presence::announce(&paths.run_dir)
+        .map_err(|source| RunError::Directory { path: paths.run_dir.clone(), source })?
+        .ok_or_else(|| RunError::Running(paths.run_dir.clone()))?;
+    let boot_id = clock::boot_id(&paths.proc).map_err(RunError::BootId)?;
+    let clock = Arc::new(Clock::new(paths.ntp_marker()));
+    let board = Board::read(paths);
     let identity = Identity::open(&paths.state_dir, &board)?;
-    log::info!("public key {}", identity.public_key());
-    let tls = Tls::new(&settings.coordinator.trust, clock)?;
     let outbox = Outbox::open(&paths.state_dir);
-    Ok(Uplink::start(settings, tls, identity, board.claims(&paths.proc), outbox)?)
+    let uplink = Uplink::start(&settings, identity, outbox, clock.clone())?;
+    let mut agent = Agent { settings, uplink, clock, boot_id, resent: HashSet::new() };
+    tokio::select! {
+        result = agent.work() => result,
+        () = ended() => Ok(()),
+    }
 }
 
-async fn keep_status(settings: &Settings, handle: &UplinkHandle) {
-    let mut state = handle.state();
-    loop {
-        let mut status = Status::new(settings.paths.status_file());
-        status.uplink = Some(state.borrow_and_update().clone());
-        status.publish();
-        if let Ok(Err(_)) = tokio::time::timeout(STATUS_INTERVAL, state.changed()).await {
+async fn ended() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(error) => {
+            log::error!("SIGTERM cannot be heard: {error}");
+            std::future::pending().await
+        }
+    }
+}
+
+struct Agent {
+    settings: Arc<Settings>,
+    uplink: UplinkHandle,
+    clock: Arc<Clock>,
+    boot_id: String,
+    /// Finished operations whose result was sent again by this process.
+    resent: HashSet<OperationId>,
+}
+
+impl Agent {
+    async fn work(&mut self) -> Result<(), RunError> {
+        let slots = self.settings.slots.clone();
+        for slot in &slots {
+            self.resume(slot).await?;
+        }
+        let mut desired = self.uplink.desired();
+        let mut next_inventory = tokio::time::Instant::now();
+        loop {
+            if tokio::time::Instant::now() >= next_inventory {
+                self.refresh_inventory().await;
+                next_inventory += self.settings.uplink.inventory_interval;
+            }
+            let jobs = desired.borrow_and_update().clone();
+            let worked = match jobs {
+                Some(desired) => self.work_on(&desired, &slots).await?,
+                None => false,
+            };
+            if worked {
+                self.refresh_inventory().await;
+                continue;
+            }
+            tokio::select! {
+                changed = desired.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                () = tokio::time::sleep_until(next_inventory) => {}
+            }
+        }
+    }
+
+    /// Works on the first job that is not done yet; says whether there was one.
+    async fn work_on(
+        &mut self,
+        desired: &Desired,
+        slots: &[SlotSettings],
+    ) -> Result<bool, RunError> {
+        for job in &desired.jobs {
+            match slots.iter().find(|slot| slot.slot == job.slot) {
+                Some(slot) if self.start(slot, job).await? => return Ok(true),
+                Some(_) => {}
+                None => self.refuse(job),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Starts a new upgrade, unless its result is known: then that is sent again.
+    async fn start(&mut self, slot: &SlotSettings, job: &Job) -> Result<bool, RunError> {
+        let mut env = self.environment(slot)?;
+        if let Some(ended) = env.results.of(job.operation) {
+            if self.resent.insert(job.operation) {
+                let mut record = Record::new(job.clone(), ended.stream);
+                record.starts = ended.attempt;
+                let state = State { step: Step::Finished(ended.outcome.clone()), ..State::new(record) };
+                env.report(&state, EventBody::Finished { outcome: ended.outcome.clone() });
+            }
+            return Ok(false);
+        }
+        let Some((mut journal, _)) = self.journal(&env).await? else { return Ok(false) };
+        let stream = match random::bytes() {
+            Ok(bytes) => StreamId::from_random(bytes),
+            Err(error) => {
+                log::error!("no upgrade is started: {error}");
+                return Ok(false);
+            }
+        };
+        log::info!("operation {} for slot {}", job.operation, job.slot);
+        let state = State::new(Record::new(job.clone(), stream));
+        self.drive(state, &mut journal, &mut env).await;
+        Ok(true)
+    }
+
+    /// Goes on where a journal stopped.
+    async fn resume(&mut self, slot: &SlotSettings) -> Result<(), RunError> {
+        let mut env = self.environment(slot)?;
+        let Some((mut journal, loaded)) = self.journal(&env).await? else { return Ok(()) };
+        let Loaded::State { state, same_boot } = loaded else { return Ok(()) };
+        if state.ending().is_some() {
+            return Ok(());
+        }
+        let boot = if same_boot { "the same boot" } else { "another boot" };
+        log::info!("operation {} found in {} of {boot}", state.record.job.operation, state.phase());
+        self.drive(state.resume(), &mut journal, &mut env).await;
+        Ok(())
+    }
+
+    async fn drive(&mut self, state: State, journal: &mut Journal, env: &mut Environment) {
+        let ended = driver::drive(state, journal, env).await;
+        self.resent.insert(ended.record.job.operation);
+        env.status.last_result = env.results.last().cloned();
+        env.status.phase = None;
+        env.status.publish();
+        env.clean_up();
+        if let Some(outcome) = ended.ending() {
+            log::info!("operation {} ended: {outcome:?}", ended.record.job.operation);
+        }
+    }
+
+    /// The slot's journal. One that was unreadable is held until a person says "go on": attempts
+    /// must not start over at 0. A newer version's journal is left alone and its slot unused.
+    async fn journal(&self, env: &Environment) -> Result<Option<(Journal, Loaded)>, RunError> {
+        let path = env.journal_path();
+        self.await_release_of(&aside(&path), env).await;
+        loop {
+            match Journal::open(&path, &self.boot_id) {
+                Ok(opened) => return Ok(Some(opened)),
+                Err(JournalError::Corrupt { aside }) => self.await_release_of(&aside, env).await,
+                Err(error @ JournalError::Newer { .. }) => {
+                    log::error!("{error}");
+                    return Ok(None);
+                }
+                Err(JournalError::Io { path, source }) => {
+                    return Err(RunError::Directory { path, source });
+                }
+            }
+        }
+    }
+
+    /// Holds the slot while an unreadable journal lies there, until a person says "go on".
+    async fn await_release_of(&self, corrupt: &Path, env: &Environment) {
+        let slot = &env.slot.slot;
+        let word = release_word(&self.settings.paths.run_dir, slot.as_str());
+        let mut said = false;
+        while corrupt.exists() {
+            if !said {
+                log::error!(
+                    "slot {slot} is held: its journal was unreadable and is kept as {}; look at the \
+                     modem, then run `modem-upgrader-agent recover --slot {slot}`",
+                    corrupt.display()
+                );
+                said = true;
+            }
+            if std::fs::remove_file(&word).is_ok() {
+                let kept = corrupt.with_extension("released");
+                if let Err(error) = std::fs::rename(corrupt, &kept) {
+                    log::error!("{} cannot be moved: {error}", corrupt.display());
+                }
+            } else {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        }
+    }
+
+    fn environment(&self, slot: &SlotSettings) -> Result<Environment, RunError> {
+        let ports = Ports {
+            uplink: self.uplink.clone(),
+            clock: self.clock.clone(),
+            status: Status::new(self.settings.paths.status_file()),
+            boot_id: self.boot_id.clone(),
+        };
+        Environment::new(self.settings.clone(), slot.clone(), ports).map_err(RunError::Results)
+    }
+
+    /// A job for a slot that this router does not have.
+    fn refuse(&mut self, job: &Job) {
+        if !self.resent.insert(job.operation) {
             return;
         }
+        let Ok(bytes) = random::bytes() else { return };
+        let detail = format!("this router has no slot {:?}", job.slot.as_str());
+        let failure = Failure::untouched(Phase::Inspecting, FailureKind::WrongModem, detail);
+        self.uplink.report(crate::outbox::Draft {
+            operation: job.operation,
+            slot: job.slot.clone(),
+            stream: StreamId::from_random(bytes),
+            attempt: 0,
+            at: None,
+            body: EventBody::Finished { outcome: Outcome::Failed { failure } },
+        });
+    }
+
+    async fn refresh_inventory(&self) {
+        let inventory = inventory::take(&self.settings, &self.boot_id, self.uplink.peer()).await;
+        let mut status = Status::new(self.settings.paths.status_file());
+        status.modems = inventory.modems.clone();
+        status.uplink = Some(self.uplink.state());
+        status.publish();
+        self.uplink.set_inventory(inventory);
     }
 }

@@ -91,6 +91,18 @@ impl Baseline {
         [self.lte, self.nr].into_iter().flatten().any(Registration::is_registered)
     }
 
+    /// Why the way into the network is not back as it was, if it is not: the same SIM, registered.
+    /// A SIM that was exchanged meanwhile cannot be compared, nor one that was never read.
+    pub fn missing_network(&self, now: &Baseline) -> Option<String> {
+        if self.iccid.is_some() && now.iccid.is_none() {
+            return Some("the SIM is not back".into());
+        }
+        if self.iccid == now.iccid && self.is_registered() && !now.is_registered() {
+            return Some("the modem is not registered in a network again".into());
+        }
+        None
+    }
+
     /// What `now` lacks of what `self` had; nothing is missed that was not read before.
     pub fn differences(&self, now: &Baseline) -> Vec<Difference> {
         let mut found = Vec::new();

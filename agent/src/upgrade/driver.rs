@@ -1,1 +1,107 @@
+//! Drives one upgrade: save, report, act, apply, again. A fresh upgrade and one found in the
+//! journal take the same path.
+//!
+//! ```text
+//! ┌► save (if a restart would otherwise do something else)
+//! │  report (milestones into the outbox)
+//! │  act    (raced with "no longer wanted" while the state is cancellable)
+//! └─ apply
+//! ```
 
+use crate::{
+    environment::Environment,
+    upgrade::{
+        journal::Journal,
+        policy::Policy,
+        report,
+        state::{Action, Outcome, State, Step},
+    },
+};
+use std::time::Duration;
+
+/// Drives `state` to its end, from wherever it is. Returns the finished state.
+///
+/// Cancelling the future (a shutdown) loses nothing: the journal says what is pending, and a
+/// running tool belongs to its guardian.
+pub async fn drive(mut state: State, journal: &mut Journal, env: &mut Environment) -> State {
+    let policy = env.policy.clone();
+    let mut saved: Option<State> = None;
+    loop {
+        if !save(&state, &mut saved, journal, env) {
+            // Nothing was touched yet, and nothing will be until it can be written down.
+            tokio::time::sleep(Duration::from_secs(policy.again(1))).await;
+            continue;
+        }
+        let Some(action) = state.action() else { return state };
+        let outcome = step(action, &state, &policy, env).await;
+        if let Outcome::Again { reason } = &outcome {
+            log::info!("{}: {reason}; again later", state.phase());
+        }
+        let before = state.clone();
+        state = state.apply(outcome.clone(), &policy);
+        report::transition(&before, &outcome, &state, env);
+    }
+}
+
+/// Whether to go on. Before the point of no return a state that cannot be written stops it; behind
+/// it the work goes on in memory, and says so.
+fn save(
+    state: &State,
+    saved: &mut Option<State>,
+    journal: &mut Journal,
+    env: &mut Environment,
+) -> bool {
+    if saved.as_ref().is_some_and(|saved| !state.differs_after_restart(saved)) {
+        return true;
+    }
+    match journal.save(state) {
+        Ok(()) => {
+            *saved = Some(state.clone());
+            env.status.storage_trouble = None;
+            true
+        }
+        Err(error) => {
+            log::error!("the journal cannot be written: {error}");
+            env.status.storage_trouble = Some(error.to_string());
+            let granted = state.record.holding || matches!(state.step, Step::Finished(_));
+            // Preparing is granted but has touched nothing: it must not go on unwritten.
+            granted && state.step != Step::Preparing
+        }
+    }
+}
+
+async fn step(action: Action, state: &State, policy: &Policy, env: &mut Environment) -> Outcome {
+    let mut wanted = env.uplink.wanted(state.record.job.operation);
+    let act = async {
+        pause(state, policy, env).await;
+        env.perform(action, state).await
+    };
+    if !state.is_cancellable() {
+        return act.await;
+    }
+    tokio::select! {
+        biased;
+        () = wanted.withdrawn() => Outcome::Cancelled,
+        outcome = act => outcome,
+    }
+}
+
+/// Before the same action is tried again.
+async fn pause(state: &State, policy: &Policy, env: &Environment) {
+    let mut seconds = 0;
+    if state.tries > 0 {
+        seconds = policy.again(state.tries);
+    }
+    if state.refusals > 0 && matches!(state.step, Step::Waiting { .. }) {
+        seconds = seconds.max(policy.again(state.refusals)).max(env.retry_after_s.unwrap_or(0));
+    }
+    if seconds > 0 {
+        tokio::time::sleep(jittered(seconds)).await;
+    }
+}
+
+/// Three quarters to five quarters of `seconds`, so that a fleet does not come back as one.
+fn jittered(seconds: u64) -> Duration {
+    let random = u64::from(crate::random::byte());
+    Duration::from_millis(seconds.saturating_mul(750 + random * 500 / 255))
+}

@@ -6,6 +6,7 @@
 //! | [`policy`] | how often and how long to wait | none |
 //! | [`journal`] | the state on disk, across power cuts | files |
 //! | [`driver`] | save, report, act, apply, again | through the others |
+//! | [`report`] | which transitions are milestones | the outbox |
 //! | [`results`] | how the last operations ended | files |
 //! | [`perform`] | what each action does to the world | the environment's ports |
 //!
@@ -15,5 +16,6 @@ pub mod driver;
 pub mod journal;
 pub mod perform;
 pub mod policy;
+pub mod report;
 pub mod results;
 pub mod state;

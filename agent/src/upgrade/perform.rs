@@ -1,1 +1,189 @@
+//! What each action does to the world. Every function here looks, acts and says what came of it;
+//! none decides what follows.
 
+mod accept;
+mod fetch;
+mod gates;
+mod inspect;
+mod install;
+mod probe;
+mod recover;
+
+use crate::{
+    environment::Environment,
+    modem::{self, ModemLock, NotReady, Ready},
+    uplink::StartAnswer,
+    upgrade::state::{Action, Before, Outcome, Sighting, State},
+};
+use shared::{
+    event::VersionLine,
+    failure::{Failure, FailureKind, ModemCondition},
+    grant::StartRequest,
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl Environment {
+    /// Performs `action`, the pending one of `state`.
+    pub async fn perform(&mut self, action: Action, state: &State) -> Outcome {
+        match action {
+            Action::Inspect => self.inspect(state).await,
+            Action::CheckGates(gates) => self.check_gates(gates, state).await,
+            Action::Download => self.download(state).await,
+            Action::Verify => self.verify(state).await,
+            Action::Baseline => self.baseline(state).await,
+            Action::RequestGrant { attempt } => self.request_grant(attempt, state).await,
+            Action::Prepare => self.prepare(state).await,
+            Action::Install => self.install(state).await,
+            Action::Attach => self.attach(state).await,
+            Action::Probe => self.probe(state).await,
+            Action::Restart => self.restart(state).await,
+            Action::Restore => self.restore(state).await,
+            Action::Confirm => self.confirm(state).await,
+            Action::Release => self.release().await,
+            Action::Pause { seconds } => {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                Outcome::Paused
+            }
+            Action::Recover => self.recover(state).await,
+            Action::AwaitRelease => self.await_release().await,
+        }
+    }
+
+    async fn request_grant(&mut self, attempt: u32, state: &State) -> Outcome {
+        let Some(profile) = &self.job.profile else { return lost_context(state) };
+        let (expected, longest) = profile.dark_window_s();
+        let request = StartRequest {
+            attempt,
+            stream: state.record.stream,
+            dark_expected_s: if self.job.sole_uplink.unwrap_or(true) { expected } else { 0 },
+            dark_longest_s: longest,
+        };
+        match self.uplink.request_start(state.record.job.operation, request).await {
+            StartAnswer::Granted(_) => Outcome::Granted,
+            StartAnswer::Refused(refusal) => Outcome::Refused(refusal),
+            StartAnswer::NoAnswer { reason } => {
+                Outcome::Again { reason: format!("no answer to the request for the grant: {reason}") }
+            }
+        }
+    }
+
+    async fn prepare(&mut self, state: &State) -> Outcome {
+        match self.take_hold().await {
+            Ok(()) => Outcome::Prepared,
+            Err(reason) => {
+                Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason))
+            }
+        }
+    }
+
+    /// Takes the modem for this process, and makes its holders let go; repeated by a fresh process,
+    /// whose router may have started everything again.
+    async fn take_hold(&mut self) -> Result<(), String> {
+        if self.job.holding {
+            return Ok(());
+        }
+        self.lock_modem()?;
+        self.holders.take(&self.who_holds()).await.map_err(|e| chain(&e))?;
+        self.job.holding = true;
+        Ok(())
+    }
+
+    fn lock_modem(&mut self) -> Result<(), String> {
+        if self.job.lock.is_none() {
+            let key = modem::discovery::LOCK_KEY;
+            let lock = ModemLock::acquire(&self.settings.paths.run_dir, key).map_err(|e| chain(&e))?;
+            self.job.lock = Some(lock);
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self) -> Outcome {
+        self.job.lock = None;
+        self.job.holding = false;
+        match self.holders.give_back().await {
+            Ok(()) => Outcome::Released,
+            Err(error) => Outcome::Again { reason: format!("giving back: {}", chain(&error)) },
+        }
+    }
+
+    /// The modem of this slot, answering AT, within `patience`.
+    async fn answering(&self, imei: Option<&str>, patience: Duration) -> Result<Ready, NotReady> {
+        let imei = imei.or(self.slot.imei.as_deref());
+        modem::wait_ready(&self.place, imei, Instant::now() + patience).await
+    }
+
+    /// How long a modem may take after the tool: away from the bus, booting, silent.
+    fn boot_patience(&self) -> Duration {
+        let profile = self.job.profile.as_ref();
+        profile.map_or(self.settings.modem.away, |p| Duration::from_secs(p.timeouts.boot_s))
+    }
+
+    async fn await_release(&mut self) -> Outcome {
+        let word = release_word(&self.settings.paths.run_dir, self.slot.slot.as_str());
+        loop {
+            if std::fs::remove_file(&word).is_ok() {
+                return Outcome::OperatorReleased;
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+}
+
+/// The file by which `modem-upgrader-agent recover` says "go on".
+#[must_use]
+pub fn release_word(run_dir: &std::path::Path, slot: &str) -> std::path::PathBuf {
+    run_dir.join(slot).join("go-on")
+}
+
+/// An error with its causes, for people.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn untouched(state: &State, kind: FailureKind, detail: impl Into<String>) -> Failure {
+    Failure::new(state.phase(), kind, ModemCondition::Untouched, detail)
+}
+
+/// A step was reached without what the steps before it put into memory.
+fn lost_context(state: &State) -> Outcome {
+    Outcome::Failed(untouched(state, FailureKind::Internal, "the upgrade's context is missing"))
+}
+
+/// Replies to version commands as single lines, counted from 1.
+pub(crate) fn version_lines(replies: Vec<(String, Vec<String>)>) -> Vec<VersionLine> {
+    let lines = replies.into_iter().flat_map(|(command, lines)| {
+        lines.into_iter().zip(1..).map(move |(value, line)| VersionLine {
+            command: command.clone(),
+            line,
+            value,
+        })
+    });
+    lines.collect()
+}
+
+/// Whether everything in `wanted` stands in `found`, by equality.
+fn all_found(wanted: &[VersionLine], found: &[VersionLine]) -> bool {
+    wanted.iter().all(|line| found.contains(line))
+}
+
+/// What the modem is by its versions alone.
+fn judge(wanted: &[VersionLine], before: Option<&Before>, found: &[VersionLine]) -> Sighting {
+    if all_found(wanted, found) {
+        return Sighting::Target { restart: false };
+    }
+    match before {
+        Some(before) if all_found(&before.versions, found) => Sighting::Old,
+        _ => {
+            let found: Vec<_> = found.iter().map(|l| format!("{} {}", l.command, l.value)).collect();
+            Sighting::OtherVersion { found: found.join(", ") }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The vocabulary of the machine: steps, actions, outcomes, and what is recorded on the way.
 
+use crate::modem::Baseline;
 use serde::{Deserialize, Serialize};
 use shared::{
     desired::Job,
@@ -87,12 +88,15 @@ pub struct Record {
     pub holding: bool,
     /// The modem before the first attempt; written once.
     pub before: Option<Before>,
+    /// Why the last attempt failed.
+    #[serde(default)]
+    pub last_failure: Option<Failure>,
 }
 
 impl Record {
     #[must_use]
     pub fn new(job: Job, stream: StreamId) -> Self {
-        Self { job, stream, starts: 0, preparations: 0, holding: false, before: None }
+        Self { job, stream, starts: 0, preparations: 0, holding: false, before: None, last_failure: None }
     }
 }
 
@@ -103,12 +107,9 @@ pub struct Before {
     pub model: String,
     pub imei: String,
     pub versions: Vec<VersionLine>,
-    /// The SIM's number, if one could be read.
+    /// SIM, network and settings, as far as they could be read.
     #[serde(default)]
-    pub iccid: Option<String>,
-    /// Whether it was registered in a network.
-    #[serde(default)]
-    pub registered: bool,
+    pub baseline: Baseline,
 }
 
 /// What the driver is to do.

@@ -173,7 +173,8 @@ impl State {
         }
     }
 
-    fn retry_or_fail(self, failure: Failure, policy: &Policy) -> Self {
+    fn retry_or_fail(mut self, failure: Failure, policy: &Policy) -> Self {
+        self.record.last_failure = Some(failure.clone());
         let left = self.record.starts < policy.max_attempts
             && self.record.preparations < policy.max_preparations;
         if failure.kind.is_recoverable() && left {

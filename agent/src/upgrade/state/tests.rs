@@ -33,8 +33,7 @@ pub(super) fn before() -> Before {
         model: "FN990A28".into(),
         imei: "356789012345678".into(),
         versions: vec![],
-        iccid: None,
-        registered: true,
+        baseline: Default::default(),
     }
 }
 

@@ -1,0 +1,209 @@
+//! Looks at the job, the manifest, the profile and the modem, and refuses what cannot work while
+//! nothing is touched; and the modem's picture from before.
+
+use super::{all_found, chain, lost_context, untouched, version_lines};
+use crate::{
+    environment::Environment,
+    modem::{Ready, baseline, dialect},
+    profiles,
+    upgrade::state::{Before, Outcome, State},
+};
+use shared::{
+    desired::CAPABILITIES,
+    event::VersionLine,
+    failure::FailureKind,
+    manifest::Manifest,
+    profile::{ToolProfile, options},
+};
+
+const THIRTY_DAYS_MS: u64 = 30 * 24 * 3600 * 1000;
+
+impl Environment {
+    pub(super) async fn inspect(&mut self, state: &State) -> Outcome {
+        match self.inspected(state).await {
+            Ok(outcome) | Err(outcome) => outcome,
+        }
+    }
+
+    async fn inspected(&mut self, state: &State) -> Result<Outcome, Outcome> {
+        let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
+        let job = &state.record.job;
+        if let Some(unknown) = job.requires.iter().find(|r| !CAPABILITIES.contains(&r.as_str())) {
+            let detail = format!("the job requires {unknown:?}; upgrade this agent");
+            return Err(refuse(FailureKind::AgentTooOld, detail));
+        }
+        self.load_manifest(state).await?;
+        let manifest = self.manifest().cloned().ok_or_else(|| lost_context(state))?;
+        let profile = self.load_profile(&manifest).map_err(|(k, d)| refuse(k, d))?;
+        self.check_manifest(&manifest).map_err(|(k, d)| refuse(k, d))?;
+        let chosen = chosen_options(&manifest, state);
+        options::argv(&profile.options, &chosen)
+            .map_err(|e| refuse(FailureKind::OptionRefused, e.to_string()))?;
+        self.check_needs(&profile).map_err(|(k, d)| refuse(k, d))?;
+        self.lock_modem().map_err(|reason| Outcome::Again { reason })?;
+        let looked = self.look(state, &manifest, &profile).await;
+        // Between looking and flashing others may use the modem.
+        self.job.lock = None;
+        looked
+    }
+
+    async fn look(
+        &mut self,
+        state: &State,
+        manifest: &Manifest,
+        profile: &ToolProfile,
+    ) -> Result<Outcome, Outcome> {
+        let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
+        let (mut ready, versions) = self.read_modem(state, manifest).await?;
+        let identity = &ready.identity;
+        let (vendor, model) = (&identity.manufacturer, &identity.model);
+        if !manifest.fits(vendor, model) {
+            let wanted = manifest.models.join(", ");
+            let detail = format!("the firmware is for {wanted}, the modem is a {vendor} {model}");
+            return Err(refuse(FailureKind::WrongModel, detail));
+        }
+        if !profile.fits(vendor, model) {
+            let detail = format!("profile {} is not for a {vendor} {model}", profile.name);
+            return Err(refuse(FailureKind::NoProfile, detail));
+        }
+        self.job.sole_uplink = Some(self.is_sole_uplink(&ready.modem).await);
+        if all_found(&manifest.reaches, &versions) {
+            return Ok(Outcome::AlreadyInstalled(manifest.reaches.clone()));
+        }
+        let fits = |set: &Vec<VersionLine>| all_found(set, &versions);
+        if !manifest.from.is_empty() && !manifest.from.iter().any(fits) {
+            let detail = format!("the firmware does not start from {}", describe(&versions));
+            return Err(refuse(FailureKind::WrongStartVersion, detail));
+        }
+        self.check_history(manifest, model).map_err(|(k, d)| refuse(k, d))?;
+        Ok(Outcome::Inspected)
+    }
+
+    /// The modem of the slot and its versions; the same modem as before, once there is a before.
+    pub(super) async fn read_modem(
+        &self,
+        state: &State,
+        manifest: &Manifest,
+    ) -> Result<(Ready, Vec<VersionLine>), Outcome> {
+        let before = state.record.before.as_ref();
+        let imei = before.map(|b| b.imei.as_str());
+        let mut ready = self
+            .answering(imei, self.settings.modem.boot_silence)
+            .await
+            .map_err(|e| Outcome::Again { reason: chain(&e) })?;
+        let commands = self.version_commands(manifest);
+        let replies = dialect::read_versions(&mut ready.port, &commands)
+            .await
+            .map_err(|e| Outcome::Again { reason: chain(&e) })?;
+        Ok((ready, version_lines(replies)))
+    }
+
+    /// The manifest's and the profile's commands, each once.
+    pub(super) fn version_commands(&self, manifest: &Manifest) -> Vec<String> {
+        let mut commands: Vec<String> = Vec::new();
+        let wanted = manifest.reaches.iter().map(|l| &l.command);
+        let profile = self.job.profile.iter().flat_map(|p| &p.versions.commands);
+        for command in wanted.chain(profile) {
+            if !commands.contains(command) {
+                commands.push(command.clone());
+            }
+        }
+        commands
+    }
+
+    fn load_profile(&mut self, manifest: &Manifest) -> Result<ToolProfile, (FailureKind, String)> {
+        let name = &manifest.tool.profile;
+        let profile = profiles::find(&self.settings.paths.profiles_dir, name)
+            .map_err(|e| (FailureKind::NoProfile, chain(&e)))?;
+        self.job.profile = Some(profile.clone());
+        Ok(profile)
+    }
+
+    fn check_manifest(&self, manifest: &Manifest) -> Result<(), (FailureKind, String)> {
+        match (manifest.not_after, self.clock_ms()) {
+            (Some(not_after), Some(now)) if now > not_after => {
+                Err((FailureKind::ManifestExpired, "the manifest's not_after has passed".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The tool and its kernel driver, while the modem is untouched.
+    fn check_needs(&self, profile: &ToolProfile) -> Result<(), (FailureKind, String)> {
+        use std::os::unix::fs::PermissionsExt;
+        let program = &profile.tool.program;
+        let runs = std::fs::metadata(program)
+            .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+        if !runs {
+            return Err((FailureKind::ToolMissing, format!("{program} is not an executable file")));
+        }
+        let drivers = self.settings.paths.sysfs.join("bus/usb/drivers");
+        match profile.needs.drivers.iter().find(|name| !drivers.join(name).exists()) {
+            Some(name) => Err((FailureKind::ToolMissing, format!("the kernel driver {name} is not loaded"))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_history(&self, manifest: &Manifest, model: &str) -> Result<(), (FailureKind, String)> {
+        let installed = self.results.sequence(&manifest.vendor, model);
+        if let Some(installed) = installed.filter(|i| manifest.sequence < *i)
+            && !manifest.allow_rollback
+        {
+            let detail = format!("sequence {} is below {installed}, which was installed", manifest.sequence);
+            return Err((FailureKind::SequenceTooLow, detail));
+        }
+        let since = self.clock_ms().unwrap_or(0).saturating_sub(THIRTY_DAYS_MS);
+        let flashed = self.results.flashes_since(&self.slot.slot, since);
+        let most = self.settings.upgrade.max_flashes_per_30_days;
+        if flashed >= most {
+            let detail = format!("flashed {flashed} times in 30 days; this router allows {most}");
+            return Err((FailureKind::TooManyFlashes, detail));
+        }
+        Ok(())
+    }
+
+    /// The modem as it is before the first attempt.
+    pub(super) async fn baseline(&mut self, state: &State) -> Outcome {
+        let Some(manifest) = self.manifest().cloned() else { return lost_context(state) };
+        if let Err(reason) = self.lock_modem() {
+            return Outcome::Again { reason };
+        }
+        let picture = self.picture(state, &manifest).await;
+        self.job.lock = None;
+        match picture {
+            Ok(before) => Outcome::Baselined(Box::new(before)),
+            Err(outcome) => outcome,
+        }
+    }
+
+    async fn picture(&self, state: &State, manifest: &Manifest) -> Result<Before, Outcome> {
+        let (mut ready, versions) = self.read_modem(state, manifest).await?;
+        let baseline = baseline::baseline(&mut ready.port)
+            .await
+            .map_err(|e| Outcome::Again { reason: chain(&e) })?;
+        let identity = ready.identity;
+        Ok(Before {
+            manufacturer: identity.manufacturer,
+            model: identity.model,
+            imei: identity.imei,
+            versions,
+            baseline,
+        })
+    }
+}
+
+/// Signed options, with the job's on top: both are checked against the profile.
+pub(super) fn chosen_options(
+    manifest: &Manifest,
+    state: &State,
+) -> std::collections::BTreeMap<String, shared::desired::OptionValue> {
+    let mut chosen = manifest.tool.options.clone();
+    chosen.extend(state.record.job.options.clone());
+    chosen
+}
+
+fn describe(versions: &[VersionLine]) -> String {
+    let lines: Vec<_> = versions.iter().map(|l| format!("{} {}", l.command, l.value)).collect();
+    lines.join(", ")
+}
+

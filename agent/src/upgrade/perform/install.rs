@@ -1,0 +1,193 @@
+//! Starts the tool through a guardian, waits for one that runs, and says what came of it.
+
+use super::{chain, inspect::chosen_options, untouched};
+use crate::{
+    environment::Environment,
+    guardian::{
+        Call, Ended, ExitRecord, NotStarted, Places, Plan, PlannedImage, Progress, Purpose, Running,
+        Timeouts, Verdict, resolve,
+    },
+    upgrade::state::{Outcome, State, ToolEnd},
+    verify::VerifiedImage,
+};
+use sha2::{Digest, Sha256};
+use shared::{
+    failure::{FailureKind, ModemCondition},
+    profile::ToolProfile,
+};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Seconds without an agent after which a guardian gives back what is held.
+const ORPHAN_GRACE_S: u64 = 600;
+
+impl Environment {
+    pub(super) async fn install(&mut self, state: &State) -> Outcome {
+        if let Err(reason) = self.take_hold().await {
+            return not_started(state, FailureKind::ToolNotStarted, reason);
+        }
+        // Hashed again, and this open file is what the tool gets.
+        let image = match self.verified_image(state).await {
+            Ok(image) => image,
+            Err(outcome) => return outcome,
+        };
+        let diag = match self.diag_port(state).await {
+            Ok(diag) => diag,
+            Err(reason) => return not_started(state, FailureKind::ToolNotStarted, reason),
+        };
+        self.run_tool(state, Purpose::Install, image, diag.as_deref(), None).await
+    }
+
+    /// Resolves the call, hands it to a guardian and follows it.
+    pub(super) async fn run_tool(
+        &mut self,
+        state: &State,
+        purpose: Purpose,
+        image: VerifiedImage,
+        diag: Option<&Path>,
+        port: Option<&Path>,
+    ) -> Outcome {
+        let (Some(profile), Some(manifest)) = (self.job.profile.clone(), self.manifest()) else {
+            return super::lost_context(state);
+        };
+        let run_dir = self.run_dir();
+        let places = Places { image: image.path(), diag, port, state_dir: &run_dir };
+        let call = match resolve(&profile, purpose, &chosen_options(manifest, state), &places) {
+            Ok(call) => call,
+            Err(error) => return not_started(state, FailureKind::OptionRefused, chain(&error)),
+        };
+        let plan = self.plan(state, &profile, call, &image);
+        match self.guardian.start(&plan, &image).await {
+            Ok(running) => self.follow(state, running, &profile).await,
+            // Not ours to judge, and nothing may be given back under it.
+            Err(NotStarted::Busy) => self.attach(state).await,
+            Err(error) => not_started(state, FailureKind::ToolNotStarted, chain(&error)),
+        }
+    }
+
+    fn plan(&self, state: &State, profile: &ToolProfile, call: Call, image: &VerifiedImage) -> Plan {
+        let limits = &profile.timeouts;
+        let ms = |seconds: u64| seconds.saturating_mul(1000);
+        Plan {
+            format: crate::guardian::FORMAT,
+            id: plan_id(state),
+            boot_id: self.boot_id.clone(),
+            program: call.program,
+            argv: call.argv,
+            environment: environment(profile),
+            working_dir: self.run_dir(),
+            image: PlannedImage::of(image, profile.tool.image),
+            output: profile.output.clone(),
+            timeouts: Timeouts {
+                idle_ms: ms(limits.idle_s),
+                total_ms: ms(limits.total_s),
+                grace_ms: ms(limits.grace_s),
+            },
+            holders: self.settings.upgrade.holders.programs(&self.settings.paths),
+            orphan_grace_s: ORPHAN_GRACE_S,
+        }
+    }
+
+    /// A tool that an earlier life of this agent may have started.
+    pub(super) async fn attach(&mut self, state: &State) -> Outcome {
+        // A reboot may have started the holders again; without the tool's lock they only matter
+        // when somebody opens the ports.
+        if let Err(reason) = self.take_hold().await {
+            log::warn!("{reason}");
+        }
+        let Some(profile) = self.profile_again(state).await else {
+            return self.wait_unread().await;
+        };
+        match self.guardian.attach() {
+            Some(running) => self.follow(state, running, &profile).await,
+            None => Outcome::ToolEnded(match self.guardian.last_exit(plan_id(state)) {
+                Some(record) => tool_end(&record, &profile),
+                None => ToolEnd::Lost,
+            }),
+        }
+    }
+
+    /// The profile is gone: wait for the tool all the same, and let the modem speak.
+    async fn wait_unread(&self) -> Outcome {
+        if let Some(mut running) = self.guardian.attach() {
+            running.wait().await;
+        }
+        Outcome::ToolEnded(ToolEnd::Lost)
+    }
+
+    async fn follow(
+        &mut self,
+        state: &State,
+        mut running: Running,
+        profile: &ToolProfile,
+    ) -> Outcome {
+        while let Some(progress) = running.next_progress().await {
+            let Progress { percent, line, stalled, .. } = progress;
+            self.tick(state, percent.unwrap_or(0), Some(line), stalled);
+        }
+        let ours = running.plan_id() == Some(plan_id(state));
+        Outcome::ToolEnded(match running.wait().await {
+            Ended::Exited(record) if ours => {
+                log::info!("the tool ended: {record}");
+                tool_end(&record, profile)
+            }
+            Ended::Exited(_) | Ended::Lost => ToolEnd::Lost,
+        })
+    }
+
+    /// The modem's diagnostic port, of the modem with the IMEI from before.
+    async fn diag_port(&self, state: &State) -> Result<Option<PathBuf>, String> {
+        let imei = state.record.before.as_ref().map(|b| b.imei.as_str());
+        let ready = self.answering(imei, self.settings.modem.boot_silence).await;
+        let mut ready = ready.map_err(|e| chain(&e))?;
+        let needed = self.job.profile.as_ref().is_some_and(|p| p.needs.diag);
+        match ready.modem.diag {
+            Some(name) => Ok(Some(self.place.port(&name))),
+            None if needed => Err("the modem's diagnostic port is not known".into()),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Names one start of the tool, the same for every process that works on it.
+fn plan_id(state: &State) -> Uuid {
+    use crate::upgrade::state::Step;
+    let recoveries = match state.step {
+        Step::Recovering { tries, .. } => tries,
+        _ => 0,
+    };
+    let digest = Sha256::new()
+        .chain_update(state.record.job.operation.0.as_bytes())
+        .chain_update(state.record.stream.0.as_bytes())
+        .chain_update(state.record.starts.to_be_bytes())
+        .chain_update(recoveries.to_be_bytes())
+        .finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Uuid::from_bytes(bytes)
+}
+
+fn environment(profile: &ToolProfile) -> std::collections::BTreeMap<String, String> {
+    let mut environment = profile.tool.environment.clone();
+    let path = "/usr/sbin:/usr/bin:/sbin:/bin";
+    environment.entry("PATH".into()).or_insert_with(|| path.into());
+    environment
+}
+
+fn tool_end(record: &ExitRecord, profile: &ToolProfile) -> ToolEnd {
+    let kind = match record.verdict(&profile.exit) {
+        Verdict::Succeeded => return ToolEnd::Success,
+        Verdict::Failed => FailureKind::ToolFailed,
+        Verdict::Refused => FailureKind::ToolRefused,
+        Verdict::TimedOut => FailureKind::ToolTimeout,
+    };
+    ToolEnd::Failed { kind, detail: shared::limits::cut(record.to_string()) }
+}
+
+pub(super) fn not_started(state: &State, kind: FailureKind, detail: impl Into<String>) -> Outcome {
+    let mut failure = untouched(state, kind, detail);
+    if state.record.starts > 1 {
+        failure.condition = ModemCondition::OldVersion;
+    }
+    Outcome::NotStarted(failure)
+}

@@ -1,0 +1,75 @@
+//! A modem in download mode: exactly one, of ours, with nobody else at it; then the tool's recovery
+//! with the staged image, without any network.
+
+use super::install::not_started;
+use crate::{
+    environment::Environment,
+    guardian::Purpose,
+    upgrade::state::{Outcome, Sighting, State},
+};
+use shared::{failure::FailureKind, profile::ToolProfile};
+
+impl Environment {
+    pub(super) async fn recover(&mut self, state: &State) -> Outcome {
+        if let Err(reason) = self.take_hold().await {
+            return Outcome::Again { reason };
+        }
+        if self.profile_again(state).await.is_none() {
+            return Outcome::Again { reason: "the tool profile or the manifest is gone".into() };
+        }
+        if let Some(reason) = self.foreign_tool() {
+            return Outcome::Probed(Sighting::Ambiguous { reason });
+        }
+        match self.sight(state).await {
+            Sighting::DownloadMode => {}
+            other => return Outcome::Probed(other),
+        }
+        let snapshot = self.place.snapshot();
+        let expected = self.settings.slots.len().saturating_sub(1);
+        if snapshot.modems().len() < expected {
+            let reason = "another modem of this router is missing too".to_owned();
+            return Outcome::Probed(Sighting::Ambiguous { reason });
+        }
+        let port = snapshot.abnormal().into_iter().next().and_then(|device| device.ttys.into_iter().next());
+        let Some(port) = port.map(|name| self.place.port(&name)) else {
+            return not_started(state, FailureKind::ToolNotStarted, "the download mode has no port yet");
+        };
+        let image = match self.verified_image(state).await {
+            Ok(image) => image,
+            Err(outcome) => return outcome,
+        };
+        self.run_tool(state, Purpose::Recover, image, None, Some(&port)).await
+    }
+
+    /// A process of the vendor's tool that is not ours: two of them on one modem brick it.
+    fn foreign_tool(&self) -> Option<String> {
+        let program = &self.job.profile.as_ref()?.tool.program;
+        let entries = std::fs::read_dir(&self.settings.paths.proc).ok()?;
+        for entry in entries.flatten() {
+            let exe = std::fs::read_link(entry.path().join("exe"));
+            if exe.is_ok_and(|exe| exe.as_os_str() == program.as_str()) {
+                let pid = entry.file_name().to_string_lossy().into_owned();
+                return Some(format!("process {pid} runs {program}"));
+            }
+        }
+        None
+    }
+
+    /// The manifest and profile of the job, found again by a fresh process without any network.
+    pub(super) async fn profile_again(&mut self, state: &State) -> Option<ToolProfile> {
+        if self.job.manifest.is_none()
+            && let Err(outcome) = self.load_staged_manifest(state)
+        {
+            log::warn!("the staged manifest cannot be used: {outcome}");
+            return None;
+        }
+        if self.job.profile.is_none() {
+            let name = self.manifest()?.tool.profile.clone();
+            match crate::profiles::find(&self.settings.paths.profiles_dir, &name) {
+                Ok(profile) => self.job.profile = Some(profile),
+                Err(error) => log::warn!("{}", super::chain(&error)),
+            }
+        }
+        self.job.profile.clone()
+    }
+}
