@@ -3,7 +3,7 @@
 
 use crate::{
     clock::{self, Clock, Trust},
-    guardian::{Guardian, Holder, Holders},
+    guardian::{Guardian, holders::{Holder, Holders}},
     modem::{ModemLock, Place},
     outbox::Draft,
     settings::{Settings, SlotSettings},

@@ -12,14 +12,14 @@ use shared::{
     desired::CAPABILITIES,
     inventory::{Inventory, Modem, VERSION},
 };
-use std::{net::SocketAddr, path::Path};
+use std::{net::IpAddr, path::Path};
 use tokio::time::Instant;
 
-/// Reads everything anew. The modems are asked over AT, unless somebody flashes them.
-pub async fn take(settings: &Settings, boot_id: &str, peer: Option<SocketAddr>) -> Inventory {
+/// Reads everything anew; `host` is where the coordinator is. The modems are asked over AT, unless somebody flashes them.
+pub async fn take(settings: &Settings, boot_id: &str, host: Option<IpAddr>) -> Inventory {
     let mut modems = Vec::new();
     for slot in &settings.slots {
-        modems.push(ask(settings, slot, peer).await);
+        modems.push(ask(settings, slot, host).await);
     }
     let paths = &settings.paths;
     let keyring = verify::read_keyring(&paths.keys_dir).unwrap_or_default();
@@ -43,8 +43,8 @@ fn text(path: &Path) -> String {
     crate::files::read_text(path).map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
-async fn ask(settings: &Settings, slot: &SlotSettings, peer: Option<SocketAddr>) -> Modem {
-    match read(settings, slot, peer).await {
+async fn ask(settings: &Settings, slot: &SlotSettings, host: Option<IpAddr>) -> Modem {
+    match read(settings, slot, host).await {
         Ok(modem) => modem,
         Err(reason) => Modem {
             slot: slot.slot.clone(),
@@ -62,7 +62,7 @@ async fn ask(settings: &Settings, slot: &SlotSettings, peer: Option<SocketAddr>)
 async fn read(
     settings: &Settings,
     slot: &SlotSettings,
-    peer: Option<SocketAddr>,
+    host: Option<IpAddr>,
 ) -> Result<Modem, String> {
     let paths = &settings.paths;
     let _lock = ModemLock::acquire(&paths.run_dir, modem::discovery::LOCK_KEY)
@@ -74,9 +74,9 @@ async fn read(
         .map_err(|error| error.to_string())?;
     let commands = ["#SWPKGV", "+CGMR"].map(str::to_owned);
     let versions = dialect::read_versions(&mut ready.port, &commands).await.unwrap_or_default();
-    let sole = match peer {
-        Some(peer) => route::sole_uplink(&paths.proc, &paths.sysfs, peer.ip(), &ready.modem.bus_id),
-        None => SoleUplink::Unknown("no connection yet".into()),
+    let sole = match host {
+        Some(host) => route::sole_uplink(&paths.proc, &paths.sysfs, host, &ready.modem.bus_id),
+        None => SoleUplink::Unknown("the coordinator's name has no address".into()),
     };
     Ok(Modem {
         slot: slot.slot.clone(),

@@ -21,3 +21,7 @@ pub mod tls;
 pub mod upgrade;
 pub mod uplink;
 pub mod verify;
+pub mod inventory;
+pub mod profiles;
+pub mod run;
+pub mod status;

@@ -13,11 +13,11 @@ use crate::{
     identity::{Board, Identity, IdentityError},
     inventory,
     outbox::Outbox,
-    random,
+    random, route,
     settings::{Settings, SlotSettings},
     status::Status,
-    tls::TlsError,
-    uplink::{StartError, Uplink, UplinkHandle},
+    tls::{Tls, TlsError},
+    uplink::{Uplink, UplinkError, UplinkHandle},
     upgrade::{
         driver,
         journal::{Journal, JournalError, Loaded, aside},
@@ -54,7 +54,7 @@ pub enum RunError {
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
     #[error("the uplink cannot be started")]
-    Uplink(#[from] StartError),
+    Uplink(#[from] UplinkError),
     #[error("the results of past upgrades cannot be read; nothing will be flashed until a person has looked")]
     Results(#[source] io::Error),
 }
@@ -75,10 +75,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         .ok_or_else(|| RunError::Running(paths.run_dir.clone()))?;
     let boot_id = clock::boot_id(&paths.proc).map_err(RunError::BootId)?;
     let clock = Arc::new(Clock::new(paths.ntp_marker()));
-    let board = Board::read(paths);
+    let board = Board::read(&paths.sysfs);
     let identity = Identity::open(&paths.state_dir, &board)?;
     let outbox = Outbox::open(&paths.state_dir);
-    let uplink = Uplink::start(&settings, identity, outbox, clock.clone())?;
+    let tls = Tls::new(&settings.coordinator.trust, clock.clone())?;
+    let claims = board.claims(&paths.proc);
+    let (_tasks, uplink) = Uplink::start(&settings, tls, identity, claims, outbox)?;
     let mut agent = Agent { settings, uplink, clock, boot_id, resent: HashSet::new() };
     tokio::select! {
         result = agent.work() => result,
@@ -286,10 +288,11 @@ impl Agent {
     }
 
     async fn refresh_inventory(&self) {
-        let inventory = inventory::take(&self.settings, &self.boot_id, self.uplink.peer()).await;
+        let host = route::host_of(self.uplink.base()).await;
+        let inventory = inventory::take(&self.settings, &self.boot_id, host).await;
         let mut status = Status::new(self.settings.paths.status_file());
         status.modems = inventory.modems.clone();
-        status.uplink = Some(self.uplink.state());
+        status.uplink = Some(self.uplink.state().borrow().clone());
         status.publish();
         self.uplink.set_inventory(inventory);
     }

@@ -10,6 +10,7 @@
 
 use crate::{
     environment::Environment,
+    random,
     upgrade::{
         journal::Journal,
         policy::Policy,
@@ -17,7 +18,9 @@ use crate::{
         state::{Action, Outcome, State, Step},
     },
 };
-use std::time::Duration;
+use shared::{desired::Desired, ids::OperationId};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Drives `state` to its end, from wherever it is. Returns the finished state.
 ///
@@ -71,7 +74,7 @@ fn save(
 }
 
 async fn step(action: Action, state: &State, policy: &Policy, env: &mut Environment) -> Outcome {
-    let mut wanted = env.uplink.wanted(state.record.job.operation);
+    let desired = env.uplink.desired();
     let act = async {
         pause(state, policy, env).await;
         env.perform(action, state).await
@@ -81,8 +84,23 @@ async fn step(action: Action, state: &State, policy: &Policy, env: &mut Environm
     }
     tokio::select! {
         biased;
-        () = wanted.withdrawn() => Outcome::Cancelled,
+        () = withdrawn(desired, state.record.job.operation) => Outcome::Cancelled,
         outcome = act => outcome,
+    }
+}
+
+/// Ends when the coordinator has answered without `operation` among the jobs. Without any answer
+/// the last word counts, and that was to do it.
+async fn withdrawn(
+    mut desired: watch::Receiver<Option<Arc<Desired>>>,
+    operation: OperationId,
+) {
+    let gone = |desired: &Option<Arc<Desired>>| {
+        desired.as_ref().is_some_and(|d| d.jobs.iter().all(|job| job.operation != operation))
+    };
+    if desired.wait_for(gone).await.is_err() {
+        // The uplink ends only with the agent.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -102,6 +120,5 @@ async fn pause(state: &State, policy: &Policy, env: &Environment) {
 
 /// Three quarters to five quarters of `seconds`, so that a fleet does not come back as one.
 fn jittered(seconds: u64) -> Duration {
-    let random = u64::from(crate::random::byte());
-    Duration::from_millis(seconds.saturating_mul(750 + random * 500 / 255))
+    Duration::from_secs(seconds).mul_f64(0.75 + random::share() / 2.0)
 }

@@ -59,10 +59,10 @@ impl Environment {
             dark_expected_s: if self.job.sole_uplink.unwrap_or(true) { expected } else { 0 },
             dark_longest_s: longest,
         };
-        match self.uplink.request_start(state.record.job.operation, request).await {
+        match self.uplink.request_start(state.record.job.operation, &request).await {
             StartAnswer::Granted(_) => Outcome::Granted,
             StartAnswer::Refused(refusal) => Outcome::Refused(refusal),
-            StartAnswer::NoAnswer { reason } => {
+            StartAnswer::NoAnswer(reason) => {
                 Outcome::Again { reason: format!("no answer to the request for the grant: {reason}") }
             }
         }

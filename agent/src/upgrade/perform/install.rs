@@ -4,8 +4,9 @@ use super::{chain, inspect::chosen_options, untouched};
 use crate::{
     environment::Environment,
     guardian::{
-        Call, Ended, ExitRecord, NotStarted, Places, Plan, PlannedImage, Progress, Purpose, Running,
-        Timeouts, Verdict, resolve,
+        Ended, ExitRecord, NotStarted, Plan, Progress, Running, Verdict,
+        profile::{Call, Places, Purpose, resolve},
+        record::{FORMAT, Image, Timeouts},
     },
     upgrade::state::{Outcome, State, ToolEnd},
     verify::VerifiedImage,
@@ -69,14 +70,14 @@ impl Environment {
         let limits = &profile.timeouts;
         let ms = |seconds: u64| seconds.saturating_mul(1000);
         Plan {
-            format: crate::guardian::FORMAT,
+            format: FORMAT,
             id: plan_id(state),
             boot_id: self.boot_id.clone(),
             program: call.program,
             argv: call.argv,
             environment: environment(profile),
             working_dir: self.run_dir(),
-            image: PlannedImage::of(image, profile.tool.image),
+            image: planned(image, profile),
             output: profile.output.clone(),
             timeouts: Timeouts {
                 idle_ms: ms(limits.idle_s),
@@ -139,7 +140,7 @@ impl Environment {
     async fn diag_port(&self, state: &State) -> Result<Option<PathBuf>, String> {
         let imei = state.record.before.as_ref().map(|b| b.imei.as_str());
         let ready = self.answering(imei, self.settings.modem.boot_silence).await;
-        let mut ready = ready.map_err(|e| chain(&e))?;
+        let ready = ready.map_err(|e| chain(&e))?;
         let needed = self.job.profile.as_ref().is_some_and(|p| p.needs.diag);
         match ready.modem.diag {
             Some(name) => Ok(Some(self.place.port(&name))),
@@ -165,6 +166,17 @@ fn plan_id(state: &State) -> Uuid {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     Uuid::from_bytes(bytes)
+}
+
+fn planned(image: &VerifiedImage, profile: &ToolProfile) -> Image {
+    let (device, inode) = image.inode();
+    Image {
+        argument: profile.tool.image,
+        path: image.path().to_owned(),
+        device,
+        inode,
+        size: image.size(),
+    }
 }
 
 fn environment(profile: &ToolProfile) -> std::collections::BTreeMap<String, String> {

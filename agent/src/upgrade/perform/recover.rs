@@ -4,7 +4,7 @@
 use super::install::not_started;
 use crate::{
     environment::Environment,
-    guardian::Purpose,
+    guardian::profile::Purpose,
     upgrade::state::{Outcome, Sighting, State},
 };
 use shared::{failure::FailureKind, profile::ToolProfile};
