@@ -1,0 +1,219 @@
+//! `demo`: the main job, for real, on one machine. A coordinator with its broker and database,
+//! routers with simulated modems, one signed firmware, one upgrade a device, and what may go wrong
+//! on the way. The exit status says whether everything ended as it should.
+
+mod scenario;
+mod show;
+mod stay;
+
+use crate::{
+    coordinator::{Api, Coordinator},
+    firmware::{self, Model},
+    router::{Plan, Router},
+};
+use anyhow::{Context, bail};
+use clap::Parser;
+use reqwest::Method;
+use scenario::{Scenario, Verdict};
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// Bytes of the firmware.
+const FIRMWARE: usize = 32 << 20;
+/// What the modems run at first, and what they get.
+const FROM: &str = "45.00.002";
+const TO: &str = "45.00.004";
+
+/// Runs the main job in the lab and says whether it went as it should.
+#[derive(Debug, Parser)]
+#[command(name = "demo")]
+struct Arguments {
+    /// Routers; the first eight meet a fault each, more go smoothly
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=100))]
+    devices: u8,
+    /// Decides fragments, pauses and unsolicited codes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Keep serving afterwards, and say how to talk to it
+    #[arg(long)]
+    stay: bool,
+    /// Where everything lies [default: a directory in the temporary directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// The applet.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(&arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The image as the coordinator has it.
+struct Firmware {
+    image: String,
+    key: String,
+}
+
+/// A router with its upgrade.
+pub struct Run {
+    pub router: Router,
+    pub scenario: Scenario,
+    pub device: String,
+    pub operation: String,
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let started = Instant::now();
+    let exe = std::env::current_exe()?;
+    let dir = directory(arguments.dir.as_deref())?;
+    println!("a coordinator and {} routers in {}", arguments.devices, dir.display());
+    let coordinator = Coordinator::start(&exe, &dir.join("coordinator"))?;
+    let api = coordinator.api()?;
+    let firmware = make_firmware(&coordinator, &dir)?;
+    let routers = start_routers(arguments, &exe, &dir, &coordinator, &firmware.key).await?;
+    let mut runs = assign(&api, routers, &firmware).await?;
+    let show = show::Show::start(&api, &runs);
+    let verdicts = scenario::play(&api, &mut runs).await;
+    show.end().await;
+    let as_expected = show::table(&api, &runs, &verdicts).await?;
+    let seconds = started.elapsed().as_secs();
+    if as_expected {
+        println!("all {} ended as they should, in {seconds} s", runs.len());
+    } else {
+        println!("NOT as it should be; logs are in {}", dir.display());
+    }
+    if arguments.stay {
+        stay::serve(&coordinator, &runs, &dir).await?;
+    }
+    drop(runs);
+    if as_expected && arguments.dir.is_none() {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    Ok(as_expected)
+}
+
+fn directory(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let dir = match wanted {
+        Some(dir) => dir.to_owned(),
+        None => std::env::temp_dir().join(format!("modem-upgrader-demo-{}", std::process::id())),
+    };
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("{} is in the way", dir.display()))?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir.canonicalize()?)
+}
+
+/// Makes a key and a firmware, signs, and uploads: with the operator's own commands.
+fn make_firmware(coordinator: &Coordinator, dir: &Path) -> anyhow::Result<Firmware> {
+    let key = dir.join("operator");
+    let file = dir.join("FN990A28_45.00.004.bin");
+    firmware::write_firmware(&file, Model::Fn990a28, TO, FIRMWARE, 4)?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (key, file) = (text(&key), text(&file));
+    coordinator.cli(&["firmware", "keygen", &key])?;
+    let versions = firmware::Versions::of_package(TO);
+    let reaches = [
+        format!("#SWPKGV:1={}", versions.package),
+        format!("+CGMR:1={}", versions.modem),
+    ];
+    coordinator.cli(&[
+        "firmware", "sign", "--key", &format!("{key}.sec"), "--vendor", "Telit", "--model",
+        "FN990A28", "--category", "FN990A", "--sequence", "4", "--reaches", &reaches[0],
+        "--reaches", &reaches[1], "--tool", "telit-uxfp", "--file", &file,
+    ])?;
+    let uploaded = coordinator.cli(&[
+        "upload", "--category", "FN990A", "--version", TO, "--model", "Telit FN990A28", "--json",
+        &file,
+    ])?;
+    let image: Value = serde_json::from_str(&uploaded).context(uploaded)?;
+    let image = image["id"].as_str().context("the upload has no id")?.to_owned();
+    let key = std::fs::read_to_string(format!("{key}.pub"))?;
+    Ok(Firmware { image, key })
+}
+
+async fn start_routers(
+    arguments: &Arguments,
+    exe: &Path,
+    dir: &Path,
+    coordinator: &Coordinator,
+    key: &str,
+) -> anyhow::Result<Vec<(Router, Scenario)>> {
+    let mut routers = Vec::new();
+    for number in 1..=arguments.devices {
+        let scenario = Scenario::of(number);
+        let model = scenario.model();
+        let plan = Plan {
+            number,
+            model,
+            package: if model == Model::Fn990a28 { FROM.into() } else { model.package(2) },
+            key: key.to_owned(),
+            sole_uplink: scenario.is_sole_uplink(),
+            seed: arguments.seed.wrapping_mul(1000) + u64::from(number),
+        };
+        let mut router = Router::build(exe, dir, &plan, coordinator).await?;
+        scenario.prepare(&router)?;
+        router.start_agent()?;
+        routers.push((router, scenario));
+    }
+    Ok(routers)
+}
+
+/// Waits until every router has enrolled and shown its modem, then starts an upgrade for each.
+async fn assign(
+    api: &Api,
+    routers: Vec<(Router, Scenario)>,
+    firmware: &Firmware,
+) -> anyhow::Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    for (router, scenario) in routers {
+        let device = wait_for_device(api, &router).await?;
+        scenario.before_start(&router);
+        let path = format!("device/{device}/modem-firmware/");
+        let answer = api.send(Method::PUT, &path, &json!({ "image": firmware.image })).await?;
+        let operation = answer["upgrade_operation"]["id"]
+            .as_str()
+            .with_context(|| format!("no upgrade was started: {answer}"))?
+            .to_owned();
+        runs.push(Run { router, scenario, device, operation });
+    }
+    Ok(runs)
+}
+
+/// The id of the device once it has told the coordinator about its modem.
+pub async fn wait_for_device(api: &Api, router: &Router) -> anyhow::Result<String> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        let devices = api.get("device/?page_size=100").await?;
+        let found = devices["results"].as_array().into_iter().flatten().find(|device| {
+            let modems = device["modems"].as_array().into_iter().flatten();
+            device["name"] == router.name.as_str()
+                && modems.into_iter().any(|m| m["imei"] == router.imei.as_str())
+        });
+        if let Some(id) = found.and_then(|device| device["id"].as_str()) {
+            return Ok(id.to_owned());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let log = std::fs::read_to_string(router.dir.join("agent.log")).unwrap_or_default();
+    bail!("{} did not enrol within a minute; its log:\n{log}", router.name)
+}
+

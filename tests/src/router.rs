@@ -1,0 +1,332 @@
+//! A router of the lab: the real agent as a process of its own, a simulated modem behind real
+//! ptys, its own address, its own link to the coordinator; and a power cut that takes all of it.
+
+use crate::{
+    coordinator::Coordinator,
+    firmware::Model,
+    link::Link,
+    modem::{self, SimulatedModem},
+    random::Random,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    io,
+    net::IpAddr,
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// What a router is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Gives it address, IMEI and name; from 1.
+    pub number: u8,
+    pub model: Model,
+    /// The package that runs at first.
+    pub package: String,
+    /// A public key file's text that the router trusts.
+    pub key: String,
+    /// Whether the modem is the only way to the coordinator.
+    pub sole_uplink: bool,
+    pub seed: u64,
+}
+
+/// A router under way. Everything of it ends with this value, its directory stays.
+pub struct Router {
+    pub dir: PathBuf,
+    pub name: String,
+    pub imei: String,
+    pub modem: SimulatedModem,
+    pub link: Link,
+    exe: PathBuf,
+    agent: Option<Child>,
+    random: Random,
+}
+
+impl Router {
+    /// Builds the router below `parent` and switches it on, without the agent.
+    ///
+    /// # Errors
+    /// Files or addresses cannot be had.
+    pub async fn build(
+        exe: &Path,
+        parent: &Path,
+        plan: &Plan,
+        coordinator: &Coordinator,
+    ) -> anyhow::Result<Self> {
+        let name = format!("router-{}", plan.number);
+        let dir = parent.join(&name);
+        for sub in ["proc/net", "proc/sys/kernel/random", "keys", "profiles", "init.d", "bin", "dev"] {
+            fs::create_dir_all(dir.join(sub))?;
+        }
+        let dir = dir.canonicalize()?;
+        let address = IpAddr::from([127, 0, 1, plan.number]);
+        let (https, mqtt) = (coordinator.https.port(), coordinator.mqtt.port());
+        let link = Link::open(address, &[https, mqtt]).await?;
+        let imei = imei(plan.number);
+        let mut settings = modem::Settings::new(&dir, plan.model, &plan.package, &imei);
+        settings.seed = plan.seed;
+        let modem = SimulatedModem::start(settings)?;
+        let mut router = Self {
+            random: Random::new(plan.seed ^ 0x5eed),
+            exe: exe.to_owned(),
+            agent: None,
+            dir,
+            name,
+            imei,
+            modem,
+            link,
+        };
+        router.write_files(plan, &format!("https://{address}:{https}/"), coordinator)?;
+        Ok(router)
+    }
+
+    fn write_files(
+        &mut self,
+        plan: &Plan,
+        url: &str,
+        coordinator: &Coordinator,
+    ) -> anyhow::Result<()> {
+        let at = |path: &str| self.dir.join(path);
+        fs::write(at("keys/operator.pub"), &plan.key)?;
+        fs::write(at("enrolment-token"), &coordinator.bootstrap.enrolment_token)?;
+        fs::write(at("proc/sys/kernel/hostname"), format!("{}\n", self.name))?;
+        fs::write(at("proc/net/route"), route_table(plan.sole_uplink))?;
+        fs::write(at("proc/net/ipv6_route"), "")?;
+        fs::write(at("profiles/telit-uxfp.toml"), profile(&self.dir)?)?;
+        let uxfp = at("bin/uxfp");
+        if !uxfp.exists() {
+            symlink(&self.exe, uxfp)?;
+        }
+        stand_in(&at("init.d/modemmanager"), MODEM_MANAGER)?;
+        fs::write(at("modemmanager.running"), "")?;
+        fs::write(at("agent.toml"), settings(&self.dir, url, &coordinator.bootstrap.pin))?;
+        self.new_boot()?;
+        Ok(())
+    }
+
+    /// Starts the agent, if it does not run.
+    ///
+    /// # Errors
+    /// The process cannot be made.
+    pub fn start_agent(&mut self) -> io::Result<()> {
+        if self.agent.is_some() {
+            return Ok(());
+        }
+        let log = fs::File::options().create(true).append(true).open(self.dir.join("agent.log"))?;
+        let agent = Command::new(&self.exe)
+            .arg0("modem-upgrader-agent")
+            .args(["run".as_ref(), "--config".as_ref(), self.dir.join("agent.toml").as_os_str()])
+            .env("RUST_LOG", "info")
+            .env("LAB_ROUTER", &self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // procd, too, gives each service a process group of its own.
+            .process_group(0)
+            .spawn()?;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn agent_pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Child::id)
+    }
+
+    /// SIGKILL to the agent alone.
+    pub fn kill_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+
+    /// Everything stops at once: the modem, the tool, the guardian, the agent; what was in memory
+    /// is gone.
+    ///
+    /// # Errors
+    /// The run directory cannot be emptied.
+    pub fn power_cut(&mut self) -> io::Result<()> {
+        self.modem.power_cut()?;
+        self.kill_agent();
+        self.kill_all();
+        let run = self.dir.join("run");
+        if run.exists() {
+            fs::remove_dir_all(&run)?;
+        }
+        fs::write(self.dir.join("modemmanager.running"), "")?;
+        self.new_boot()
+    }
+
+    /// Power is back: the modem boots, procd starts the agent.
+    ///
+    /// # Errors
+    /// The agent cannot be started.
+    pub fn power_on(&mut self) -> io::Result<()> {
+        self.modem.power_on()?;
+        self.start_agent()
+    }
+
+    /// Kills whatever process of this router is left: guardian and tool. They are known by the
+    /// lock they hold.
+    fn kill_all(&self) {
+        let lock = self.dir.join("run");
+        for _ in 0..100 {
+            let left = holding(&lock);
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Processes other than the agent that work on this router's modem.
+    #[must_use]
+    pub fn tool_processes(&self) -> Vec<Pid> {
+        holding(&self.dir.join("run/main/guardian.lock"))
+    }
+
+    fn new_boot(&mut self) -> io::Result<()> {
+        let id = format!("{:016x}-{:016x}\n", self.random.next_u64(), self.random.next_u64());
+        fs::write(self.dir.join("proc/sys/kernel/random/boot_id"), id)
+    }
+
+    /// What was called to hold and give back, a line a call.
+    #[must_use]
+    pub fn holder_calls(&self) -> Vec<String> {
+        let calls = fs::read_to_string(self.dir.join("holders.log")).unwrap_or_default();
+        calls.lines().map(str::to_owned).collect()
+    }
+
+    /// Whether the stand-in for ModemManager runs, as it did before anything was taken.
+    #[must_use]
+    pub fn everything_given_back(&self) -> bool {
+        self.dir.join("modemmanager.running").exists()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.kill_agent();
+        self.kill_all();
+    }
+}
+
+/// Processes with a descriptor on `path` or below it.
+fn holding(path: &Path) -> Vec<Pid> {
+    let own = std::process::id();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+            continue;
+        };
+        let descriptors = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        let holds = descriptors
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .any(|target| target.starts_with(path));
+        if holds && pid != own && let Ok(pid) = i32::try_from(pid) {
+            found.push(Pid::from_raw(pid));
+        }
+    }
+    found
+}
+
+/// Fifteen digits with a right check digit.
+fn imei(number: u8) -> String {
+    let body = format!("35678901234{number:03}");
+    let sum: u32 = body
+        .chars()
+        .filter_map(|c| c.to_digit(10))
+        .enumerate()
+        .map(|(i, d)| if i % 2 == 1 { d * 2 / 10 + d * 2 % 10 } else { d })
+        .sum();
+    format!("{body}{}", (10 - sum % 10) % 10)
+}
+
+/// `/proc/net/route`: the default route over the modem, or over a wired port as well.
+fn route_table(sole: bool) -> String {
+    let head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+    let interface = if sole { "wwan0" } else { "eth0" };
+    format!("{head}{interface}\t00000000\t0101A8C0\t0003\t0\t0\t10\t00000000\t0\t0\t0\n")
+}
+
+/// The built-in profile with this router's tool and times that suit a lab.
+fn profile(dir: &Path) -> anyhow::Result<String> {
+    let (_, text) = shared::profile::BUILT_IN
+        .iter()
+        .find(|(name, _)| *name == "telit-uxfp")
+        .ok_or_else(|| anyhow::anyhow!("no built-in profile"))?;
+    let mut profile: toml::Table = text.parse()?;
+    profile["tool"]["program"] = dir.join("bin/uxfp").to_string_lossy().into_owned().into();
+    for (name, seconds) in
+        [("idle_s", 5), ("total_s", 90), ("grace_s", 1), ("typical_s", 20), ("boot_s", 15)]
+    {
+        profile["timeouts"][name] = seconds.into();
+    }
+    Ok(profile.to_string())
+}
+
+fn settings(dir: &Path, url: &str, pin: &str) -> String {
+    let dir = dir.display();
+    format!(
+        r#"[coordinator]
+url = "{url}"
+pins = ["{pin}"]
+enrolment_token_file = "{dir}/enrolment-token"
+
+[uplink]
+poll_interval_s = 5
+retry_s = 1
+retry_max_s = 4
+mqtt_patience_s = 3
+
+[paths]
+state_dir = "{dir}/state"
+run_dir = "{dir}/run"
+staging = ["{dir}/staging"]
+keys_dir = "{dir}/keys"
+profiles_dir = "{dir}/profiles"
+hooks_dir = "{dir}/hooks"
+init_dir = "{dir}/init.d"
+sysfs = "{dir}/sys"
+dev = "{dir}/dev"
+proc = "{dir}/proc"
+
+[upgrade]
+backoff_s = 1
+
+[modem]
+boot_silence_s = 15
+away_s = 15
+"#
+    )
+}
+
+fn stand_in(path: &Path, script: &str) -> io::Result<()> {
+    fs::write(path, script)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+/// As rc.common has it, as far as holders ask.
+const MODEM_MANAGER: &str = r#"#!/bin/sh
+router=$(dirname "$(dirname "$0")")
+echo "modemmanager $1" >> "$router/holders.log"
+case "$1" in
+    running | status) [ -e "$router/modemmanager.running" ] ;;
+    stop) rm -f "$router/modemmanager.running" ;;
+    start) : > "$router/modemmanager.running" ;;
+esac
+"#;
