@@ -7,7 +7,7 @@ use crate::{
     modem::{ModemLock, Place},
     outbox::Draft,
     settings::{Settings, SlotSettings},
-    staging::{Staged, Staging},
+    staging::{self, Staged, Staging},
     status::Status,
     uplink::UplinkHandle,
     upgrade::{policy::Policy, results::Results, state::State},
@@ -19,7 +19,10 @@ use shared::{
     manifest::Manifest,
     profile::ToolProfile,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// The outside of one slot's upgrades.
 pub struct Environment {
@@ -48,6 +51,8 @@ pub struct Environment {
 #[derive(Default)]
 pub struct JobContext {
     pub manifest: Option<VerifiedManifest>,
+    /// Its exact bytes and its signature, as fetched and not staged yet.
+    pub manifest_bytes: Option<(Vec<u8>, String)>,
     pub profile: Option<ToolProfile>,
     pub staged: Option<Staged>,
     /// Held while the modem is ours.
@@ -78,7 +83,7 @@ impl Environment {
     ) -> std::io::Result<Self> {
         let paths = &settings.paths;
         let run_dir = paths.run_dir.join(slot.slot.as_str());
-        let programs = settings.upgrade.holders.programs(paths);
+        let programs = settings.programs();
         let results = Results::open(&paths.state_dir.join(slot.slot.as_str()))?;
         Ok(Self {
             policy: settings.policy(),
@@ -88,7 +93,7 @@ impl Environment {
             clock: ports.clock,
             holders: Holders::new(&run_dir, programs),
             guardian: Guardian::new(&run_dir),
-            staging: Staging::new(&paths.staging, settings.image.reserve_bytes),
+            staging: staging(&settings),
             results,
             status: ports.status,
             job: JobContext::default(),
@@ -172,4 +177,11 @@ impl Environment {
         }
         holders
     }
+}
+
+/// The router's staging directories. What sysupgrade would pack into memory is never one.
+#[must_use]
+pub fn staging(settings: &Settings) -> Staging {
+    let kept = staging::kept_paths(Path::new("/lib/upgrade/keep.d"), Path::new("/etc/sysupgrade.conf"));
+    Staging::new(settings.paths.staging.clone(), settings.image.reserve_bytes, kept)
 }

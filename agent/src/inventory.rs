@@ -1,29 +1,29 @@
 //! What this router says of itself.
 
 use crate::{
+    environment,
     modem::{self, ModemLock, dialect},
     profiles,
-    route::{self, SoleUplink},
+    route::Network,
     settings::{Settings, SlotSettings},
-    staging::Staging,
+    staging::{Durability, Place},
     verify,
 };
 use shared::{
     desired::CAPABILITIES,
-    inventory::{Inventory, Modem, VERSION},
+    inventory::{Inventory, Modem, Staging, VERSION},
 };
 use std::{net::IpAddr, path::Path};
 use tokio::time::Instant;
 
-/// Reads everything anew; `host` is where the coordinator is. The modems are asked over AT, unless somebody flashes them.
-pub async fn take(settings: &Settings, boot_id: &str, host: Option<IpAddr>) -> Inventory {
+/// Reads everything anew; `hosts` are the coordinator's addresses. The modems are asked over AT, unless somebody flashes them.
+pub async fn take(settings: &Settings, boot_id: &str, hosts: &[IpAddr]) -> Inventory {
     let mut modems = Vec::new();
     for slot in &settings.slots {
-        modems.push(ask(settings, slot, host).await);
+        modems.push(ask(settings, slot, hosts).await);
     }
     let paths = &settings.paths;
     let keyring = verify::read_keyring(&paths.keys_dir).unwrap_or_default();
-    let staging = Staging::new(&paths.staging, settings.image.reserve_bytes);
     Inventory {
         v: VERSION,
         agent_version: env!("CARGO_PKG_VERSION").into(),
@@ -34,8 +34,16 @@ pub async fn take(settings: &Settings, boot_id: &str, host: Option<IpAddr>) -> I
         require_signature: settings.image.require_signature,
         keys: keyring.trusted.iter().map(|key| key.number.to_string()).collect(),
         profiles: profiles::names(&paths.profiles_dir),
-        staging: staging.inventory(),
+        staging: environment::staging(settings).places().into_iter().map(place).collect(),
         modems,
+    }
+}
+
+fn place(place: Place) -> Staging {
+    Staging {
+        path: place.directory.display().to_string(),
+        free_bytes: place.room,
+        durable: place.durability == Durability::Durable,
     }
 }
 
@@ -43,8 +51,8 @@ fn text(path: &Path) -> String {
     crate::files::read_text(path).map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
-async fn ask(settings: &Settings, slot: &SlotSettings, host: Option<IpAddr>) -> Modem {
-    match read(settings, slot, host).await {
+async fn ask(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Modem {
+    match read(settings, slot, hosts).await {
         Ok(modem) => modem,
         Err(reason) => Modem {
             slot: slot.slot.clone(),
@@ -62,7 +70,7 @@ async fn ask(settings: &Settings, slot: &SlotSettings, host: Option<IpAddr>) -> 
 async fn read(
     settings: &Settings,
     slot: &SlotSettings,
-    host: Option<IpAddr>,
+    hosts: &[IpAddr],
 ) -> Result<Modem, String> {
     let paths = &settings.paths;
     let _lock = ModemLock::acquire(&paths.run_dir, modem::discovery::LOCK_KEY)
@@ -74,10 +82,8 @@ async fn read(
         .map_err(|error| error.to_string())?;
     let commands = ["#SWPKGV", "+CGMR"].map(str::to_owned);
     let versions = dialect::read_versions(&mut ready.port, &commands).await.unwrap_or_default();
-    let sole = match host {
-        Some(host) => route::sole_uplink(&paths.proc, &paths.sysfs, host, &ready.modem.bus_id),
-        None => SoleUplink::Unknown("the coordinator's name has no address".into()),
-    };
+    let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
+    let sole = network.is_sole_uplink(&ready.modem.bus_id, hosts);
     Ok(Modem {
         slot: slot.slot.clone(),
         manufacturer: ready.identity.manufacturer,
@@ -85,7 +91,7 @@ async fn read(
         imei: ready.identity.imei,
         versions: crate::upgrade::perform::version_lines(versions),
         usb: Some(ready.modem.usb),
-        sole_uplink: !matches!(sole, SoleUplink::No),
+        sole_uplink: sole.counts_as_sole(),
         unreadable: None,
     })
 }

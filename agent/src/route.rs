@@ -46,6 +46,19 @@ enum Carrier {
     Unknown(String),
 }
 
+/// The addresses of a URL's host; none if its name cannot be resolved now.
+pub async fn addresses(url: &reqwest::Url) -> Vec<IpAddr> {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = url.port_or_known_default().unwrap_or(443);
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(error) => {
+            log::debug!("the coordinator's name: {error}");
+            Vec::new()
+        }
+    }
+}
+
 /// Reads `<proc>/net/{route,ipv6_route}` and the sysfs of interfaces.
 #[derive(Debug, Clone)]
 pub struct Network {

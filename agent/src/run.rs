@@ -288,8 +288,8 @@ impl Agent {
     }
 
     async fn refresh_inventory(&self) {
-        let host = route::host_of(self.uplink.base()).await;
-        let inventory = inventory::take(&self.settings, &self.boot_id, host).await;
+        let hosts = route::addresses(self.uplink.base()).await;
+        let inventory = inventory::take(&self.settings, &self.boot_id, &hosts).await;
         let mut status = Status::new(self.settings.paths.status_file());
         status.modems = inventory.modems.clone();
         status.uplink = Some(self.uplink.state().borrow().clone());

@@ -185,6 +185,9 @@ impl Modem {
     }
 }
 
+/// The lock of whoever does not know yet which modem it will meet: all that we know are Telit's.
+pub const LOCK_KEY: &str = "1bc7";
+
 /// The lock of a modem whose USB id, in any of its modes, is `id`.
 pub fn lock_key(id: UsbId) -> String {
     format!("{:04x}", id.vendor)

@@ -21,7 +21,7 @@ pub use fragment::{Entry, Fragment, ReadError, Section, Value};
 pub use merged::{Effective, OptionError};
 pub use validated::{
     Coordinator, Holders, Image, Modem, Paths, Settings, SlotSettings, SpkiPin, Trust, Upgrade,
-    Uplink,
+    Uplink, parse_pin,
 };
 
 /// Where the settings lie unless told otherwise.

@@ -54,7 +54,7 @@ impl Environment {
         profile: &ToolProfile,
     ) -> Result<Outcome, Outcome> {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
-        let (mut ready, versions) = self.read_modem(state, manifest).await?;
+        let (ready, versions) = self.read_modem(state, manifest).await?;
         let identity = &ready.identity;
         let (vendor, model) = (&identity.manufacturer, &identity.model);
         if !manifest.fits(vendor, model) {

@@ -84,7 +84,7 @@ impl Environment {
                 total_ms: ms(limits.total_s),
                 grace_ms: ms(limits.grace_s),
             },
-            holders: self.settings.upgrade.holders.programs(&self.settings.paths),
+            holders: self.settings.programs(),
             orphan_grace_s: ORPHAN_GRACE_S,
         }
     }

@@ -1,0 +1,93 @@
+//! The gates: what must hold before bytes are fetched, and again before the grant is asked for.
+//! A closed gate that may open by itself postpones; one that cannot is a failure, the modem
+//! untouched.
+
+use super::{chain, lost_context, untouched};
+use crate::{
+    environment::Environment,
+    modem::Modem,
+    route::{self, Network},
+    staging::{self, Durability},
+    upgrade::state::{Gates, Outcome, State},
+};
+use shared::failure::FailureKind;
+
+impl Environment {
+    pub(super) async fn check_gates(&mut self, gates: Gates, state: &State) -> Outcome {
+        let checked = match gates {
+            Gates::Download => self.check_place(state),
+            Gates::Commit => self.check_place(state).and_then(|()| self.check_time(state)),
+        };
+        match checked {
+            Ok(()) => Outcome::GatesOpen,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Room for the image, on storage that survives a power cut where it has to.
+    fn check_place(&mut self, state: &State) -> Result<(), Outcome> {
+        let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
+        let journal = self.settings.paths.state_dir.clone();
+        if staging::durability(&journal) != Durability::Durable {
+            let detail = format!("the journal in {} does not survive a power cut", journal.display());
+            return Err(refuse(FailureKind::Storage, detail));
+        }
+        let Some(manifest) = self.job.manifest.as_ref() else { return Err(lost_context(state)) };
+        let size = manifest.manifest().file.size;
+        let durable = self.job.sole_uplink.unwrap_or(true) && !self.volatile_allowed(state);
+        let staged = self
+            .staging
+            .stage(manifest.sha256(), size, durable)
+            .map_err(|error| refuse(error.kind(), self.explain(&error, state)))?;
+        if let Some((bytes, signature)) = &self.job.manifest_bytes {
+            staged
+                .keep_manifest(bytes, signature)
+                .map_err(|error| refuse(error.kind(), chain(&error)))?;
+        }
+        self.job.staged = Some(staged);
+        Ok(())
+    }
+
+    /// Both the router and the job have to accept it.
+    fn volatile_allowed(&self, state: &State) -> bool {
+        self.settings.image.allow_volatile_staging && state.record.job.allow_volatile_staging
+    }
+
+    /// What a person can do about it.
+    fn explain(&self, error: &staging::NoPlace, state: &State) -> String {
+        let mut text = chain(error);
+        if error.kind() == FailureKind::NoDurableStaging {
+            text.push_str(
+                "; the modem is the only way to the coordinator, so the image must survive a power \
+                 cut: add a USB stick or SD card to paths.staging, or allow volatile staging",
+            );
+            if self.settings.image.allow_volatile_staging && !state.record.job.allow_volatile_staging {
+                text.push_str(" in the job as well");
+            }
+        }
+        text
+    }
+
+    /// The job's deadline, by a clock that somebody proved.
+    fn check_time(&self, state: &State) -> Result<(), Outcome> {
+        let Some(deadline) = state.record.job.deadline else { return Ok(()) };
+        match self.clock_ms() {
+            None => Err(Outcome::Again { reason: "the clock is not set".into() }),
+            Some(now) if now > deadline => {
+                let detail = "the job's deadline has passed";
+                Err(Outcome::Failed(untouched(state, FailureKind::Expired, detail)))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether the way to the coordinator leads over this modem alone; what is unknown counts.
+    pub(super) async fn is_sole_uplink(&self, modem: &Modem) -> bool {
+        let addresses = route::addresses(self.uplink.base()).await;
+        let paths = &self.settings.paths;
+        let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
+        let sole = network.is_sole_uplink(&modem.bus_id, &addresses);
+        log::info!("the uplink: {sole:?}");
+        sole.counts_as_sole()
+    }
+}
