@@ -3,14 +3,17 @@
 
 use crate::{
     clock::{self, Clock, Trust},
-    guardian::{Guardian, holders::{Holder, Holders}},
+    guardian::{
+        Guardian,
+        holders::{Holder, Holders},
+    },
     modem::{ModemLock, Place},
     outbox::Draft,
     settings::{Settings, SlotSettings},
     staging::{self, Staged, Staging},
     status::Status,
-    uplink::UplinkHandle,
     upgrade::{policy::Policy, results::Results, state::State},
+    uplink::UplinkHandle,
     verify::VerifiedManifest,
 };
 use shared::{
@@ -32,6 +35,8 @@ pub struct Environment {
     pub boot_id: String,
     pub place: Place,
     pub uplink: UplinkHandle,
+    /// Fetches images.
+    pub client: reqwest::Client,
     pub clock: Arc<Clock>,
     pub holders: Holders,
     pub guardian: Guardian,
@@ -68,6 +73,7 @@ pub struct JobContext {
 /// The ports, made once.
 pub struct Ports {
     pub uplink: UplinkHandle,
+    pub client: reqwest::Client,
     pub clock: Arc<Clock>,
     pub status: Status,
     pub boot_id: String,
@@ -76,20 +82,17 @@ pub struct Ports {
 impl Environment {
     /// # Errors
     /// The memory of past results cannot be read.
-    pub fn new(
-        settings: Arc<Settings>,
-        slot: SlotSettings,
-        ports: Ports,
-    ) -> std::io::Result<Self> {
+    pub fn new(settings: Arc<Settings>, slot: SlotSettings, ports: Ports) -> std::io::Result<Self> {
         let paths = &settings.paths;
         let run_dir = paths.run_dir.join(slot.slot.as_str());
-        let programs = settings.programs();
+        let programs = settings.upgrade.holders.programs(paths);
         let results = Results::open(&paths.state_dir.join(slot.slot.as_str()))?;
         Ok(Self {
             policy: settings.policy(),
             boot_id: ports.boot_id,
             place: Place::new(&paths.sysfs, &paths.dev),
             uplink: ports.uplink,
+            client: ports.client,
             clock: ports.clock,
             holders: Holders::new(&run_dir, programs),
             guardian: Guardian::new(&run_dir),
@@ -182,6 +185,7 @@ impl Environment {
 /// The router's staging directories. What sysupgrade would pack into memory is never one.
 #[must_use]
 pub fn staging(settings: &Settings) -> Staging {
-    let kept = staging::kept_paths(Path::new("/lib/upgrade/keep.d"), Path::new("/etc/sysupgrade.conf"));
+    let kept =
+        staging::kept_paths(Path::new("/lib/upgrade/keep.d"), Path::new("/etc/sysupgrade.conf"));
     Staging::new(settings.paths.staging.clone(), settings.image.reserve_bytes, kept)
 }

@@ -67,11 +67,7 @@ async fn ask(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Mode
     }
 }
 
-async fn read(
-    settings: &Settings,
-    slot: &SlotSettings,
-    hosts: &[IpAddr],
-) -> Result<Modem, String> {
+async fn read(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Result<Modem, String> {
     let paths = &settings.paths;
     let _lock = ModemLock::acquire(&paths.run_dir, modem::discovery::LOCK_KEY)
         .map_err(|error| error.to_string())?;

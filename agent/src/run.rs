@@ -15,15 +15,16 @@ use crate::{
     outbox::Outbox,
     random, route,
     settings::{Settings, SlotSettings},
+    source,
     status::Status,
     tls::{Tls, TlsError},
-    uplink::{Uplink, UplinkError, UplinkHandle},
     upgrade::{
         driver,
         journal::{Journal, JournalError, Loaded, aside},
         perform::release_word,
         state::{Record, State, Step},
     },
+    uplink::{Uplink, UplinkError, UplinkHandle},
 };
 use shared::{
     desired::{Desired, Job},
@@ -53,9 +54,13 @@ pub enum RunError {
     Identity(#[from] IdentityError),
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
+    #[error("the HTTPS client for images cannot be made")]
+    Client(#[source] reqwest::Error),
     #[error("the uplink cannot be started")]
     Uplink(#[from] UplinkError),
-    #[error("the results of past upgrades cannot be read; nothing will be flashed until a person has looked")]
+    #[error(
+        "the results of past upgrades cannot be read; nothing will be flashed until a person has looked"
+    )]
     Results(#[source] io::Error),
 }
 
@@ -80,8 +85,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let outbox = Outbox::open(&paths.state_dir);
     let tls = Tls::new(&settings.coordinator.trust, clock.clone())?;
     let claims = board.claims(&paths.proc);
+    let client = source::client(tls.config()).map_err(RunError::Client)?;
     let (_tasks, uplink) = Uplink::start(&settings, tls, identity, claims, outbox)?;
-    let mut agent = Agent { settings, uplink, clock, boot_id, resent: HashSet::new() };
+    let mut agent = Agent { settings, uplink, client, clock, boot_id, resent: HashSet::new() };
     tokio::select! {
         result = agent.work() => result,
         () = ended() => Ok(()),
@@ -107,6 +113,7 @@ async fn ended() {
 struct Agent {
     settings: Arc<Settings>,
     uplink: UplinkHandle,
+    client: reqwest::Client,
     clock: Arc<Clock>,
     boot_id: String,
     /// Finished operations whose result was sent again by this process.
@@ -169,7 +176,8 @@ impl Agent {
             if self.resent.insert(job.operation) {
                 let mut record = Record::new(job.clone(), ended.stream);
                 record.starts = ended.attempt;
-                let state = State { step: Step::Finished(ended.outcome.clone()), ..State::new(record) };
+                let state =
+                    State { step: Step::Finished(ended.outcome.clone()), ..State::new(record) };
                 env.report(&state, EventBody::Finished { outcome: ended.outcome.clone() });
             }
             return Ok(false);
@@ -262,6 +270,7 @@ impl Agent {
     fn environment(&self, slot: &SlotSettings) -> Result<Environment, RunError> {
         let ports = Ports {
             uplink: self.uplink.clone(),
+            client: self.client.clone(),
             clock: self.clock.clone(),
             status: Status::new(self.settings.paths.status_file()),
             boot_id: self.boot_id.clone(),

@@ -8,9 +8,6 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 use shared::ids::Slot;
 
-use crate::guardian::holders::Programs;
-use crate::upgrade::policy::Policy;
-
 use super::merged::{Effective, Merged, OptionError, Reader};
 
 /// Everything an agent may be told, checked.
@@ -161,22 +158,6 @@ pub struct SlotSettings {
 }
 
 impl Settings {
-    /// The numbers of the upgrade machine.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        Policy {
-            max_attempts: self.upgrade.max_attempts.into(),
-            backoff_s: self.upgrade.backoff.as_secs(),
-            ..Policy::default()
-        }
-    }
-
-    /// The programs that make holders let go.
-    #[must_use]
-    pub fn programs(&self) -> Programs {
-        Programs { services: self.paths.init_dir.clone(), ..Programs::default() }
-    }
-
     /// Reads every option once; all errors at a time.
     pub(super) fn validate(mut merged: Merged) -> Result<Self, Vec<OptionError>> {
         let coordinator = coordinator(&mut merged.section("coordinator"));

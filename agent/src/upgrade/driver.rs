@@ -91,10 +91,7 @@ async fn step(action: Action, state: &State, policy: &Policy, env: &mut Environm
 
 /// Ends when the coordinator has answered without `operation` among the jobs. Without any answer
 /// the last word counts, and that was to do it.
-async fn withdrawn(
-    mut desired: watch::Receiver<Option<Arc<Desired>>>,
-    operation: OperationId,
-) {
+async fn withdrawn(mut desired: watch::Receiver<Option<Arc<Desired>>>, operation: OperationId) {
     let gone = |desired: &Option<Arc<Desired>>| {
         desired.as_ref().is_some_and(|d| d.jobs.iter().all(|job| job.operation != operation))
     };

@@ -12,8 +12,8 @@ mod recover;
 use crate::{
     environment::Environment,
     modem::{self, ModemLock, NotReady, Ready},
-    uplink::StartAnswer,
     upgrade::state::{Action, Before, Outcome, Sighting, State},
+    uplink::StartAnswer,
 };
 use shared::{
     event::VersionLine,
@@ -62,18 +62,16 @@ impl Environment {
         match self.uplink.request_start(state.record.job.operation, &request).await {
             StartAnswer::Granted(_) => Outcome::Granted,
             StartAnswer::Refused(refusal) => Outcome::Refused(refusal),
-            StartAnswer::NoAnswer(reason) => {
-                Outcome::Again { reason: format!("no answer to the request for the grant: {reason}") }
-            }
+            StartAnswer::NoAnswer(reason) => Outcome::Again {
+                reason: format!("no answer to the request for the grant: {reason}"),
+            },
         }
     }
 
     async fn prepare(&mut self, state: &State) -> Outcome {
         match self.take_hold().await {
             Ok(()) => Outcome::Prepared,
-            Err(reason) => {
-                Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason))
-            }
+            Err(reason) => Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason)),
         }
     }
 
@@ -92,7 +90,8 @@ impl Environment {
     fn lock_modem(&mut self) -> Result<(), String> {
         if self.job.lock.is_none() {
             let key = modem::discovery::LOCK_KEY;
-            let lock = ModemLock::acquire(&self.settings.paths.run_dir, key).map_err(|e| chain(&e))?;
+            let lock =
+                ModemLock::acquire(&self.settings.paths.run_dir, key).map_err(|e| chain(&e))?;
             self.job.lock = Some(lock);
         }
         Ok(())
@@ -182,7 +181,8 @@ fn judge(wanted: &[VersionLine], before: Option<&Before>, found: &[VersionLine])
     match before {
         Some(before) if all_found(&before.versions, found) => Sighting::Old,
         _ => {
-            let found: Vec<_> = found.iter().map(|l| format!("{} {}", l.command, l.value)).collect();
+            let found: Vec<_> =
+                found.iter().map(|l| format!("{} {}", l.command, l.value)).collect();
             Sighting::OtherVersion { found: found.join(", ") }
         }
     }

@@ -3,16 +3,18 @@
 use super::{chain, install::not_started, lost_context, untouched};
 use crate::{
     environment::Environment,
-    source::{Source, SourceError},
+    source::{Download, Source, SourceError, Transfer},
     staging::Staged,
     upgrade::state::{Outcome, State},
     verify::{self, ManifestRefused, SignaturePolicy, VerifiedImage, VerifiedManifest},
 };
+use futures_util::FutureExt;
 use shared::failure::FailureKind;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// Between two ticks of progress.
 const TICK: Duration = Duration::from_millis(500);
@@ -25,10 +27,16 @@ impl Environment {
             return Ok(());
         }
         let source = self.source();
-        let image = state.record.job.image.id;
-        let failed = |error: SourceError| self.unfetched(state, &error);
+        let image = &state.record.job.image.id;
+        let failed = |error: SourceError| match error {
+            SourceError::NotFound => {
+                let detail = "the coordinator has no manifest for the image".to_owned();
+                Outcome::Failed(untouched(state, FailureKind::NoManifest, detail))
+            }
+            error => self.unfetched(state, &error),
+        };
         let bytes = source.manifest(image).await.map_err(failed)?;
-        let signature = source.signature(image).await.map_err(failed)?;
+        let signature = source.signature(image).await.map_err(failed)?.unwrap_or_default();
         let manifest = self
             .verified_manifest(state, &bytes, &signature)
             .map_err(|(kind, detail)| Outcome::Failed(untouched(state, kind, detail)))?;
@@ -64,9 +72,14 @@ impl Environment {
             SignaturePolicy::Optional
         };
         let job = &state.record.job.image;
-        let manifest =
-            VerifiedManifest::verify(bytes, Some(signature), &job.manifest_sha256, &keyring, policy)
-                .map_err(|error: ManifestRefused| (error.kind(), chain(&error)))?;
+        let manifest = VerifiedManifest::verify(
+            bytes,
+            Some(signature),
+            &job.manifest_sha256,
+            &keyring,
+            policy,
+        )
+        .map_err(|error: ManifestRefused| (error.kind(), chain(&error)))?;
         let file = &manifest.manifest().file;
         if file.size != job.size || file.sha256 != job.sha256 {
             let detail = "the job's image is not the manifest's".to_owned();
@@ -79,37 +92,47 @@ impl Environment {
         let (Some(staged), Some(manifest)) = (&self.job.staged, &self.job.manifest) else {
             return lost_context(state);
         };
-        let (manifest, name) = (manifest.clone(), manifest.manifest().file.name.clone());
-        let file = match staged.open_image(&name) {
-            Ok(file) => file,
+        let mut download = match Download::open(staged, manifest).await {
+            Ok(download) => download,
             Err(error) => {
                 return Outcome::Failed(untouched(state, error.kind(), chain(&error)));
             }
         };
         let source = self.source();
-        let (progress, mut heard) = tokio::sync::watch::channel(crate::source::Progress::default());
         let before = self.job.fetched;
-        let mut fetching =
-            std::pin::pin!(source.image(state.record.job.image.id, &manifest, file, progress));
+        let (progress, mut heard) = watch::channel(download.transfer());
+        let image = state.record.job.image.id;
+        let mut fetching = std::pin::pin!(source.fetch(&image, &mut download, |transfer| {
+            progress.send_replace(transfer);
+        }));
         let mut told = Instant::now();
-        loop {
+        let ended = loop {
             tokio::select! {
-                ended = &mut fetching => {
-                    self.job.fetched = before + heard.borrow().fetched;
-                    return match ended {
-                        Ok(()) => Outcome::Downloaded,
-                        Err(error) => self.unfetched(state, &error),
-                    };
-                }
+                ended = &mut fetching => break ended,
                 Ok(()) = heard.changed() => {
                     let now = *heard.borrow_and_update();
-                    self.job.fetched = before + now.fetched;
+                    self.job.fetched = before + now.received;
                     if told.elapsed() >= TICK {
                         told = Instant::now();
-                        self.tick(state, percent(now.done, manifest.manifest().file.size), None, false);
+                        self.tick(state, percent(now), None, false);
                     }
                 }
             }
+        };
+        self.job.fetched = before + heard.borrow().received;
+        match ended {
+            Ok(()) => Outcome::Downloaded,
+            Err(SourceError::Unauthorized) => {
+                self.refuse_token().await;
+                self.unfetched(state, &SourceError::Unauthorized)
+            }
+            Err(error) => self.unfetched(state, &error),
+        }
+    }
+
+    async fn refuse_token(&self) {
+        if let Some(credentials) = self.uplink.credentials().await {
+            self.uplink.refuse(&credentials);
         }
     }
 
@@ -148,7 +171,12 @@ impl Environment {
     }
 
     fn source(&self) -> Source {
-        Source::new(self.uplink.clone())
+        let uplink = self.uplink.clone();
+        let token = Box::new(move || {
+            let uplink = uplink.clone();
+            async move { uplink.credentials().await.map(|c| c.api_token.clone()) }.boxed()
+        });
+        Source::new(self.client.clone(), self.uplink.base().clone(), token)
     }
 
     /// What passes is tried again, what is wrong with the image is a failure.
@@ -166,6 +194,7 @@ impl Environment {
     }
 }
 
-fn percent(done: u64, of: u64) -> u8 {
-    u8::try_from(done.saturating_mul(100) / of.max(1)).unwrap_or(100)
+fn percent(transfer: Transfer) -> u8 {
+    let share = transfer.verified.saturating_mul(100) / transfer.total.max(1);
+    u8::try_from(share).unwrap_or(100)
 }

@@ -29,7 +29,8 @@ impl Environment {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
         let journal = self.settings.paths.state_dir.clone();
         if staging::durability(&journal) != Durability::Durable {
-            let detail = format!("the journal in {} does not survive a power cut", journal.display());
+            let detail =
+                format!("the journal in {} does not survive a power cut", journal.display());
             return Err(refuse(FailureKind::Storage, detail));
         }
         let Some(manifest) = self.job.manifest.as_ref() else { return Err(lost_context(state)) };
@@ -61,7 +62,9 @@ impl Environment {
                 "; the modem is the only way to the coordinator, so the image must survive a power \
                  cut: add a USB stick or SD card to paths.staging, or allow volatile staging",
             );
-            if self.settings.image.allow_volatile_staging && !state.record.job.allow_volatile_staging {
+            if self.settings.image.allow_volatile_staging
+                && !state.record.job.allow_volatile_staging
+            {
                 text.push_str(" in the job as well");
             }
         }

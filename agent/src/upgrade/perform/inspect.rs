@@ -139,7 +139,9 @@ impl Environment {
         }
         let drivers = self.settings.paths.sysfs.join("bus/usb/drivers");
         match profile.needs.drivers.iter().find(|name| !drivers.join(name).exists()) {
-            Some(name) => Err((FailureKind::ToolMissing, format!("the kernel driver {name} is not loaded"))),
+            Some(name) => {
+                Err((FailureKind::ToolMissing, format!("the kernel driver {name} is not loaded")))
+            }
             None => Ok(()),
         }
     }
@@ -149,7 +151,8 @@ impl Environment {
         if let Some(installed) = installed.filter(|i| manifest.sequence < *i)
             && !manifest.allow_rollback
         {
-            let detail = format!("sequence {} is below {installed}, which was installed", manifest.sequence);
+            let detail =
+                format!("sequence {} is below {installed}, which was installed", manifest.sequence);
             return Err((FailureKind::SequenceTooLow, detail));
         }
         let since = self.clock_ms().unwrap_or(0).saturating_sub(THIRTY_DAYS_MS);
@@ -206,4 +209,3 @@ fn describe(versions: &[VersionLine]) -> String {
     let lines: Vec<_> = versions.iter().map(|l| format!("{} {}", l.command, l.value)).collect();
     lines.join(", ")
 }
-

@@ -66,7 +66,13 @@ impl Environment {
         }
     }
 
-    fn plan(&self, state: &State, profile: &ToolProfile, call: Call, image: &VerifiedImage) -> Plan {
+    fn plan(
+        &self,
+        state: &State,
+        profile: &ToolProfile,
+        call: Call,
+        image: &VerifiedImage,
+    ) -> Plan {
         let limits = &profile.timeouts;
         let ms = |seconds: u64| seconds.saturating_mul(1000);
         Plan {
@@ -84,7 +90,7 @@ impl Environment {
                 total_ms: ms(limits.total_s),
                 grace_ms: ms(limits.grace_s),
             },
-            holders: self.settings.programs(),
+            holders: self.settings.upgrade.holders.programs(&self.settings.paths),
             orphan_grace_s: ORPHAN_GRACE_S,
         }
     }

@@ -79,7 +79,11 @@ async fn settled(place: &crate::modem::Place, patience: std::time::Duration) -> 
     loop {
         let snapshot = place.snapshot();
         let now = snapshot.abnormal().first().map(|device| device.condition);
-        rounds = if now.is_some() && now == last && snapshot.modems().is_empty() { rounds + 1 } else { 0 };
+        rounds = if now.is_some() && now == last && snapshot.modems().is_empty() {
+            rounds + 1
+        } else {
+            0
+        };
         if let (Some(condition), 10) = (now, rounds) {
             return condition;
         }

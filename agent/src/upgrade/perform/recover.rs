@@ -30,9 +30,17 @@ impl Environment {
             let reason = "another modem of this router is missing too".to_owned();
             return Outcome::Probed(Sighting::Ambiguous { reason });
         }
-        let port = snapshot.abnormal().into_iter().next().and_then(|device| device.ttys.into_iter().next());
+        let port = snapshot
+            .abnormal()
+            .into_iter()
+            .next()
+            .and_then(|device| device.ttys.into_iter().next());
         let Some(port) = port.map(|name| self.place.port(&name)) else {
-            return not_started(state, FailureKind::ToolNotStarted, "the download mode has no port yet");
+            return not_started(
+                state,
+                FailureKind::ToolNotStarted,
+                "the download mode has no port yet",
+            );
         };
         let image = match self.verified_image(state).await {
             Ok(image) => image,

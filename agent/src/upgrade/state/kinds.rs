@@ -96,7 +96,15 @@ pub struct Record {
 impl Record {
     #[must_use]
     pub fn new(job: Job, stream: StreamId) -> Self {
-        Self { job, stream, starts: 0, preparations: 0, holding: false, before: None, last_failure: None }
+        Self {
+            job,
+            stream,
+            starts: 0,
+            preparations: 0,
+            holding: false,
+            before: None,
+            last_failure: None,
+        }
     }
 }
 
