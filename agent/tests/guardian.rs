@@ -7,7 +7,9 @@ mod testing;
 use agent::files;
 use agent::guardian::holders::{Holder, Holders, Programs};
 use agent::guardian::record::{FORMAT, Image, Plan, RunDir, Timeouts};
-use agent::guardian::{Ended, ExitRecord, Guardian, NotStarted, Presence, Running, Status};
+use agent::guardian::{
+    Ended, ExitRecord, Guardian, NotStarted, Presence, Running, Status, is_any_running,
+};
 use agent::verify::{SignaturePolicy, VerifiedImage, VerifiedManifest};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -138,6 +140,7 @@ fn plan(directory: &Path) -> Plan {
             ifstatus: "/bin/false".into(),
             timeout_ms: 5_000,
         },
+        agent_lock: Presence::lock_path(&directory.join("run")),
         orphan_grace_s: 1,
     }
 }
@@ -233,6 +236,8 @@ async fn a_tool_survives_its_agent_and_is_found_again() {
     assert!(matches!(Presence::announce(&router.path("run")), Ok(None)));
     agent.die();
     assert!(Presence::announce(&router.path("run")).unwrap().is_some());
+    // As the directory of a slot, in the agent's.
+    assert!(is_any_running(router.directory.path()));
     let mut running = router.guardian().attach().expect("the tool lives");
     assert_eq!(running.plan_id(), Some(Uuid::from_u128(42)));
     until("40%", || async { files::read_text(&router.run().progress()).unwrap().contains(":40,") })
@@ -241,6 +246,7 @@ async fn a_tool_survives_its_agent_and_is_found_again() {
     let record = exit_of(&mut running).await;
     assert_eq!((record.status, record.percent), (Status::Exited(0), Some(90)));
     assert!(router.guardian().attach().is_none());
+    assert!(!is_any_running(router.directory.path()));
 }
 
 #[tokio::test]

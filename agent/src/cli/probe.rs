@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{ABSENT, BUSY, FAILED};
+use crate::guardian;
 use crate::modem::dialect::{identify, read_versions};
 use crate::modem::{Abnormal, Busy, Identity, Modem, ModemError, ModemLock, Port, Snapshot};
 use crate::settings::Paths;
@@ -39,6 +40,11 @@ struct Answers {
 
 /// Prints what is there and returns the exit status.
 pub async fn probe(paths: &Paths, json: bool) -> ExitCode {
+    // A tool may outlive the agent that holds the modem's lock.
+    if guardian::is_any_running(&paths.run_dir) {
+        eprintln!("a flash is under way, nothing was opened");
+        return ExitCode::from(BUSY);
+    }
     let snapshot = match Snapshot::read(&paths.sysfs) {
         Ok(snapshot) => snapshot,
         Err(error) => {

@@ -8,7 +8,7 @@ use shared::inventory::Modem;
 
 use super::{ABSENT, FAILED};
 use crate::files;
-use crate::guardian::record::RunDir;
+use crate::guardian::Presence;
 use crate::settings::Paths;
 use crate::status::Status;
 use crate::uplink::{Access, UplinkState};
@@ -35,7 +35,7 @@ pub fn show(paths: &Paths, json: bool) -> ExitCode {
     } else {
         print!("{}", text(&status));
     }
-    let lock = RunDir::new(&paths.run_dir).agent_lock();
+    let lock = Presence::lock_path(&paths.run_dir);
     if files::is_locked(&lock).unwrap_or(false) {
         ExitCode::SUCCESS
     } else {

@@ -23,4 +23,4 @@ mod watch;
 
 pub use process::guard_main;
 pub use record::{ExitRecord, Plan, Progress, Status, Verdict};
-pub use running::{Ended, Guardian, NotStarted, Presence, Running};
+pub use running::{Ended, Guardian, NotStarted, Presence, Running, is_any_running};

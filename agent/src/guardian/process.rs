@@ -26,6 +26,9 @@ use std::time::Duration;
 
 /// The answer that the tool runs.
 pub const STARTED: &str = "started";
+/// The answer that no tool was started, before the reason. The log shares the pipe, so that any
+/// other line means nothing.
+pub const REFUSED: &str = "refused: ";
 
 /// Runs one guardian to its end.
 #[must_use]
@@ -36,7 +39,7 @@ pub fn guard_main(run_dir: &Path) -> ExitCode {
     let (plan, runner, lock) = match start(&run) {
         Ok(started) => started,
         Err(refusal) => {
-            let _ = writeln!(io::stderr(), "{refusal}");
+            let _ = writeln!(io::stderr(), "{REFUSED}{refusal}");
             return ExitCode::FAILURE;
         }
     };
@@ -155,7 +158,7 @@ fn give_back_when_orphaned(run: &RunDir, plan: &Plan) {
     let pause = (grace / 4).clamp(Duration::from_millis(50), Duration::from_secs(2));
     let mut alone_since = None;
     while run.holders().exists() {
-        if files::is_locked(&run.agent_lock()).unwrap_or(false) {
+        if files::is_locked(&plan.agent_lock).unwrap_or(false) {
             alone_since = None;
         } else if since(*alone_since.get_or_insert_with(clock::boottime)) >= grace {
             // With the lock in hand no tool starts meanwhile.

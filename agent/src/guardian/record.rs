@@ -43,11 +43,6 @@ impl RunDir {
     pub fn watch_lock(&self) -> PathBuf {
         self.0.join("guardian.watch")
     }
-    /// Locked as long as an agent lives.
-    #[must_use]
-    pub fn agent_lock(&self) -> PathBuf {
-        self.0.join("agent.lock")
-    }
     #[must_use]
     pub fn plan(&self) -> PathBuf {
         self.0.join("plan.json")
@@ -101,6 +96,8 @@ pub struct Plan {
     pub timeouts: Timeouts,
     /// How holders are given back when no agent is there to do it.
     pub holders: Programs,
+    /// Locked as long as an agent lives, see [`super::Presence::lock_path`].
+    pub agent_lock: PathBuf,
     /// Seconds without an agent after which the guardian does so.
     pub orphan_grace_s: u64,
 }

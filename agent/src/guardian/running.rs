@@ -1,6 +1,6 @@
 //! The agent's side: starting a guardian, finding one again, waiting for it.
 
-use super::process::STARTED;
+use super::process::{REFUSED, STARTED};
 use super::record::{self, ExitRecord, Plan, Progress, RunDir};
 use super::tree;
 use crate::verify::VerifiedImage;
@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
@@ -84,9 +84,9 @@ impl Guardian {
         self.prepare(plan).map_err(NotStarted::RunDir)?;
         let image = image.file().try_clone().map_err(NotStarted::Spawn)?;
         let child = self.spawn(image, lock).map_err(NotStarted::Spawn)?;
-        match tokio::time::timeout(ANSWER_PATIENCE, answer(child)).await {
-            Ok(Some(text)) if text != STARTED => Err(NotStarted::Refused(text)),
-            Ok(Some(_) | None) | Err(_) => {
+        match tokio::time::timeout(ANSWER_PATIENCE, refusal(child)).await {
+            Ok(Some(reason)) => Err(NotStarted::Refused(reason)),
+            Ok(None) | Err(_) => {
                 Ok(Running { run: self.run.clone(), plan: Some(plan.clone()), seen: None })
             }
         }
@@ -150,19 +150,20 @@ impl Guardian {
     }
 }
 
-/// The guardian's one line; `None` when it went without a word.
-async fn answer(mut child: Child) -> Option<String> {
-    let pipe = child.stderr.take()?;
-    let mut text = String::new();
-    let mut pipe = pipe.take(2048);
-    loop {
-        let byte = pipe.read_u8().await.ok();
-        match byte {
-            Some(b'\n') => return Some(text),
-            Some(byte) => text.push(char::from(byte)),
-            None => return None,
+/// Why the guardian started nothing. `None`: the tool runs, or the guardian went without a word
+/// and nobody knows.
+async fn refusal(mut child: Child) -> Option<String> {
+    let mut lines = BufReader::new(child.stderr.take()?.take(16 * 1024)).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line == STARTED {
+            return None;
         }
+        if let Some(reason) = line.strip_prefix(REFUSED) {
+            return Some(reason.to_owned());
+        }
+        log::info!("guardian: {line}");
     }
+    None
 }
 
 impl Running {
@@ -224,6 +225,14 @@ impl Running {
     }
 }
 
+/// Whether a tool runs in `run_dir` or in one of the directories in it, a slot's each.
+#[must_use]
+pub fn is_any_running(run_dir: &Path) -> bool {
+    let slots = std::fs::read_dir(run_dir).into_iter().flatten().flatten().map(|e| e.path());
+    let mut locks = slots.chain([run_dir.to_owned()]).map(|d| RunDir::new(&d).guardian_lock());
+    locks.any(|lock| files::is_locked(&lock).unwrap_or(false))
+}
+
 fn last_exit(run: &RunDir, plan: Uuid) -> Option<ExitRecord> {
     let record: ExitRecord = record::read(&run.exit()).ok()?;
     (record.plan == plan).then_some(record)
@@ -236,13 +245,27 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// `None`: another agent lives in this run directory.
+    /// Where the sign of the agents of `run_dir` is.
+    #[must_use]
+    pub fn lock_path(run_dir: &Path) -> PathBuf {
+        run_dir.join("agent.lock")
+    }
+
+    /// `None`: another agent lives in this run directory. Waits a little for those who only ask.
     ///
     /// # Errors
     /// The run directory cannot be used.
     pub fn announce(run_dir: &Path) -> io::Result<Option<Self>> {
         files::create_private_dir(run_dir)?;
-        let lock = files::try_lock(&RunDir::new(run_dir).agent_lock())?;
-        Ok(lock.map(|lock| Self { _lock: lock }))
+        let deadline = clock::boottime() + LOCK_PATIENCE;
+        loop {
+            if let Some(lock) = files::try_lock(&Self::lock_path(run_dir))? {
+                return Ok(Some(Self { _lock: lock }));
+            }
+            if clock::boottime() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }

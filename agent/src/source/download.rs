@@ -32,8 +32,15 @@ pub struct Download {
     file: Arc<ImageFile>,
     /// By block: staged with the right digest.
     present: Vec<bool>,
-    writing: Option<(usize, JoinHandle<Result<Vec<u8>, StagingError>>)>,
+    writing: Option<Writing>,
     received: u64,
+}
+
+/// A block on its way to the disk; its buffer comes back.
+#[derive(Debug)]
+struct Writing {
+    index: usize,
+    done: JoinHandle<Result<Vec<u8>, StagingError>>,
 }
 
 /// A block of the right digest.
@@ -101,14 +108,14 @@ impl Download {
         let file = Arc::clone(&self.file);
         let offset = block.index as u64 * self.manifest.block_size;
         let write = move || file.write_block(offset, &block.bytes).map(|()| block.bytes);
-        self.writing = Some((block.index, spawn_blocking(write)));
+        self.writing = Some(Writing { index: block.index, done: spawn_blocking(write) });
         Ok(spare)
     }
 
     /// Waits until the block under way is durable. Safe to drop: the next call goes on waiting.
     pub(super) async fn settle(&mut self) -> Result<Option<Vec<u8>>, SourceError> {
-        let Some((index, write)) = &mut self.writing else { return Ok(None) };
-        let (index, written) = (*index, write.await);
+        let Some(writing) = &mut self.writing else { return Ok(None) };
+        let (index, written) = (writing.index, (&mut writing.done).await);
         self.writing = None;
         let buffer = written.map_err(|error| StagingError::Io(io::Error::other(error)))??;
         if let Some(present) = self.present.get_mut(index) {

@@ -4,7 +4,7 @@ use super::{chain, inspect::chosen_options, untouched};
 use crate::{
     environment::Environment,
     guardian::{
-        Ended, ExitRecord, NotStarted, Plan, Progress, Running, Verdict,
+        Ended, ExitRecord, NotStarted, Plan, Presence, Progress, Running, Verdict,
         profile::{Call, Places, Purpose, resolve},
         record::{FORMAT, Image, Timeouts},
     },
@@ -91,6 +91,7 @@ impl Environment {
                 grace_ms: ms(limits.grace_s),
             },
             holders: self.settings.upgrade.holders.programs(&self.settings.paths),
+            agent_lock: Presence::lock_path(&self.settings.paths.run_dir),
             orphan_grace_s: ORPHAN_GRACE_S,
         }
     }
