@@ -43,6 +43,7 @@ use tokio::time::timeout;
 use crate::identity::Identity;
 use crate::outbox::{Draft, Outbox};
 use crate::settings::Settings;
+use crate::source::TokenProvider;
 use crate::tls::Tls;
 
 pub use api::ApiError;
@@ -248,6 +249,19 @@ impl UplinkHandle {
         timeout(self.request_timeout, self.sign_in.credentials()).await.ok()
     }
 
+    /// For [`crate::source::Source`].
+    #[must_use]
+    pub fn token_provider(&self) -> TokenProvider {
+        let handle = self.clone();
+        Box::new(move || {
+            let handle = handle.clone();
+            Box::pin(async move {
+                let credentials = handle.credentials().await?;
+                Some(credentials.api_token.clone())
+            })
+        })
+    }
+
     /// A request with these credentials was answered by 401.
     pub fn refuse(&self, credentials: &Credentials) {
         self.sign_in.refuse(credentials.number);
@@ -272,12 +286,15 @@ fn host(url: &reqwest::Url) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line. Some libraries print their cause themselves.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        text = format!("{text}: {cause}");
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
         next = cause.source();
     }
     text

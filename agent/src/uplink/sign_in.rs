@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use super::api::{Api, ApiError};
-use super::backoff::{Backoff, renewal};
+use super::backoff::{Backoff, jittered, renewal};
 use super::causes;
 use super::state::{Access, StateCell};
 use crate::files;
@@ -65,6 +65,13 @@ enum SignInError {
     TokenFile { path: PathBuf, source: std::io::Error },
     #[error("the claims cannot be written")]
     Claims(#[source] serde_json::Error),
+}
+
+impl SignInError {
+    /// The coordinator knows the device, and does not want it, or does not know it.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Api(ApiError::Refused { status: 401 | 403, .. }))
+    }
 }
 
 /// The credentials in force, as everybody sees them.
@@ -147,7 +154,12 @@ impl Keeper {
                         SignInError::Api(error) => error.retry_after(),
                         _ => None,
                     };
-                    let pause = backoff.next(random::share());
+                    let pause = if error.is_refusal() {
+                        // Only a person can change that.
+                        jittered(self.settings.retry_max, 50, random::share())
+                    } else {
+                        backoff.next(random::share())
+                    };
                     sleep(asked.unwrap_or_default().max(pause)).await;
                 }
             }
@@ -159,7 +171,8 @@ impl Keeper {
         let Err(SignInError::Api(ApiError::Refused { status: 401, code, .. })) = &first else {
             return first;
         };
-        let Some(file) = self.enrolment_token_file.as_ref().filter(|_| may_enrol(code)) else {
+        let file = self.enrolment_token_file.as_ref().filter(|file| file.exists());
+        let Some(file) = file.filter(|_| may_enrol(code)) else {
             return first;
         };
         self.enrol(file).await?;

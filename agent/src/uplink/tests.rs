@@ -145,6 +145,21 @@ async fn a_pending_device_waits_until_it_is_accepted() {
 }
 
 #[tokio::test]
+async fn a_device_that_is_not_known_and_has_no_token_says_so_and_waits() {
+    let stand_in = StandIn::start().await;
+    stand_in.world().standing = Standing::Unknown;
+    let state = tempfile::tempdir().unwrap();
+    let mut settings = settings(&stand_in, state.path(), false, stand_in.pin);
+    settings.coordinator.enrolment_token_file = Some(state.path().join("nothing-here"));
+    let agent = start_with(&settings, state.path());
+    let refused = Access::Refused { code: "unknown".into() };
+    state_is(&agent.handle, |state| state.access == refused).await;
+    assert_eq!(stand_in.world().enrolments, 0);
+    stand_in.world().standing = Standing::Accepted;
+    state_is(&agent.handle, |state| state.access == Access::Accepted).await;
+}
+
+#[tokio::test]
 async fn a_server_with_another_key_is_told_nothing() {
     let stand_in = StandIn::start().await;
     let state = tempfile::tempdir().unwrap();
