@@ -11,6 +11,7 @@
 
 mod arguments;
 mod probe;
+mod recover;
 mod status;
 
 use std::ffi::OsString;
@@ -57,6 +58,9 @@ fn execute(command: Command) -> ExitCode {
         }),
         Command::Status { sources, json } => {
             with(load_local(&sources), |settings| status::show(&settings.paths, json))
+        }
+        Command::Recover { sources, slot } => {
+            with(load_local(&sources), |settings| recover::say_go_on(&settings, &slot))
         }
         Command::CheckConfig(sources) => with(load(&sources), |settings| {
             print!("{}", settings.effective);

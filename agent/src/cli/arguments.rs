@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
+use shared::ids::{BadName, Slot};
+
 use crate::settings::{DEFAULT_FILE, Fragment};
 
 /// What the command line asks for.
@@ -22,6 +24,7 @@ pub enum Command {
     Probe { sources: Sources, json: bool },
     Status { sources: Sources, json: bool },
     CheckConfig(Sources),
+    Recover { sources: Sources, slot: Slot },
 }
 
 /// Where settings come from.
@@ -44,6 +47,10 @@ pub enum UsageError {
     BadAssignment(String),
     #[error("guard wants --run-dir DIR")]
     NoRunDir,
+    #[error("recover wants --slot SLOT")]
+    NoSlot,
+    #[error(transparent)]
+    BadSlot(#[from] BadName),
 }
 
 const GENERAL: &str = "\
@@ -55,6 +62,7 @@ Usage: modem-upgrader-agent COMMAND [OPTION...]
   probe         Show the modems of this router
   status        Show what the running agent is doing
   check-config  Check the settings and show those in force
+  recover       Let a held slot go on, once a person has looked at its modem
   guard         Own one running tool; started by 'run', not by hand
 
 'modem-upgrader-agent COMMAND --help' tells more; --version prints the version.
@@ -94,6 +102,12 @@ fn help(command: &str) -> String {
              option (exit status 3).",
             SETTINGS,
         ),
+        "recover" => (
+            "recover --slot SLOT [OPTION...]",
+            "Says \"go on\" for a slot that the agent holds: its journal was unreadable, or it cannot\n\
+             tell which modem needs recovery. Look at the modem first (probe, status).",
+            SETTINGS,
+        ),
         _ => (
             "guard --run-dir DIR",
             "Carries out the plan that 'run' left in DIR and outlives it.",
@@ -118,14 +132,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
     };
     match command.as_str() {
         "help" => Ok(Parsed::Text(GENERAL.to_owned())),
-        "run" | "guard" | "probe" | "status" | "check-config" => options(&command, parser),
+        "run" | "guard" | "probe" | "status" | "check-config" | "recover" => {
+            options(&command, parser)
+        }
         _ => Err(UsageError::UnknownCommand(command)),
     }
 }
 
 fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageError> {
     let mut sources = Sources { file: PathBuf::from(DEFAULT_FILE), overrides: Vec::new() };
-    let (mut json, mut run_dir) = (false, None);
+    let (mut json, mut run_dir, mut slot) = (false, None, None);
     let (guard, shows) = (command == "guard", matches!(command, "probe" | "status"));
     while let Some(argument) = parser.next()? {
         match argument {
@@ -137,6 +153,9 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
                 sources.overrides.push(fragment.ok_or(UsageError::BadAssignment(text))?);
             }
             Long("json") if shows => json = true,
+            Long("slot") if command == "recover" => {
+                slot = Some(parser.value()?.to_string_lossy().parse()?);
+            }
             Long("run-dir") if guard => run_dir = Some(parser.value()?.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -146,6 +165,7 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
         "probe" => Command::Probe { sources, json },
         "status" => Command::Status { sources, json },
         "check-config" => Command::CheckConfig(sources),
+        "recover" => Command::Recover { sources, slot: slot.ok_or(UsageError::NoSlot)? },
         _ => Command::Guard { run_dir: run_dir.ok_or(UsageError::NoRunDir)? },
     }))
 }
@@ -175,6 +195,10 @@ mod tests {
             Ok(Parsed::Command(Command::Probe { json: true, .. }))
         ));
         assert!(matches!(
+            parsed("recover --slot main"),
+            Ok(Parsed::Command(Command::Recover { slot, .. })) if slot.as_str() == "main"
+        ));
+        assert!(matches!(
             parsed("status"),
             Ok(Parsed::Command(Command::Status { json: false, .. }))
         ));
@@ -182,7 +206,7 @@ mod tests {
 
     #[test]
     fn every_command_has_help() {
-        for command in ["run", "guard", "probe", "status", "check-config"] {
+        for command in ["run", "guard", "probe", "status", "check-config", "recover"] {
             let Ok(Parsed::Text(text)) = parsed(&format!("{command} --help")) else {
                 panic!("{command}");
             };
@@ -202,6 +226,8 @@ mod tests {
             "guard -c /x --run-dir /y",
             "run --set uplink",
             "run more",
+            "recover",
+            "recover --slot ../x",
             "--json",
         ] {
             assert!(parsed(line).is_err(), "{line}");
