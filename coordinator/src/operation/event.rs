@@ -57,15 +57,12 @@ pub fn apply(
     operation.modified = now;
     let newest = event.seq > operation.last_seq;
     operation.last_seq = operation.last_seq.max(event.seq);
-    let installed = match &event.body {
-        EventBody::Finished { outcome } => finished(operation, outcome, reaches, now),
-        body => {
-            if !operation.status.is_terminal() {
-                progressed(operation, event.attempt, body, newest, now);
-            }
-            None
-        }
-    };
+    let mut installed = None;
+    if let EventBody::Finished { outcome } = &event.body {
+        installed = finished(operation, outcome, reaches, now);
+    } else if !operation.status.is_terminal() {
+        progressed(operation, event.attempt, &event.body, newest, now);
+    }
     Ok(Effects { installed, desired: before != operation.is_wanted() })
 }
 

@@ -18,11 +18,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_server::Handle;
+use futures_util::future::select_all;
 use tokio::task::JoinHandle;
 
 pub use bootstrap::Bootstrap;
 use parts::Parts;
+use web::Web;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -60,7 +61,7 @@ pub struct Running {
     pub mqtt: SocketAddr,
     pub pin: Pin,
     pub store: Store,
-    web: Handle<SocketAddr>,
+    web: Web,
     registry: Arc<lines::registry::Registry>,
     signs: ingest::Signs,
     /// Those that should never end.
@@ -89,12 +90,11 @@ fn listen(parts: Parts, config: &Config, lock: File) -> Result<Running, StartErr
     let nofile = raise_descriptors();
     tracing::info!(%https, %mqtt, nofile, "listening");
     let (inbound, received) = tokio::sync::mpsc::channel(ingest::QUEUE);
-    let web = Handle::new();
     let listener = tokio::net::TcpListener::from_std(mqtt_listener)
         .map_err(|source| StartError::Listen { address: mqtt, source })?;
     let mut serving = parts.spawn();
     serving.push(tokio::spawn(lines::listener::serve(parts.lines(inbound)?, listener)));
-    serving.push(web::spawn(&parts, config, mqtt.port(), web_listener, web.clone())?);
+    let web = Web::spawn(&parts, config, mqtt.port(), web_listener)?;
     let ingesting = tokio::spawn(ingest::run(parts.store.clone(), parts.signs.clone(), received));
     Ok(Running {
         https,
@@ -113,19 +113,21 @@ fn listen(parts: Parts, config: &Config, lock: File) -> Result<Running, StartErr
 impl Running {
     /// Until a part ends that never should; then the process had better end as well.
     pub async fn failed(&mut self) {
-        let (ended, index, _) = futures_util::future::select_all(&mut self.serving).await;
-        tracing::error!(index, ?ended, "a part of the coordinator ended");
-        // A handle that was awaited must not be awaited again.
-        drop(self.serving.remove(index));
+        tokio::select! {
+            (_, index, _) = select_all(&mut self.serving) => {
+                tracing::error!(index, "a part of the coordinator ended");
+                // A handle that was awaited must not be awaited again.
+                drop(self.serving.remove(index));
+            }
+            () = self.web.ended() => tracing::error!("HTTPS ended"),
+        }
     }
 
     /// Ends it: requests get a few seconds, what was acknowledged is on disk.
     pub async fn stop(mut self) {
-        self.web.graceful_shutdown(Some(GRACE));
-        for part in &self.serving {
-            part.abort();
-        }
+        self.serving.iter().for_each(JoinHandle::abort);
         self.registry.close_all();
+        self.web.stop(GRACE).await;
         // The lines hold ingest's queue: it ends when the last of them has.
         if tokio::time::timeout(GRACE, &mut self.ingesting).await.is_err() {
             tracing::warn!("lines were still open");
@@ -139,7 +141,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.web.shutdown();
+        self.web.abort();
         self.registry.close_all();
         self.serving.iter().for_each(JoinHandle::abort);
         self.ingesting.abort();
@@ -218,6 +220,3 @@ async fn signal() -> io::Result<()> {
 fn clock() -> Clock {
     Clock::System
 }
-
-#[cfg(test)]
-mod tests;

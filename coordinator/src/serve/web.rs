@@ -21,30 +21,57 @@ use crate::config::Config;
 /// A client has this long for TLS, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn spawn(
-    parts: &Parts,
-    config: &Config,
-    mqtt_port: u16,
-    listener: TcpListener,
+/// The running server.
+pub(super) struct Web {
     handle: Handle<SocketAddr>,
-) -> Result<JoinHandle<()>, StartError> {
-    let tls = RustlsConfig::from_config(parts.identity.https()?);
-    let acceptor =
-        RustlsAcceptor::new(tls).handshake_timeout(PATIENCE).acceptor(NoDelayAcceptor::new());
-    let routes = routes(parts, config, mqtt_port)?;
-    let address = config.https;
-    let mut server = axum_server::from_tcp(listener)
-        .map_err(|source| StartError::Listen { address, source })?
-        .acceptor(acceptor)
-        .handle(handle);
-    let http = server.http_builder();
-    http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    http.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
-    Ok(tokio::spawn(async move {
-        if let Err(error) = server.serve(routes.into_make_service()).await {
-            tracing::error!(%error, "HTTPS");
+    task: JoinHandle<()>,
+}
+
+impl Web {
+    pub(super) fn spawn(
+        parts: &Parts,
+        config: &Config,
+        mqtt_port: u16,
+        listener: TcpListener,
+    ) -> Result<Self, StartError> {
+        let tls = RustlsConfig::from_config(parts.identity.https()?);
+        let acceptor =
+            RustlsAcceptor::new(tls).handshake_timeout(PATIENCE).acceptor(NoDelayAcceptor::new());
+        let routes = routes(parts, config, mqtt_port)?;
+        let (address, handle) = (config.https, Handle::new());
+        let mut server = axum_server::from_tcp(listener)
+            .map_err(|source| StartError::Listen { address, source })?
+            .acceptor(acceptor)
+            .handle(handle.clone());
+        let http = server.http_builder();
+        http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        http.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
+        let task = tokio::spawn(async move {
+            if let Err(error) = server.serve(routes.into_make_service()).await {
+                tracing::error!(%error, "HTTPS");
+            }
+        });
+        Ok(Self { handle, task })
+    }
+
+    /// Until it has ended.
+    pub(super) async fn ended(&mut self) {
+        // A panic in there has been printed.
+        let _ = (&mut self.task).await;
+    }
+
+    /// Takes no more connections, and gives those that are open `grace` to end.
+    pub(super) async fn stop(&mut self, grace: Duration) {
+        self.handle.graceful_shutdown(Some(grace));
+        if !self.task.is_finished() {
+            self.ended().await;
         }
-    }))
+    }
+
+    pub(super) fn abort(&self) {
+        self.handle.shutdown();
+        self.task.abort();
+    }
 }
 
 fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, StartError> {

@@ -124,3 +124,25 @@ async fn a_queue_that_is_full_refuses_and_then_recovers() {
     }
     add(&store, "a", Ok(())).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_full_disk_takes_the_group_back_and_is_told() {
+    let (_dir, store) = scratch();
+    add(&store, "a", Ok(())).await.unwrap();
+    let limit = |pages: &'static str| {
+        store.write::<_, Never, _>(move |tx| Ok(tx.query_row(pages, [], |_| Ok(()))?))
+    };
+    limit("PRAGMA max_page_count = 1").await.unwrap();
+    let fill = store.write::<_, Never, _>(|tx| {
+        tx.execute(
+            "INSERT INTO users (id, name, created) VALUES ('b', hex(zeroblob(100000)), 0)",
+            [],
+        )?;
+        Ok(())
+    });
+    let full = fill.await;
+    assert!(matches!(full, Err(Rejection::Store(StoreError::Unavailable(_)))), "{full:?}");
+    limit("PRAGMA max_page_count = 1000000").await.unwrap();
+    add(&store, "c", Ok(())).await.unwrap();
+    assert_eq!(names(&store).await, ["a", "c"]);
+}

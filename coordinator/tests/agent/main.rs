@@ -1,0 +1,5 @@
+//! The coordinator as agents and an operator see it, over real TLS.
+
+mod api;
+mod crash;
+mod peer;
