@@ -146,10 +146,11 @@ fn progressed(op: &mut Operation, attempt: u32, body: &EventBody, newest: bool, 
 /// modem stays in its hands.
 fn close_grant(op: &mut Operation, attempt: u32, failure: &Failure) {
     let over = matches!(failure.condition, ModemCondition::Untouched | ModemCondition::OldVersion);
-    if let Some(granted) = &mut op.granted {
-        if granted.attempt == attempt && over {
-            granted.open = false;
-        }
+    if let Some(granted) = &mut op.granted
+        && granted.attempt == attempt
+        && over
+    {
+        granted.open = false;
     }
 }
 

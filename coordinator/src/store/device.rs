@@ -211,11 +211,11 @@ pub(super) fn set_presence(
              WHERE id = ?1 AND (?3 OR session IS ?2)",
         )?
         .execute((id.to_string(), session.to_string(), online, tx.now))?;
-    if changed > 0 {
-        if let Some(standing) = standing(tx, id)? {
-            let organization = standing.organization;
-            tx.note(Note::Presence { organization, device: id, online });
-        }
+    if changed > 0
+        && let Some(standing) = standing(tx, id)?
+    {
+        let organization = standing.organization;
+        tx.note(Note::Presence { organization, device: id, online });
     }
     Ok(())
 }

@@ -81,10 +81,10 @@ fn enrol(tx: &Tx<'_>, enrolment: &Enrolment) -> Result<(Enrolled, bool), Rejecti
     }
     let claims = Plain::from(&enrolment.claims);
     let replaced = find_replaced(tx, token.organization, &claims)?;
-    if let Some(replaced) = replaced {
-        if waiting(tx, replaced)? >= REPLACEMENTS {
-            return refuse(EnrolRefusal::TooManyReplacements);
-        }
+    if let Some(replaced) = replaced
+        && waiting(tx, replaced)? >= REPLACEMENTS
+    {
+        return refuse(EnrolRefusal::TooManyReplacements);
     }
     use_up(tx, &token)?;
     Ok((insert(tx, enrolment.public_key, &token, claims, replaced)?, true))

@@ -63,10 +63,10 @@ fn record_sign(tx: &Tx<'_>, sign: &Sign) -> rusqlite::Result<()> {
     match sign {
         Sign::Tick(device, tick) => {
             let found = operation::find(tx, tick.operation)?;
-            if let Some(mut operation) = found.filter(|operation| operation.device == *device) {
-                if tick::apply(&mut operation, tick, tx.now) {
-                    operation::save(tx, &operation)?;
-                }
+            if let Some(mut operation) = found.filter(|operation| operation.device == *device)
+                && tick::apply(&mut operation, tick, tx.now)
+            {
+                operation::save(tx, &operation)?;
             }
             Ok(())
         }

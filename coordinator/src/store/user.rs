@@ -162,10 +162,10 @@ impl Store {
     pub async fn authenticate(&self, digest: Sha256) -> Result<Option<Principal>, StoreError> {
         let now = self.clock().now();
         let principal = self.read(move |conn| Ok(find(conn, digest, now)?)).await?;
-        if let Some(principal) = &principal {
-            if principal.last_used.is_none_or(|used| used + LAST_USED_MS <= now) {
-                self.touch_token(principal.token);
-            }
+        if let Some(principal) = &principal
+            && principal.last_used.is_none_or(|used| used + LAST_USED_MS <= now)
+        {
+            self.touch_token(principal.token);
         }
         Ok(principal)
     }

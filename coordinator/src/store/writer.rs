@@ -79,10 +79,10 @@ struct Queue {
 impl Queue {
     fn next(&mut self) -> Option<Box<dyn Verb>> {
         let starved = self.low.front().is_some_and(|(since, _)| since.elapsed() > PATIENCE);
-        if self.normal.is_empty() || starved {
-            if let Some((_, verb)) = self.low.pop_front() {
-                return Some(verb);
-            }
+        if (self.normal.is_empty() || starved)
+            && let Some((_, verb)) = self.low.pop_front()
+        {
+            return Some(verb);
         }
         self.normal.pop_front()
     }
