@@ -127,3 +127,49 @@ fn answers_text(answers: &Answers) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Fragment, from_fragments};
+    use std::path::Path;
+
+    fn paths(root: &Path) -> Paths {
+        let text = format!(
+            "[coordinator]\nurl = \"https://h\"\n[paths]\nsysfs = \"{0}/sys\"\ndev = \"{0}/dev\"\n\
+             run_dir = \"{0}/run\"",
+            root.display()
+        );
+        from_fragments([Fragment::from_toml(&text, "t").unwrap()]).unwrap().paths
+    }
+
+    fn plug(root: &Path, product: &str) {
+        let device = root.join("sys/bus/usb/devices/1-1");
+        std::fs::create_dir_all(&device).unwrap();
+        std::fs::write(device.join("idVendor"), "1bc7\n").unwrap();
+        std::fs::write(device.join("idProduct"), format!("{product}\n")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_modem_in_use_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        plug(root.path(), "1070");
+        let paths = paths(root.path());
+        let modem = Snapshot::read(&paths.sysfs).unwrap().modems().remove(0);
+        let held = ModemLock::acquire(&paths.run_dir, &modem.lock_key()).unwrap();
+        assert_eq!(probe(&paths, true).await, ExitCode::from(BUSY));
+        drop(held);
+        assert_eq!(probe(&paths, true).await, ExitCode::SUCCESS, "silent, and shown as such");
+    }
+
+    #[tokio::test]
+    async fn download_mode_is_shown_and_is_no_modem() {
+        let root = tempfile::tempdir().unwrap();
+        plug(root.path(), "9010");
+        let paths = paths(root.path());
+        assert_eq!(probe(&paths, false).await, ExitCode::from(ABSENT));
+        let abnormal = Snapshot::read(&paths.sysfs).unwrap().abnormal();
+        let text = table(&Report { modems: Vec::new(), abnormal });
+        assert!(text.contains("1bc7:9010") && text.contains("download mode"), "{text}");
+    }
+}
