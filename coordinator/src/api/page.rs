@@ -3,7 +3,7 @@
 use std::{collections::HashMap, str::FromStr};
 
 use axum::{
-    extract::{FromRequestParts, Query},
+    extract::{FromRequestParts, OriginalUri, Query},
     http::{HeaderMap, Uri, header, request::Parts},
 };
 use serde::Serialize;
@@ -61,15 +61,20 @@ impl<S: Sync> FromRequestParts<S> for Site {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self::of(&parts.headers, &parts.uri))
+        Ok(Self::of(&parts.headers, uri(parts)))
     }
+}
+
+/// As the client wrote it: a nested router sees less.
+fn uri(parts: &Parts) -> &Uri {
+    parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0)
 }
 
 impl<S: Sync> FromRequestParts<S> for ListQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Self::read(&parts.headers, &parts.uri)
+        Self::read(&parts.headers, uri(parts))
     }
 }
 

@@ -21,7 +21,7 @@ use connection::Connection;
 
 /// Upgrades the firmware of 5G and LTE modems in fleets of OpenWrt routers.
 #[derive(Debug, Parser)]
-#[command(name = "modem-upgrader", version, propagate_version = true)]
+#[command(name = "modem-upgrader", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde_json::json;
 use shared::manifest::Manifest;
-use shared::signature::{Keyring, PublicKey};
+use shared::signature::{Distrust, Keyring, PublicKey};
 
 use super::manifest::measure;
 use crate::cli::output::{self, Output};
@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let bytes = fs::read(&arguments.manifest).with_context(|| cannot(&arguments.manifest))?;
     let trusted = arguments.keys.iter().map(|path| key(path)).collect::<anyhow::Result<_>>()?;
     let keyring = Keyring { trusted, revoked: Vec::new() };
-    let number = keyring.verify(&bytes, &text(&arguments.signature)?)?;
+    let number = keyring.verify(&bytes, &text(&arguments.signature)?).map_err(distrusted)?;
     let manifest = Manifest::parse(&bytes)?;
     if let Some(path) = &arguments.file {
         compare(&manifest, path)?;
@@ -50,6 +50,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let checked = if arguments.file.is_some() { "matches" } else { "not compared" };
     println!("file {} of {} bytes, sha256 {}: {checked}", file.name, file.size, file.sha256);
     Ok(())
+}
+
+/// What a router would say of its own keys, said of the keys that were given.
+fn distrusted(reason: Distrust) -> anyhow::Error {
+    match reason {
+        Distrust::UnknownKey(number) => anyhow!("signed by key {number}, which no --key is"),
+        other => other.into(),
+    }
 }
 
 fn key(path: &Path) -> anyhow::Result<PublicKey> {

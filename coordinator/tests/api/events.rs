@@ -1,0 +1,99 @@
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::http::Method;
+use coordinator::api::operation::payload;
+use coordinator::feed::{Change, Subject};
+use futures_util::StreamExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::world::*;
+
+/// The events of a response, as they come.
+struct Stream {
+    body: BodyDataStream,
+    text: String,
+}
+
+impl Stream {
+    async fn open(world: &World, token: &str, path: &str, last: Option<&str>) -> Self {
+        let mut request = request(Method::GET, token, path);
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = world.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { body: response.into_body().into_data_stream(), text: String::new() }
+    }
+
+    /// The next event's id and state.
+    async fn next(&mut self) -> (Option<String>, Value) {
+        while !self.text.contains("\n\n") {
+            let piece = tokio::time::timeout(Duration::from_secs(10), self.body.next());
+            let piece = piece.await.expect("an event in time").unwrap().unwrap();
+            self.text.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+        let (event, rest) = self.text.split_once("\n\n").unwrap();
+        let (event, rest) = (event.to_owned(), rest.to_owned());
+        self.text = rest;
+        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+        assert_eq!(field("event: "), Some("operation"));
+        (field("id: ").map(str::to_owned), serde_json::from_str(field("data: ").unwrap()).unwrap())
+    }
+}
+
+async fn publish(world: &World, id: &str) {
+    let scope = coordinator::store::listing::Scope::Everything;
+    let operation = world.app.store.operation(scope, id.parse().unwrap()).await.unwrap().unwrap();
+    let (device, slot) = (operation.device, operation.slot.clone());
+    let subject = Subject::Operation { device, slot, operation: operation.id };
+    let organization = operation.organization.clone();
+    world.app.feed.publish(Change { organization, subject, payload: payload(&operation) });
+}
+
+#[tokio::test]
+async fn an_operation_is_shown_as_it_is_and_as_it_changes() {
+    let world = World::new().await;
+    let image = world.image().await;
+    let id = world.upgrade(world.device(&["main"]).await, &image).await;
+    let other = world.upgrade(world.device(&["main"]).await, &image).await;
+    let path = format!("upgrade-operation/{id}/events/");
+    let mut stream = Stream::open(&world, VIEWER, &path, None).await;
+    let (none, state) = stream.next().await;
+    assert_eq!((none, &state["id"], &state["status"]), (None, &id.as_str().into(), &"idle".into()));
+    let shown = world.get(VIEWER, &format!("upgrade-operation/{id}/")).await.ok(200);
+    assert_eq!(state, shown, "one shape");
+
+    publish(&world, &other).await;
+    world.post(OPERATOR, &format!("upgrade-operation/{id}/cancel/"), Value::Null).await;
+    publish(&world, &id).await;
+    let (last, state) = stream.next().await;
+    assert_eq!((&state["id"], &state["status"]), (&id.as_str().into(), &"cancelled".into()));
+
+    publish(&world, &id).await;
+    let mut resumed = Stream::open(&world, VIEWER, &path, last.as_deref()).await;
+    let (next, _) = resumed.next().await;
+    assert!(next > last, "{next:?} after {last:?}");
+    world.get(RIVAL, &path).await.ok(404);
+}
+
+#[tokio::test]
+async fn an_organization_hears_only_its_own() {
+    let world = World::new().await;
+    let image = world.image().await;
+    let id = world.upgrade(world.device(&["main"]).await, &image).await;
+    let mut ours = Stream::open(&world, VIEWER, "events/", None).await;
+    let mut all = Stream::open(&world, ADMIN, "events/", None).await;
+    let mut theirs = Stream::open(&world, RIVAL, "events/", None).await;
+    publish(&world, &id).await;
+    assert_eq!(ours.next().await.1["id"], id.as_str());
+    assert_eq!(all.next().await.1["id"], id.as_str());
+    let silent = tokio::time::timeout(Duration::from_millis(200), theirs.next()).await;
+    assert!(silent.is_err(), "a foreign operation was heard");
+    world.get(RIVAL, "events/?organization=acme").await.ok(404);
+    let bad = request(Method::GET, VIEWER, "events/").header("Last-Event-ID", "x");
+    assert!(world.send(bad.body(Body::empty()).unwrap()).await.ok(400)["Last-Event-ID"].is_array());
+}
