@@ -8,9 +8,12 @@ use shared::failure::FailureKind;
 use shared::signature::Keyring;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
+
+mod redirect;
 
 const BLOCK: usize = 1024 * 1024;
 
@@ -30,19 +33,25 @@ struct Server {
 }
 
 impl Server {
-    async fn start(mut script: Script) -> Self {
+    async fn start(script: Script) -> Self {
+        Self::listen(None, script).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>, mut script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = Arc::clone(&asked);
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let Some(request) = read_request(&mut stream).await else { continue };
-                log.lock().unwrap().push(request.head.clone());
-                let answer = script(&request);
-                // The client may have hung up.
-                let _ = stream.write_all(&answer).await;
-                let _ = stream.shutdown().await;
+            while let Ok((stream, _)) = listener.accept().await {
+                // The client may hang up at any time.
+                let _ = match &tls {
+                    None => serve_one(stream, &log, &mut script).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => serve_one(stream, &log, &mut script).await,
+                        Err(_) => None,
+                    },
+                };
             }
         });
         Self { address, asked }
@@ -64,7 +73,18 @@ impl Server {
     }
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<Asked> {
+async fn serve_one(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    log: &Mutex<Vec<String>>,
+    script: &mut Script,
+) -> Option<()> {
+    let request = read_request(&mut stream).await?;
+    log.lock().unwrap().push(request.head.clone());
+    stream.write_all(&script(&request)).await.ok()?;
+    stream.shutdown().await.ok()
+}
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Asked> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
