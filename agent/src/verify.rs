@@ -5,83 +5,23 @@
 //! A [`VerifiedImage`] is never rebuilt from a path in a journal: whoever needs it after a restart
 //! hashes the file again.
 
-use crate::files;
+mod keys;
+
+pub use keys::{KeysError, read_keyring};
+
 use ring::digest;
 use shared::failure::FailureKind;
 use shared::hex::{Hex, Sha256};
 use shared::limits;
 use shared::manifest::{Manifest, ManifestError};
-use shared::signature::{Distrust, FormError, KeyNumber, Keyring, PublicKey};
+use shared::signature::{Distrust, KeyNumber, Keyring};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Keys read from one directory; a router trusts a handful.
-const KEYS: usize = 64;
 /// Bytes hashed at once.
 const CHUNK: usize = 256 * 1024;
-
-/// Why the router's keys cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    #[error("{path}: cannot be read")]
-    Read { path: PathBuf, source: io::Error },
-    /// A revocation that cannot be read must not be taken for none.
-    #[error("{path}: not a public key")]
-    Revocation { path: PathBuf, source: FormError },
-    #[error("{0}: more than {KEYS} keys")]
-    TooMany(PathBuf),
-}
-
-/// Reads the trusted keys `<keys_dir>/*.pub` and the revoked ones in `revoked/*.pub`, beside the
-/// directory or inside it. A directory that is not there has no keys.
-///
-/// # Errors
-/// A file cannot be read, or a revoked key cannot be understood. A trusted one that cannot be
-/// understood is left out and logged.
-pub fn read_keyring(keys_dir: &Path) -> Result<Keyring, KeysError> {
-    let mut keyring = Keyring::default();
-    for (path, text) in public_keys(keys_dir)? {
-        match PublicKey::parse(&text) {
-            Ok(key) => keyring.trusted.push(key),
-            Err(error) => log::warn!("{}: not a public key: {error}", path.display()),
-        }
-    }
-    for revoked in [keys_dir.with_file_name("revoked"), keys_dir.join("revoked")] {
-        for (path, text) in public_keys(&revoked)? {
-            let key =
-                PublicKey::parse(&text).map_err(|source| KeysError::Revocation { path, source })?;
-            keyring.revoked.push(key);
-        }
-    }
-    Ok(keyring)
-}
-
-fn public_keys(directory: &Path) -> Result<Vec<(PathBuf, String)>, KeysError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| KeysError::Read { path, source }
-    };
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        entries => entries.map_err(failed(directory))?,
-    };
-    let mut keys = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed(directory))?.path();
-        if path.extension().is_none_or(|extension| extension != "pub") {
-            continue;
-        }
-        if keys.len() == KEYS {
-            return Err(KeysError::TooMany(directory.to_owned()));
-        }
-        let bytes = files::read_limited(&path, limits::SIGNATURE).map_err(failed(&path))?;
-        keys.push((path, String::from_utf8_lossy(&bytes).into_owned()));
-    }
-    keys.sort();
-    Ok(keys)
-}
 
 /// Why a manifest is not trusted.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,6 @@
+use super::staged::explain;
 use super::*;
+use nix::errno::Errno;
 use shared::hex::Hex;
 use std::os::unix::fs::PermissionsExt;
 
