@@ -16,8 +16,14 @@ use crate::uplink::{Access, UplinkState};
 const MAX_FILE_BYTES: usize = 64 * 1024;
 
 pub fn show(paths: &Paths, json: bool) -> ExitCode {
+    let lock = Presence::lock_path(&paths.run_dir);
+    let runs = files::is_locked(&lock).unwrap_or(false);
     let status = match read(&paths.status_file()) {
         Ok(status) => status,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && runs => {
+            eprintln!("the agent runs, and has not looked at its modems yet");
+            return ExitCode::SUCCESS;
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             eprintln!("the agent does not run: there is no {}", paths.status_file().display());
             return ExitCode::from(ABSENT);
@@ -35,8 +41,7 @@ pub fn show(paths: &Paths, json: bool) -> ExitCode {
     } else {
         print!("{}", text(&status));
     }
-    let lock = Presence::lock_path(&paths.run_dir);
-    if files::is_locked(&lock).unwrap_or(false) {
+    if runs {
         ExitCode::SUCCESS
     } else {
         eprintln!("the agent does not run; this is what it wrote last");
