@@ -98,6 +98,7 @@ impl Clock {
 
 /// The system's clock in unix milliseconds, trusted or not.
 #[must_use]
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
 pub fn system_unix_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -11,6 +11,7 @@ use std::process::Command;
 
 /// Makes an executable shell script. A child writes it: a test thread that forks while this
 /// process has it open for writing would make it "text file busy".
+#[allow(clippy::disallowed_methods, reason = "a child writes the script")]
 pub fn script(path: &Path, body: &str) {
     let done = Command::new("/bin/sh")
         .args(["-c", r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#])

@@ -77,15 +77,15 @@ fn the_job_out() {
         deadline: Some(1_800_000_000_000),
         allow_volatile_staging: false,
     };
-    let desired =
-        Desired { v: 1, generation: "6f9619ff.42".into(), time: 1_790_000_000_000, jobs: vec![job] };
-    golden("desired.json", &desired);
-    let request = StartRequest {
-        attempt: 1,
-        stream: stream(),
-        dark_expected_s: 600,
-        dark_longest_s: 1450,
+    let desired = Desired {
+        v: 1,
+        generation: "6f9619ff.42".into(),
+        time: 1_790_000_000_000,
+        jobs: vec![job],
     };
+    golden("desired.json", &desired);
+    let request =
+        StartRequest { attempt: 1, stream: stream(), dark_expected_s: 600, dark_longest_s: 1450 };
     golden("start_request.json", &request);
     golden("grant.json", &Grant { attempt: 1, stream: stream() });
     let refusal = Refusal {
@@ -205,8 +205,7 @@ fn who_the_device_is() {
         agent_version: "0.1.0".into(),
     };
     let claims = serde_json::to_string(&claims).unwrap();
-    let enrol =
-        Enrol { nonce, public_key, token: "token".into(), claims, signature: Hex([9; 64]) };
+    let enrol = Enrol { nonce, public_key, token: "token".into(), claims, signature: Hex([9; 64]) };
     golden("enrol.json", &enrol);
     golden("token_request.json", &TokenRequest { nonce, public_key, signature: Hex([9; 64]) });
     let device = DeviceId::from_random([10; 16]);

@@ -3,6 +3,11 @@
 //! A router here is a directory (`sys`, `dev`, `proc`, `state`, `run`, ...) with the real agent in it and a
 //! [`modem::SimulatedModem`] behind real ptys.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the lab is the world around the product: it starts it, kills it, and plays its tools"
+)]
+
 pub mod applet;
 pub mod faults;
 pub mod firmware;

@@ -171,6 +171,10 @@ impl Holders {
         }
     }
 
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that runs init scripts and netifd's commands"
+    )]
     async fn is_interface_up(&self, name: &str) -> bool {
         #[derive(Deserialize)]
         struct Interface {
@@ -215,6 +219,10 @@ impl Holders {
     }
 
     /// `None`: it did not end in time.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that runs init scripts and netifd's commands"
+    )]
     async fn run(&self, program: &Path, arguments: &[&str]) -> io::Result<Option<ExitStatus>> {
         let mut command = tokio::process::Command::new(program);
         command.args(arguments).kill_on_drop(true);

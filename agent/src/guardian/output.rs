@@ -94,6 +94,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::process::Command;
 
+    #[allow(clippy::disallowed_methods, reason = "a child to read from")]
     fn tool(output: &Output, script: &str) -> std::process::Child {
         Command::new("/bin/sh")
             .args(["-c", script])

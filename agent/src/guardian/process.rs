@@ -153,6 +153,10 @@ fn leave_the_agents_streams(run: &RunDir) -> io::Result<()> {
 
 /// An agent gives back what it took. Only when there has been none for the plan's grace, and
 /// nothing else is being flashed, does the guardian do it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the guardian is a process of its own without a runtime"
+)]
 fn give_back_when_orphaned(run: &RunDir, plan: &Plan) {
     let grace = Duration::from_secs(plan.orphan_grace_s);
     let pause = (grace / 4).clamp(Duration::from_millis(50), Duration::from_secs(2));

@@ -55,6 +55,7 @@ impl Runner {
     ///
     /// # Errors
     /// The tool cannot be started; nothing of it ran.
+    #[allow(clippy::disallowed_methods, reason = "the one place that starts the vendor's tool")]
     pub fn start(plan: Plan, run: RunDir, image: &File, lock: &File) -> io::Result<Self> {
         let output = Output::create(&run.output())?;
         let mut command = Command::new(&plan.program);
@@ -83,6 +84,10 @@ impl Runner {
     ///
     /// # Errors
     /// The record cannot be written.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the guardian is a process of its own without a runtime"
+    )]
     pub fn watch_to_the_end(mut self) -> io::Result<()> {
         while self.reap() {
             let heard_all = self.listen();

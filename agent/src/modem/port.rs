@@ -308,6 +308,10 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "at most 0.3 s, where a tty is busy with its old settings"
+)]
 fn make_raw(fd: &OwnedFd) -> nix::Result<()> {
     let mut settings = tcgetattr(fd)?;
     cfmakeraw(&mut settings);

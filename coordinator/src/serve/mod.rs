@@ -154,7 +154,9 @@ fn lock(data: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::Data { path: data.into(), source };
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(data).map_err(failed)?;
-    let file = File::create(data.join("lock")).map_err(failed)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let file = options.open(data.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse { path: data.into() }),
