@@ -1,5 +1,7 @@
 //! The command line against a real server: over TLS, with a pin, as an operator types it.
 
+#![allow(clippy::disallowed_methods, reason = "a test plays the world around the coordinator")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -256,6 +256,7 @@ impl Presence {
     ///
     /// # Errors
     /// The run directory cannot be used.
+    #[allow(clippy::disallowed_methods, reason = "at the start, when there is nothing to hold up")]
     pub fn announce(run_dir: &Path) -> io::Result<Option<Self>> {
         files::create_private_dir(run_dir)?;
         let deadline = clock::boottime() + LOCK_PATIENCE;
