@@ -1,4 +1,5 @@
 //! The agent's dialect and the stand-in tool against the simulated modem, over real ptys.
+#![allow(clippy::unwrap_used, reason = "what tests share is a test as well")]
 
 #![allow(clippy::disallowed_methods, reason = "a test plays the world around the agent")]
 
@@ -10,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use agent::modem::baseline::{baseline, restore};
 use agent::modem::dialect::{self, read_versions};
-use agent::modem::{Condition, Difference, Place, PortError, Ready, Seen, Snapshot, wait_ready};
+use agent::modem::{
+    Condition, Difference, Place, Port, PortError, Ready, Seen, Snapshot, wait_ready,
+};
 use lab::faults::{ModemFault, ToolFault, ToolFaultKind, write_tool_faults};
 use lab::firmware::{Model, Versions, write_firmware};
 use lab::modem::{FlashCondition, Mode, Settings, SimulatedModem, State};
@@ -222,6 +225,23 @@ async fn a_caller_that_gives_up_half_way_leaves_no_stale_answer() {
         assert!(lines.contains(&IMEI.to_owned()), "{lines:?}");
         assert!(!lines.iter().any(|line| line.starts_with("45.")), "{lines:?}");
     }
+}
+
+#[tokio::test]
+async fn a_port_of_wwan_is_driven_by_plain_termios() {
+    let router = Router::with(|settings| settings.faults.push(ModemFault::UrcStorm));
+    let ready = router.ready().await;
+    let pty = fs::read_link(router.place().port(&ready.modem.at[0])).unwrap();
+    drop(ready);
+    let path = router.place().port("wwan0at0");
+    std::os::unix::fs::symlink(pty, &path).unwrap();
+    let mut port = Port::open(&path, Duration::from_secs(3)).await.unwrap();
+    assert_eq!(dialect::identify(&mut port).await.unwrap().imei, IMEI);
+    router.modem.power_cut().unwrap();
+    let gone = port.command("AT", Duration::from_secs(3)).await;
+    assert!(matches!(gone, Err(PortError::Gone)), "{gone:?}");
+    let gone = Port::open(&path, Duration::from_secs(3)).await.map(|_| ());
+    assert!(matches!(gone, Err(PortError::Gone)), "{gone:?}");
 }
 
 #[tokio::test]

@@ -134,13 +134,11 @@ pub async fn baseline(port: &mut Port) -> Result<Baseline, ModemError> {
     Ok(Baseline {
         sim: sim(port).await?,
         iccid: iccid(port).await?,
-        sim_status: field(port, "AT#QSS?").await?.filter(|value| is_numbers(value, 2..=4)),
+        sim_status: field(port, "AT#QSS?", |value| is_numbers(value, 2..=4)).await?,
         lte: registration(port, "AT+CEREG?").await?,
         nr: registration(port, "AT+C5GREG?").await?,
-        firmware_switch: field(port, "AT#FWSWITCH?")
-            .await?
-            .filter(|value| is_numbers(value, 2..=3)),
-        usb_composition: field(port, "AT#USBCFG?").await?.filter(|value| is_numbers(value, 1..=1)),
+        firmware_switch: field(port, "AT#FWSWITCH?", |value| is_numbers(value, 2..=3)).await?,
+        usb_composition: field(port, "AT#USBCFG?", |value| is_numbers(value, 1..=1)).await?,
     })
 }
 
@@ -163,7 +161,7 @@ async fn sim(port: &mut Port) -> Result<Option<String>, ModemError> {
 
 async fn iccid(port: &mut Port) -> Result<Option<String>, ModemError> {
     for command in ["AT#CCID", "AT+ICCID"] {
-        let value = field(port, command).await?.filter(|value| is_iccid(value));
+        let value = field(port, command, is_iccid).await?;
         if value.is_some() {
             return Ok(value);
         }
@@ -179,10 +177,16 @@ async fn registration(port: &mut Port, command: &str) -> Result<Option<Registrat
     Ok(prefixed(name, &lines).filter_map(|value| Registration::of(value.split(',').nth(1)?)).next())
 }
 
-/// The first value that carries the command's own name.
-async fn field(port: &mut Port, command: &str) -> Result<Option<String>, ModemError> {
+/// The first value that carries the command's own name and looks like one: `#QSS: 1` comes unasked, the
+/// answer has more fields.
+async fn field(
+    port: &mut Port,
+    command: &str,
+    is_value: impl Fn(&str) -> bool,
+) -> Result<Option<String>, ModemError> {
+    let Some(lines) = lines(port, command).await? else { return Ok(None) };
     let name = command.trim_start_matches("AT").trim_end_matches('?');
-    Ok(lines(port, command).await?.and_then(|lines| prefixed(name, &lines).next()))
+    Ok(prefixed(name, &lines).find(|value| is_value(value)))
 }
 
 async fn lines(port: &mut Port, command: &str) -> Result<Option<Vec<String>>, ModemError> {

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shared::event::VersionLine;
 
 use super::port::{Port, PortError, QUICK};
 
@@ -65,6 +66,25 @@ pub async fn read_versions(
         versions.push((command.clone(), lines));
     }
     Ok(versions)
+}
+
+/// [`read_versions`], line by line as a manifest names them.
+pub async fn read_version_lines(
+    port: &mut Port,
+    commands: &[String],
+) -> Result<Vec<VersionLine>, ModemError> {
+    let answers = read_versions(port, commands).await?;
+    Ok(answers.into_iter().flat_map(|(command, lines)| numbered(&command, lines)).collect())
+}
+
+/// Lines count from 1.
+fn numbered(command: &str, lines: Vec<String>) -> impl Iterator<Item = VersionLine> + use<> {
+    let command = command.strip_prefix("AT").unwrap_or(command).to_owned();
+    (1..=u8::MAX).zip(lines).map(move |(line, value)| VersionLine {
+        command: command.clone(),
+        line,
+        value,
+    })
 }
 
 /// Asks the modem to restart. Its ports vanish, often before the OK gets out: that is success as well.
@@ -264,6 +284,17 @@ mod tests {
         {
             assert!(!is_package_line(not), "{not}");
         }
+    }
+
+    #[test]
+    fn lines_are_counted_from_one_under_the_manifests_name() {
+        let found: Vec<_> = numbered("AT#SWPKGV", lines("45.00.012\nM0R.010002")).collect();
+        let line = |line, value: &str| VersionLine {
+            command: "#SWPKGV".into(),
+            line,
+            value: value.into(),
+        };
+        assert_eq!(found, [line(1, "45.00.012"), line(2, "M0R.010002")]);
     }
 
     #[test]

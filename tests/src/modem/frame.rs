@@ -85,7 +85,7 @@ impl Frames {
         self.buffer.is_empty()
     }
 
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn take(&mut self) -> Option<Frame> {
         loop {
             let start = self.buffer.iter().position(|byte| *byte == START)?;
             if start > 0 {
@@ -123,7 +123,7 @@ mod tests {
         let mut found = Vec::new();
         for byte in bytes {
             frames.push(&[byte]);
-            found.extend(frames.next());
+            found.extend(frames.take());
         }
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].kind, found[0].sequence), (Kind::Hello, 7));

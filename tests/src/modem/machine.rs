@@ -264,7 +264,7 @@ impl Machine {
             Role::Diag | Role::Loader => {
                 port.frames.push(bytes);
                 while let Some(frame) =
-                    self.ports.get_mut(index).and_then(|port| port.frames.next())
+                    self.ports.get_mut(index).and_then(|port| port.frames.take())
                 {
                     self.serve_frame(index, &frame)?;
                 }

@@ -108,7 +108,7 @@ impl Link {
     fn read(&mut self, deadline: Instant) -> Result<Option<Frame>, LinkError> {
         let mut buffer = [0; 4096];
         loop {
-            if let Some(frame) = self.frames.next() {
+            if let Some(frame) = self.frames.take() {
                 return Ok(Some(frame));
             }
             match nix::unistd::read(&self.port, &mut buffer) {
