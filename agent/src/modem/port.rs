@@ -284,12 +284,19 @@ fn is_wwan(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wwan"))
 }
 
-/// serialport turns most errno values into text, so the words are all there is to go by.
 fn without_termios2(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    let text = error.to_string();
-    matches!(errno, Some(Errno::ENOSYS | Errno::ENOTTY))
-        || [Errno::ENOSYS, Errno::ENOTTY].iter().any(|errno| text.contains(errno.desc()))
+    is_one_of(error, &[Errno::ENOSYS, Errno::ENOTTY])
+}
+
+/// serialport turns errno values into text, so their words have to do as well.
+fn is_one_of(error: &io::Error, choices: &[Errno]) -> bool {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) => choices.contains(&errno),
+        None => {
+            let text = error.to_string();
+            choices.iter().any(|errno| text.contains(errno.desc()))
+        }
+    }
 }
 
 fn open_plain(path: &Path) -> io::Result<Wire> {
@@ -329,15 +336,9 @@ fn port_error(error: io::Error) -> PortError {
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EIO | Errno::ENODEV | Errno::ENXIO | Errno::ENOENT))
-        || matches!(
-            error.kind(),
-            io::ErrorKind::NotFound
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::WriteZero
-        )
+    use io::ErrorKind::{BrokenPipe, UnexpectedEof, WriteZero};
+    is_one_of(error, &[Errno::EIO, Errno::ENODEV, Errno::ENXIO, Errno::ENOENT])
+        || matches!(error.kind(), BrokenPipe | UnexpectedEof | WriteZero)
 }
 
 fn is_command(command: &str) -> bool {
@@ -348,4 +349,45 @@ fn is_command(command: &str) -> bool {
 /// For callers that wait beside a port: as long as one look takes.
 pub(super) async fn pause() {
     sleep(Duration::from_millis(200)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errno_is_known_by_number_and_by_serialports_words() {
+        let by_number = io::Error::from(Errno::ENOSYS);
+        let in_words = |errno: Errno| io::Error::other(errno.to_string());
+        for error in [by_number, in_words(Errno::ENOSYS)] {
+            assert!(without_termios2(&error) && !is_gone(&error), "{error:?}");
+        }
+        for errno in [Errno::EIO, Errno::ENODEV, Errno::ENXIO, Errno::ENOENT] {
+            assert!(is_gone(&io::Error::from(errno)), "{errno}");
+            assert!(is_gone(&in_words(errno)), "{errno}");
+        }
+        // serialport calls a port that somebody else took for himself "not found".
+        let taken = io::Error::new(io::ErrorKind::NotFound, Errno::EBUSY.to_string());
+        assert!(!is_gone(&taken) && !is_gone(&io::Error::from(Errno::EACCES)));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tty_is_neither_opened_nor_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ttyUSB0");
+        std::fs::write(&file, b"").unwrap();
+        let error = Port::open(&file, QUICK).await.map(|_| ()).unwrap_err();
+        assert!(matches!(error, PortError::Open { .. }), "{error:?}");
+        let error = Port::open(&directory.path().join("none"), QUICK).await.map(|_| ());
+        assert!(matches!(error, Err(PortError::Gone)), "{error:?}");
+    }
+
+    #[test]
+    fn a_command_is_one_line_of_printable_text() {
+        assert!(is_command("AT+CGMI") && is_command("AT"));
+        let long = format!("AT{}", "x".repeat(at::MAX_COMMAND));
+        for wrong in ["", "+CGMI", "AT\r", "AT+CGMI\rAT#REBOOT", "AT\u{e4}", "AT\0", &long] {
+            assert!(!is_command(wrong), "{wrong:?}");
+        }
+    }
 }
