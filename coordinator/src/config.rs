@@ -27,10 +27,10 @@ pub struct Fragment {
     #[serde(default)]
     pub names: Vec<String>,
     /// A certificate chain of yours (PEM, leaf first) instead of an own one.
-    #[arg(long, env = "MODEM_UPGRADER_CERTIFICATE", value_name = "FILE", requires = "key")]
+    #[arg(long, env = "MODEM_UPGRADER_CERTIFICATE", value_name = "FILE")]
     pub certificate: Option<PathBuf>,
     /// Its key (PEM).
-    #[arg(long, env = "MODEM_UPGRADER_KEY", value_name = "FILE", requires = "certificate")]
+    #[arg(long, env = "MODEM_UPGRADER_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// What devices sign that they talk to; the certificate's pin, if nothing is said.
     #[arg(long, env = "MODEM_UPGRADER_AUDIENCE", value_name = "TEXT")]
