@@ -7,6 +7,7 @@ use shared::hex::sha256;
 use shared::ids::{OrganizationId, OrganizationSlug};
 
 use super::App;
+use super::audit::Actor;
 use super::error::{Answer, ApiError};
 use crate::store::listing::Scope;
 use crate::store::user::{Principal, Role, TokenScope};
@@ -27,6 +28,9 @@ impl FromRequestParts<App> for Operator {
         let principal = found.ok_or_else(ApiError::invalid_token)?;
         let now = app.store.clock().now();
         app.throttle.take(principal.user, now).map_err(ApiError::throttled)?;
+        if let Some(actor) = parts.extensions.get::<Actor>() {
+            actor.is(&principal.name);
+        }
         let reads = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if principal.scope == TokenScope::Read && !reads {
             return Err(ApiError::forbidden_because("This token may only read."));

@@ -5,6 +5,7 @@
 //! not found; the rules of what may change live in the store's verbs and `operation`.
 
 pub mod agent;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod build;
@@ -30,6 +31,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::Method,
+    middleware,
     routing::{get, post},
 };
 
@@ -62,8 +64,9 @@ pub struct App {
 
 /// Every route.
 pub fn router(app: App) -> Router {
+    let audited = middleware::from_fn_with_state(app.clone(), audit::record);
     Router::new()
-        .nest(BASE, operators(app.artifacts.limits().file))
+        .nest(BASE, operators(app.artifacts.limits().file).layer(audited))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

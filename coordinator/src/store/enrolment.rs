@@ -9,6 +9,7 @@ use shared::hex::{Hex, Sha256};
 use shared::identity::{Claims, DeviceState, Enrolled};
 use shared::ids::{DeviceId, OrganizationId, OrganizationSlug};
 
+use super::audit::{self, Entry};
 use super::column::parsed;
 use super::device::{find_by_key, state_name};
 use super::note::Note;
@@ -172,6 +173,17 @@ fn insert(
         replaced.map(|id| id.to_string()),
         tx.now,
     ))?;
+    let entry = Entry {
+        actor: format!("device:{device}"),
+        organization: Some(token.slug.to_string()),
+        action: "enrol".into(),
+        subject: device.to_string(),
+        detail: Some(match replaced {
+            Some(replaced) => format!("{}, would replace {replaced}", state_name(state)),
+            None => state_name(state).into(),
+        }),
+    };
+    audit::record(tx, &entry)?;
     if accepted {
         tx.note(Note::Admitted { subject: device.0, epoch: 1 });
     }

@@ -4,6 +4,7 @@
 //! runs its rule inside one transaction on the [writer's](writer) thread and answers after the
 //! COMMIT; queries run on one of a few read-only connections.
 
+pub mod audit;
 pub mod bootstrap;
 pub mod build;
 pub mod category;

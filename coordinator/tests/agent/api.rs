@@ -15,12 +15,12 @@ use shared::ids::{OperationId, Slot, StreamId};
 use shared::stages::Phase;
 use uuid::Uuid;
 
-struct Stand {
-    running: Running,
+pub struct Stand {
+    pub running: Running,
     bootstrap: Bootstrap,
     client: Client,
-    operator: Operator,
-    dir: tempfile::TempDir,
+    pub operator: Operator,
+    pub dir: tempfile::TempDir,
 }
 
 fn config(dir: &tempfile::TempDir) -> Config {
@@ -37,7 +37,7 @@ fn config(dir: &tempfile::TempDir) -> Config {
 }
 
 impl Stand {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (running, bootstrap) = serve::start(config(&dir)).await.unwrap();
         let bootstrap = bootstrap.unwrap();
@@ -51,13 +51,13 @@ impl Stand {
         Device::new(&self.client, self.running.https, seed)
     }
 
-    async fn ready(&self, seed: u8) -> (Device, shared::ids::DeviceId) {
+    pub async fn ready(&self, seed: u8) -> (Device, shared::ids::DeviceId) {
         let token = &self.bootstrap.enrolment_token;
         Device::ready(&self.client, self.running.https, seed, token).await
     }
 }
 
-fn event(operation: OperationId, seq: u64, attempt: u32, body: EventBody) -> Event {
+pub fn event(operation: OperationId, seq: u64, attempt: u32, body: EventBody) -> Event {
     let stream = StreamId(Uuid::from_u128(1));
     Event { operation, slot: Slot::default(), stream, seq, attempt, at: None, body }
 }
@@ -256,6 +256,10 @@ async fn a_cancel_before_the_grant_wins() {
     assert_eq!(refusal.status(), StatusCode::CONFLICT);
     assert_eq!(refusal.json::<Refusal>().await.unwrap().code, RefusalCode::Cancelled);
     assert_eq!(stand.operator.operation(operation).await["status"], "cancelled");
+    let log = stand.running.store.audit(2).await.unwrap();
+    assert!(log.iter().all(|recorded| recorded.entry.actor == "user:admin"));
+    assert!(log[0].entry.subject.ends_with(&format!("upgrade-operation/{operation}/cancel/")));
+    assert_eq!(log[1].entry.action, "PUT");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::api::event;
 use crate::peer::{Device, Operator, versions};
 use shared::ack::{Acks, Verdict};
 use shared::desired::Desired;
@@ -22,7 +23,7 @@ struct Process {
 
 impl Process {
     fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_modem-upgrader"))
+        let child = Command::new(env!("CARGO_BIN_EXE_modem-upgrader"))
             .args(["serve", "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--reserve", "0"])
             .arg("--data")
             .arg(data)
@@ -30,16 +31,18 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut printed = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let https = ([0, 0, 0, 0], 0).into();
+        let mut process = Self { child, https, printed: Vec::new() };
+        let output = process.child.stdout.take().unwrap();
+        for line in BufReader::new(output).lines() {
             let line = line.unwrap();
             if let Some(ready) = line.strip_prefix("ready https=") {
-                let https = ready.split(' ').next().unwrap().parse().unwrap();
-                return Self { child, https, printed };
+                process.https = ready.split(' ').next().unwrap().parse().unwrap();
+                return process;
             }
-            printed.push(line);
+            process.printed.push(line);
         }
-        panic!("it ended before it was ready: {printed:?}");
+        panic!("it ended before it was ready: {:?}", process.printed);
     }
 
     fn value(&self, key: &str) -> String {
@@ -56,17 +59,23 @@ impl Drop for Process {
     }
 }
 
-fn event(operation: OperationId, seq: u64, attempt: u32, body: EventBody) -> Event {
-    let stream = StreamId(Uuid::from_u128(1));
-    Event { operation, slot: Slot::default(), stream, seq, attempt, at: None, body }
-}
-
 /// Posts one milestone; None if the coordinator went away instead of answering.
 async fn tell(device: &Device, event: Event) -> Option<Verdict> {
     let body = Events::new(vec![event]);
     let sent = device.request(reqwest::Method::POST, "events").json(&body).send().await.ok()?;
     let acks: Acks = sent.json().await.ok()?;
     acks.acks.into_iter().map(|ack| ack.verdict).next()
+}
+
+/// What a watcher who comes back after the restart is told first.
+async fn first_live_event(operator: &Operator) -> String {
+    let request = operator.request(reqwest::Method::GET, "events/").header("Last-Event-ID", "1");
+    let mut response = request.send().await.unwrap();
+    let mut text = String::new();
+    while !text.contains("\n\n") {
+        text.push_str(&String::from_utf8_lossy(&response.chunk().await.unwrap().unwrap()));
+    }
+    text
 }
 
 #[tokio::test]
@@ -110,6 +119,7 @@ async fn what_was_acknowledged_survives_a_kill_and_the_operation_goes_on() {
     let mut device = Device::new(&client, second.https, 1);
     device.api = api;
     assert_eq!(operator.operation(operation).await["status"], "in-progress");
+    assert!(first_live_event(&operator).await.contains(&operation.to_string()));
     let desired: Desired = device.get("desired").await.json().await.unwrap();
     assert_eq!(desired.jobs[0].operation, operation, "its token is still good, its job is there");
     for seq in 1..=acknowledged {

@@ -24,18 +24,21 @@ pub fn versions() -> Vec<VersionLine> {
     vec![VersionLine { command: "+CGMR".into(), line: 1, value: "M0F.2".into() }]
 }
 
-/// A client for the coordinator with this data directory.
-pub fn client(data: &Path) -> Client {
+/// TLS that trusts exactly the coordinator with this data directory.
+pub fn tls(data: &Path) -> rustls::ClientConfig {
     let certificate = CertificateDer::from_pem_file(data.join("tls/certificate.pem")).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    Client::builder().use_preconfigured_tls(tls).no_proxy().build().unwrap()
+        .with_no_client_auth()
+}
+
+pub fn client(data: &Path) -> Client {
+    Client::builder().use_preconfigured_tls(tls(data)).no_proxy().build().unwrap()
 }
 
 #[derive(Clone)]
