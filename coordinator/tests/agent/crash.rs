@@ -11,7 +11,7 @@ use shared::ack::{Acks, Verdict};
 use shared::desired::Desired;
 use shared::event::{Event, EventBody, Events, Outcome};
 use shared::grant::StartRequest;
-use shared::ids::{OperationId, Slot, StreamId};
+use shared::ids::StreamId;
 use uuid::Uuid;
 
 struct Process {

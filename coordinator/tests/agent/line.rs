@@ -42,9 +42,13 @@ async fn hear(events: &mut EventLoop, end: &str) -> Value {
     tokio::time::timeout(SOON, heard).await.unwrap_or_else(|_| panic!("nothing on {end}"))
 }
 
-async fn subscribed(events: &mut EventLoop) {
+/// Until a SUBACK or PUBACK.
+async fn answered(events: &mut EventLoop) {
+    let is_answer = |packet: &Packet| matches!(packet, Packet::SubAck(_) | Packet::PubAck(_));
     let answered = async {
-        while !matches!(events.poll().await.unwrap(), Mqtt::Incoming(Packet::SubAck(_))) {}
+        while !matches!(events.poll().await.unwrap(), Mqtt::Incoming(packet) if is_answer(&packet))
+        {
+        }
     };
     tokio::time::timeout(SOON, answered).await.unwrap();
 }
@@ -59,12 +63,13 @@ async fn a_wake_goes_out_an_ack_comes_back_and_a_dashboard_sees_it() {
     let (line, mut events) = connect(&stand, &id.to_string(), &tokens.mqtt.token);
     for down in ["wake", "ack"] {
         line.subscribe(format!("mu/default/{id}/down/{down}"), QoS::AtLeastOnce).await.unwrap();
-        subscribed(&mut events).await;
+        answered(&mut events).await;
     }
     let online = Presence { v: 1, session: SessionId(Uuid::from_u128(1)), online: true };
     let up = |what| format!("mu/default/{id}/up/{what}");
     let payload = serde_json::to_vec(&online).unwrap();
     line.publish(up("presence"), QoS::AtLeastOnce, false, payload).await.unwrap();
+    answered(&mut events).await;
 
     let operation = stand.operator.upgrade(id, &image).await;
     assert_eq!(hear(&mut events, "/down/wake").await, json!({}));
