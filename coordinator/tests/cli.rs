@@ -1,6 +1,12 @@
 //! The command line against a real server: over TLS, with a pin, as an operator types it.
 
-#![allow(clippy::disallowed_methods, reason = "a test plays the world around the coordinator")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test plays the world around the coordinator, and helpers of tests are tests too"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -48,9 +48,8 @@ impl<'a> Watch<'a> {
             }
             match self.read().await {
                 Ok(true) => failures = 0,
-                Ok(false) => self.response = None,
                 Err(error) if failures >= PATIENCE => return Err(error),
-                Err(_) => {
+                Ok(false) | Err(_) => {
                     failures += 1;
                     self.response = None;
                     tokio::time::sleep(PAUSE).await;

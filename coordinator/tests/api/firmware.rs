@@ -128,7 +128,7 @@ async fn an_image_must_be_there_ours_and_signed() {
         world.put(OPERATOR, &path, body).await.is(400, json!({"image": [message]}));
     }
     let build = world.build().await;
-    let parts: [(&str, &str, &[u8]); 2] = [("type", "", b"telit-uxfp"), ("file", "f", b"unsigned")];
+    let parts: [Part<'_>; 2] = [("type", "", b"telit-uxfp"), ("file", "f", b"unsigned")];
     let unsigned =
         world.multipart(OPERATOR, &format!("build/{build}/image/"), &parts).await.id(201);
     let refused = world.put(OPERATOR, &path, json!({"image": unsigned})).await.ok(400);

@@ -5,7 +5,7 @@ use shared::hex::sha256;
 
 use crate::world::*;
 
-fn parts<'a>(content: &'a [u8]) -> Vec<(&'static str, &'static str, &'a [u8])> {
+fn parts(content: &[u8]) -> Vec<Part<'_>> {
     vec![("type", "", b"telit-uxfp"), ("file", "fn 990.bin", content)]
 }
 
@@ -101,8 +101,8 @@ async fn a_refused_upload_leaves_nothing_behind() {
     let wrong_block = signed_as(content, |manifest| manifest.blocks = vec![sha256(b"x")]);
     let good = signed(content);
     let file = ("file", "f.bin", content);
-    let tool: (&str, &str, &[u8]) = ("type", "", b"telit-uxfp");
-    let cases: Vec<(&str, Vec<(&str, &str, &[u8])>)> = vec![
+    let tool: Part<'_> = ("type", "", b"telit-uxfp");
+    let cases: Vec<(&str, Vec<Part<'_>>)> = vec![
         ("file", vec![tool]),
         ("type", vec![file]),
         ("type", vec![file, ("type", "", b"../x")]),
@@ -170,8 +170,7 @@ async fn a_manifest_can_follow_once() {
     let complete = format!("image/{id}/manifest/");
     world.get(OPERATOR, &complete).await.ok(404);
     let (manifest, signature) = signed(b"firmware");
-    let good: [(&str, &str, &[u8]); 2] =
-        [("manifest", "", &manifest), ("signature", "", &signature)];
+    let good: [Part<'_>; 2] = [("manifest", "", &manifest), ("signature", "", &signature)];
     let refused = world.multipart(OPERATOR, &complete, &good[..1]).await.ok(400);
     assert!(refused["signature"].is_array());
     world.multipart(RIVAL, &complete, &good).await.ok(404);
@@ -181,8 +180,7 @@ async fn a_manifest_can_follow_once() {
         assert_eq!(image["signed_by"], "abababababababab");
     }
     let (manifest, signature) = signed_as(b"firmware", |manifest| manifest.sequence = 8);
-    let other: [(&str, &str, &[u8]); 2] =
-        [("manifest", "", &manifest), ("signature", "", &signature)];
+    let other: [Part<'_>; 2] = [("manifest", "", &manifest), ("signature", "", &signature)];
     assert!(world.multipart(OPERATOR, &complete, &other).await.ok(409)["error"].is_string());
 }
 

@@ -41,6 +41,9 @@ pub const READING: &str = "token-for-reading";
 /// An operator of another organization.
 pub const RIVAL: &str = "token-of-rival";
 
+/// Of a multipart body: name, file name (empty = none), content.
+pub type Part<'a> = (&'a str, &'a str, &'a [u8]);
+
 pub struct World {
     pub app: App,
     pub router: Router,
@@ -136,13 +139,7 @@ impl World {
         self.send(request.unwrap()).await
     }
 
-    /// Each part: name, file name (empty = none), content.
-    pub async fn multipart(
-        &self,
-        token: &str,
-        path: &str,
-        parts: &[(&str, &str, &[u8])],
-    ) -> Answer {
+    pub async fn multipart(&self, token: &str, path: &str, parts: &[Part<'_>]) -> Answer {
         let mut body = Vec::new();
         for (name, file_name, content) in parts {
             body.extend(
@@ -177,7 +174,7 @@ impl World {
         let build = self.build().await;
         let content = b"firmware".repeat(1000);
         let (manifest, signature) = signed(&content);
-        let parts: [(&str, &str, &[u8]); 4] = [
+        let parts: [Part<'_>; 4] = [
             ("type", "", b"telit-uxfp"),
             ("file", "fn990.bin", &content),
             ("manifest", "", &manifest),
