@@ -16,6 +16,7 @@ type Main = fn() -> ExitCode;
 const APPLETS: &[(&str, Main)] = &[
     ("modem-upgrader-agent", agent::cli::main),
     ("modem-upgrader", coordinator::cli::main),
+    ("demo", crate::demo::main),
     ("sim-uxfp", crate::uxfp::main),
     ("uxfp", crate::uxfp::main),
     ("sim-modem", crate::modem::process::main),

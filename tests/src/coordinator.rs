@@ -126,10 +126,8 @@ fn spawn(
     https: SocketAddr,
     mqtt: SocketAddr,
 ) -> anyhow::Result<(Child, Ready)> {
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(data.join("coordinator.log"))?;
+    let log =
+        std::fs::File::options().create(true).append(true).open(data.join("coordinator.log"))?;
     let mut child = Command::new(exe)
         .arg0("modem-upgrader")
         .arg("serve")

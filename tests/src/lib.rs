@@ -9,8 +9,12 @@
 )]
 
 pub mod applet;
+pub mod coordinator;
+pub mod demo;
 pub mod faults;
 pub mod firmware;
+pub mod link;
 pub mod modem;
 pub mod random;
+pub mod router;
 pub mod uxfp;

@@ -13,8 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
-    fs,
-    io,
+    fs, io,
     net::IpAddr,
     os::unix::{
         fs::{PermissionsExt, symlink},
@@ -65,7 +64,9 @@ impl Router {
     ) -> anyhow::Result<Self> {
         let name = format!("router-{}", plan.number);
         let dir = parent.join(&name);
-        for sub in ["proc/net", "proc/sys/kernel/random", "keys", "profiles", "init.d", "bin", "dev"] {
+        for sub in
+            ["proc/net", "proc/sys/kernel/random", "keys", "profiles", "init.d", "bin", "dev"]
+        {
             fs::create_dir_all(dir.join(sub))?;
         }
         let dir = dir.canonicalize()?;
@@ -102,6 +103,7 @@ impl Router {
         fs::write(at("proc/sys/kernel/hostname"), format!("{}\n", self.name))?;
         fs::write(at("proc/net/route"), route_table(plan.sole_uplink))?;
         fs::write(at("proc/net/ipv6_route"), "")?;
+        wired_port(&self.dir)?;
         fs::write(at("profiles/telit-uxfp.toml"), profile(&self.dir)?)?;
         let uxfp = at("bin/uxfp");
         if !uxfp.exists() {
@@ -237,7 +239,10 @@ fn holding(path: &Path) -> Vec<Pid> {
         let holds = descriptors
             .filter_map(|fd| fs::read_link(fd.path()).ok())
             .any(|target| target.starts_with(path));
-        if holds && pid != own && let Ok(pid) = i32::try_from(pid) {
+        if holds
+            && pid != own
+            && let Ok(pid) = i32::try_from(pid)
+        {
             found.push(Pid::from_raw(pid));
         }
     }
@@ -269,14 +274,18 @@ fn profile(dir: &Path) -> anyhow::Result<String> {
         .iter()
         .find(|(name, _)| *name == "telit-uxfp")
         .ok_or_else(|| anyhow::anyhow!("no built-in profile"))?;
-    let mut profile: toml::Table = text.parse()?;
-    profile["tool"]["program"] = dir.join("bin/uxfp").to_string_lossy().into_owned().into();
+    let program = dir.join("bin/uxfp");
+    let mut changes = vec![("program", format!("{:?}", program.to_string_lossy()))];
     for (name, seconds) in
         [("idle_s", 5), ("total_s", 90), ("grace_s", 1), ("typical_s", 20), ("boot_s", 15)]
     {
-        profile["timeouts"][name] = seconds.into();
+        changes.push((name, seconds.to_string()));
     }
-    Ok(profile.to_string())
+    let lines = text.lines().map(|line| {
+        let change = changes.iter().find(|(name, _)| line.starts_with(&format!("{name} = ")));
+        change.map_or_else(|| line.to_owned(), |(name, value)| format!("{name} = {value}"))
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn settings(dir: &Path, url: &str, pin: &str) -> String {
@@ -313,6 +322,18 @@ boot_silence_s = 15
 away_s = 15
 "#
     )
+}
+
+/// `eth0`, which is no USB device.
+fn wired_port(dir: &Path) -> io::Result<()> {
+    let device = dir.join("sys/devices/platform/ethernet");
+    let interface = dir.join("sys/class/net/eth0");
+    fs::create_dir_all(&device)?;
+    fs::create_dir_all(&interface)?;
+    if !interface.join("device").exists() {
+        symlink(device, interface.join("device"))?;
+    }
+    Ok(())
 }
 
 fn stand_in(path: &Path, script: &str) -> io::Result<()> {

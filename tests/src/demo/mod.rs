@@ -14,7 +14,7 @@ use crate::{
 use anyhow::{Context, bail};
 use clap::Parser;
 use reqwest::Method;
-use scenario::{Scenario, Verdict};
+use scenario::Scenario;
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -116,7 +116,8 @@ fn directory(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
         None => std::env::temp_dir().join(format!("modem-upgrader-demo-{}", std::process::id())),
     };
     if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("{} is in the way", dir.display()))?;
+        std::fs::remove_dir_all(&dir)
+            .with_context(|| format!("{} is in the way", dir.display()))?;
     }
     std::fs::create_dir_all(&dir)?;
     Ok(dir.canonicalize()?)
@@ -131,17 +132,39 @@ fn make_firmware(coordinator: &Coordinator, dir: &Path) -> anyhow::Result<Firmwa
     let (key, file) = (text(&key), text(&file));
     coordinator.cli(&["firmware", "keygen", &key])?;
     let versions = firmware::Versions::of_package(TO);
-    let reaches = [
-        format!("#SWPKGV:1={}", versions.package),
-        format!("+CGMR:1={}", versions.modem),
-    ];
+    let reaches =
+        [format!("#SWPKGV:1={}", versions.package), format!("+CGMR:1={}", versions.modem)];
     coordinator.cli(&[
-        "firmware", "sign", "--key", &format!("{key}.sec"), "--vendor", "Telit", "--model",
-        "FN990A28", "--category", "FN990A", "--sequence", "4", "--reaches", &reaches[0],
-        "--reaches", &reaches[1], "--tool", "telit-uxfp", "--file", &file,
+        "firmware",
+        "sign",
+        "--key",
+        &format!("{key}.sec"),
+        "--vendor",
+        "Telit",
+        "--model",
+        "FN990A28",
+        "--category",
+        "FN990A",
+        "--sequence",
+        "4",
+        "--reaches",
+        &reaches[0],
+        "--reaches",
+        &reaches[1],
+        "--tool",
+        "telit-uxfp",
+        "--file",
+        &file,
     ])?;
     let uploaded = coordinator.cli(&[
-        "upload", "--category", "FN990A", "--version", TO, "--model", "Telit FN990A28", "--json",
+        "upload",
+        "--category",
+        "FN990A",
+        "--version",
+        TO,
+        "--model",
+        "Telit FN990A28",
+        "--json",
         &file,
     ])?;
     let image: Value = serde_json::from_str(&uploaded).context(uploaded)?;
@@ -216,4 +239,3 @@ pub async fn wait_for_device(api: &Api, router: &Router) -> anyhow::Result<Strin
     let log = std::fs::read_to_string(router.dir.join("agent.log")).unwrap_or_default();
     bail!("{} did not enrol within a minute; its log:\n{log}", router.name)
 }
-

@@ -156,10 +156,7 @@ async fn play_one(api: &Api, run: &mut Run) -> anyhow::Result<()> {
             let (status, answer) = cancel(api, &operation).await?;
             ensure!(status == 409, "the cancel was answered with {status} {answer}");
         }
-        Scenario::ToolFailsOnce
-        | Scenario::ToolLies
-        | Scenario::OtherModel
-        | Scenario::Smooth => {}
+        Scenario::ToolFailsOnce | Scenario::ToolLies | Scenario::OtherModel | Scenario::Smooth => {}
     }
     let ended = ended(api, &run.operation).await?;
     judge(run, &ended).await

@@ -9,7 +9,8 @@ pub async fn serve(coordinator: &Coordinator, runs: &[Run], dir: &Path) -> anyho
     let Some(run) = runs.last() else { return Ok(()) };
     let boot = &coordinator.bootstrap;
     let (https, mqtt) = (coordinator.https, coordinator.mqtt);
-    let (url, pin, token, org) = (coordinator.url(), &boot.pin, &boot.api_token, &boot.organization);
+    let (url, pin, token, org) =
+        (coordinator.url(), &boot.pin, &boot.api_token, &boot.organization);
     let (device, operation) = (&run.device, &run.operation);
     let certificate = dir.join("coordinator/tls/certificate.pem");
     println!(
