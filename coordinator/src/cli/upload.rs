@@ -17,6 +17,8 @@ use super::firmware::beside;
 use super::output::{self, Output, cell};
 
 #[derive(Debug, Args)]
+// `--version` is the build's here.
+#[command(disable_version_flag = true)]
 pub struct Arguments {
     /// Name of the category; made where it is missing
     #[arg(long, value_name = "NAME")]
