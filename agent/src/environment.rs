@@ -3,6 +3,7 @@
 
 use crate::{
     clock::{self, Clock, Trust},
+    files,
     guardian::{
         Guardian,
         holders::{Holder, Holders},
@@ -81,11 +82,12 @@ pub struct Ports {
 
 impl Environment {
     /// # Errors
-    /// The memory of past results cannot be read.
+    /// The run directory cannot be made, or the memory of past results cannot be read.
     pub fn new(settings: Arc<Settings>, slot: SlotSettings, ports: Ports) -> std::io::Result<Self> {
         let paths = &settings.paths;
         let run_dir = paths.run_dir.join(slot.slot.as_str());
         let programs = settings.upgrade.holders.programs(paths);
+        files::create_private_dir(&run_dir)?;
         let results = Results::open(&paths.state_dir.join(slot.slot.as_str()))?;
         Ok(Self {
             policy: settings.policy(),
@@ -111,12 +113,6 @@ impl Environment {
     #[must_use]
     pub fn manifest(&self) -> Option<&Manifest> {
         self.job.manifest.as_ref().map(VerifiedManifest::manifest)
-    }
-
-    /// Where this slot's journal lies.
-    #[must_use]
-    pub fn journal_path(&self) -> PathBuf {
-        self.settings.paths.state_dir.join(self.slot.slot.as_str()).join("journal")
     }
 
     /// Where this slot's locks and exit records lie.
@@ -180,6 +176,12 @@ impl Environment {
         }
         holders
     }
+}
+
+/// Where a slot's journal lies.
+#[must_use]
+pub fn journal_path(settings: &Settings, slot: &SlotSettings) -> PathBuf {
+    settings.paths.state_dir.join(slot.slot.as_str()).join("journal")
 }
 
 /// The router's staging directories. What sysupgrade would pack into memory is never one.

@@ -7,7 +7,7 @@
 
 use crate::{
     clock::{self, Clock},
-    environment::{Environment, Ports},
+    environment::{Environment, Ports, journal_path},
     files,
     guardian::Presence,
     identity::{Board, Identity, IdentityError},
@@ -30,6 +30,7 @@ use shared::{
     desired::{Desired, Job},
     event::{EventBody, Outcome},
     failure::{Failure, FailureKind},
+    hex::Sha256,
     ids::{OperationId, StreamId},
     stages::Phase,
 };
@@ -216,16 +217,31 @@ impl Agent {
         env.status.last_result = env.results.last().cloned();
         env.status.phase = None;
         env.status.publish();
-        env.clean_up();
+        env.clean_up(&self.still_needed(&env.slot));
         if let Some(outcome) = ended.ending() {
             log::info!("operation {} ended: {outcome:?}", ended.record.job.operation);
         }
     }
 
+    /// Manifests of the images that unfinished upgrades of other slots may need: theirs may be all
+    /// that a modem in download mode can be recovered from. A journal that cannot be read keeps
+    /// nothing alive that is known.
+    fn still_needed(&self, but: &SlotSettings) -> Vec<Sha256> {
+        let others = self.settings.slots.iter().filter(|slot| slot.slot != but.slot);
+        let states = others.filter_map(|slot| {
+            let path = journal_path(&self.settings, slot);
+            match Journal::open(&path, &self.boot_id) {
+                Ok((_, Loaded::State { state, .. })) if state.ending().is_none() => Some(state),
+                _ => None,
+            }
+        });
+        states.map(|state| state.record.job.image.manifest_sha256).collect()
+    }
+
     /// The slot's journal. One that was unreadable is held until a person says "go on": attempts
     /// must not start over at 0. A newer version's journal is left alone and its slot unused.
     async fn journal(&self, env: &Environment) -> Result<Option<(Journal, Loaded)>, RunError> {
-        let path = env.journal_path();
+        let path = journal_path(&self.settings, &env.slot);
         self.await_release_of(&aside(&path), env).await;
         loop {
             match Journal::open(&path, &self.boot_id) {

@@ -41,7 +41,7 @@ struct Arguments {
     /// Keep serving afterwards, and say how to talk to it
     #[arg(long)]
     stay: bool,
-    /// Where everything lies [default: a directory in the temporary directory]
+    /// Where everything lies [default: a directory beside the binary]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -83,7 +83,7 @@ pub struct Run {
 async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let started = Instant::now();
     let exe = std::env::current_exe()?;
-    let dir = directory(arguments.dir.as_deref())?;
+    let dir = directory(&exe, arguments.dir.as_deref())?;
     println!("a coordinator and {} routers in {}", arguments.devices, dir.display());
     let coordinator = Coordinator::start(&exe, &dir.join("coordinator"))?;
     let api = coordinator.api()?;
@@ -110,10 +110,11 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(as_expected)
 }
 
-fn directory(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+fn directory(exe: &Path, wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
     let dir = match wanted {
         Some(dir) => dir.to_owned(),
-        None => std::env::temp_dir().join(format!("modem-upgrader-demo-{}", std::process::id())),
+        // Beside the build: the temporary directory may be in memory, which no journal may be.
+        None => exe.with_file_name(format!("demo-{}", std::process::id())),
     };
     if dir.exists() {
         std::fs::remove_dir_all(&dir)
@@ -234,7 +235,7 @@ pub async fn wait_for_device(api: &Api, router: &Router) -> anyhow::Result<Strin
         if let Some(id) = found.and_then(|device| device["id"].as_str()) {
             return Ok(id.to_owned());
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let log = std::fs::read_to_string(router.dir.join("agent.log")).unwrap_or_default();
     bail!("{} did not enrol within a minute; its log:\n{log}", router.name)

@@ -46,20 +46,25 @@ impl Show {
 
 async fn follow(api: Api, watched: Vec<(String, &'static str, ProgressBar)>) {
     loop {
-        for (operation, scenario, bar) in &watched {
-            let Ok(value) = api.get(&format!("upgrade-operation/{operation}/")).await else {
-                continue;
-            };
-            bar.set_position(value["progress_percent"].as_u64().unwrap_or(0));
-            let word = match value["status"].as_str() {
-                Some("in-progress") => value["phase"].as_str().unwrap_or("in-progress"),
-                Some(status) => status,
-                None => "?",
-            };
-            bar.set_message(format!("{word:12} ({scenario})"));
+        let listed = api.get("upgrade-operation/?page_size=100").await.unwrap_or_default();
+        for value in listed["results"].as_array().into_iter().flatten() {
+            let id = value["id"].as_str().unwrap_or_default();
+            if let Some((_, scenario, bar)) = watched.iter().find(|(o, ..)| o == id) {
+                paint(bar, scenario, value);
+            }
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
     }
+}
+
+fn paint(bar: &ProgressBar, scenario: &str, operation: &Value) {
+    bar.set_position(operation["progress_percent"].as_u64().unwrap_or(0));
+    let word = match operation["status"].as_str() {
+        Some("in-progress") => operation["phase"].as_str().unwrap_or("in-progress"),
+        Some(status) => status,
+        None => "?",
+    };
+    bar.set_message(format!("{word:12} ({scenario})"));
 }
 
 /// Prints how it ended for each; whether all ended as they should.

@@ -2,14 +2,13 @@
 
 use super::{chain, install::not_started, lost_context, untouched};
 use crate::{
-    environment::Environment,
+    environment::{Environment, JobContext},
     source::{Download, Source, SourceError, Transfer},
     staging::Staged,
     upgrade::state::{Outcome, State},
     verify::{self, ManifestRefused, SignaturePolicy, VerifiedImage, VerifiedManifest},
 };
-use futures_util::FutureExt;
-use shared::failure::FailureKind;
+use shared::{failure::FailureKind, hex::Sha256};
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -171,11 +170,7 @@ impl Environment {
     }
 
     fn source(&self) -> Source {
-        let uplink = self.uplink.clone();
-        let token = Box::new(move || {
-            let uplink = uplink.clone();
-            async move { uplink.credentials().await.map(|c| c.api_token.clone()) }.boxed()
-        });
+        let token = self.uplink.token_provider();
         Source::new(self.client.clone(), self.uplink.base().clone(), token)
     }
 
@@ -187,10 +182,11 @@ impl Environment {
         }
     }
 
-    /// After the end nothing is staged any more, and the next job starts from nothing.
-    pub fn clean_up(&mut self) {
-        self.job = crate::environment::JobContext::default();
-        self.staging.clean(&[]);
+    /// After the end the image is not needed any more, and the next job starts from nothing.
+    /// `keep`: manifests of images that other slots may still recover from.
+    pub fn clean_up(&mut self, keep: &[Sha256]) {
+        self.job = JobContext::default();
+        self.staging.clean(keep);
     }
 }
 
