@@ -214,6 +214,18 @@ async fn an_unknown_command_is_refused_and_the_port_goes_on() {
 }
 
 #[tokio::test]
+async fn a_modem_that_was_left_with_numeric_results_is_understood() {
+    let router = Router::new();
+    let mut ready = router.ready().await;
+    // Its own answer is already a digit, which is no result where text may come.
+    let answer = ready.port.command("ATV0", Duration::from_millis(300)).await;
+    assert!(matches!(answer, Err(PortError::Timeout { .. })), "{answer:?}");
+    drop(ready);
+    let mut ready = router.ready().await;
+    assert_eq!(versions_of(&mut ready).await, expected(OLD));
+}
+
+#[tokio::test]
 async fn a_caller_that_gives_up_half_way_leaves_no_stale_answer() {
     let router = Router::new();
     let mut ready = router.ready().await;

@@ -7,6 +7,8 @@
 //! line (`HTTP/1.1 200 OK` is data). Numeric results (`ATV0`) are looked for only where the command has no
 //! answer of its own, since `0` is also a value. Source: Telit AT guides 2.2.2-2.2.5, 3GPP TS 27.007 chapter 4.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use super::urc;
 
 /// Longest line kept, in bytes; a longer one is dropped and reported once.
