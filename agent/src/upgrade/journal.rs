@@ -67,7 +67,7 @@ pub struct Journal {
 /// One slot of the file as found.
 enum Slot {
     Blank,
-    Valid { generation: u64, on_disk: OnDisk },
+    Valid { generation: u64, on_disk: Box<OnDisk> },
     Newer { generation: u64 },
     Broken,
 }
@@ -80,7 +80,8 @@ impl Journal {
         let mut journal = Self { file, boot_id: boot_id.to_owned(), generation: 0 };
         let loaded = match newest(slots) {
             Slot::Blank => Loaded::Empty,
-            Slot::Valid { generation, on_disk: OnDisk::V1 { boot_id, state } } => {
+            Slot::Valid { generation, on_disk } => {
+                let OnDisk::V1 { boot_id, state } = *on_disk;
                 journal.generation = generation;
                 let same_boot = boot_id == journal.boot_id;
                 Loaded::State { state: Box::new(state), same_boot }
@@ -189,7 +190,7 @@ fn decode(bytes: &[u8]) -> Option<Slot> {
     }
     // The digest holds, so what cannot be understood was written by somebody else than us.
     Some(match serde_json::from_slice(body) {
-        Ok(on_disk) => Slot::Valid { generation, on_disk },
+        Ok(on_disk) => Slot::Valid { generation, on_disk: Box::new(on_disk) },
         Err(_) => Slot::Newer { generation },
     })
 }

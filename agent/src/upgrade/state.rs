@@ -167,10 +167,7 @@ impl State {
     /// The attempt that is reported: the one under way from the grant on.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        match self.step {
-            Step::Preparing => self.next_attempt(),
-            _ => self.record.starts,
-        }
+        if self.step == Step::Preparing { self.next_attempt() } else { self.record.starts }
     }
 
     /// The phase as reported.

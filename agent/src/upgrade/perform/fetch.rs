@@ -139,7 +139,7 @@ impl Environment {
     pub(super) async fn verify(&mut self, state: &State) -> Outcome {
         match self.hashed_image().await {
             Ok(_) => Outcome::Verified,
-            Err((kind, detail)) if kind == FailureKind::ChecksumMismatch => {
+            Err((FailureKind::ChecksumMismatch, detail)) => {
                 log::warn!("the staged image is not the manifest's: {detail}");
                 Outcome::ImageLost
             }

@@ -3,6 +3,8 @@
 //! world). The world keeps what a real one keeps: a power cut erases what is volatile and stops the
 //! tool, a killed agent leaves the tool running.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "the world cares for few of the states")]
+
 use super::{tests::before, tests::record, *};
 use shared::{
     failure::{Failure, FailureKind},
@@ -65,11 +67,17 @@ struct Node {
 }
 
 impl Node {
-    fn key(&self) -> String {
-        let memory = serde_json::to_string(&self.memory).unwrap();
-        let journal = serde_json::to_string(&self.journal).unwrap();
-        // Beyond the limit all counts of tries are alike.
-        format!("{memory}{}{journal}{:?}", self.memory.tries.min(9), self.world)
+    /// All that may differ between two nodes; the job and the baseline never do.
+    fn key(&self) -> u128 {
+        let state = |state: &State| {
+            let r = &state.record;
+            // Beyond the limit all counts of tries are alike.
+            let counts = (state.tries.min(9), r.starts, r.preparations, r.holding);
+            format!("{:?}{counts:?}{}{:?}", state.step, r.before.is_some(), r.last_failure)
+        };
+        let text = format!("{}{}{:?}", state(&self.memory), state(&self.journal), self.world);
+        let digest = shared::hex::sha256(text.as_bytes());
+        digest.0[..16].iter().fold(0, |key, byte| key << 8 | u128::from(*byte))
     }
 }
 
@@ -334,8 +342,8 @@ fn ends(node: &Node) -> bool {
     false
 }
 
-fn explore(durable: bool, max_cuts: u32) -> usize {
-    let start = State::new(record());
+fn start(durable: bool) -> Node {
+    let memory = State::new(record());
     let world = World {
         modem: Modem::Old,
         staged: None,
@@ -348,7 +356,11 @@ fn explore(durable: bool, max_cuts: u32) -> usize {
         installs: 0,
         cuts: 0,
     };
-    let mut open = vec![Node { memory: start.clone(), journal: start, world }];
+    Node { journal: memory.clone(), memory, world }
+}
+
+fn explore(durable: bool, max_cuts: u32) -> usize {
+    let mut open = vec![start(durable)];
     let mut seen = HashSet::new();
     while let Some(node) = open.pop() {
         // Recovery goes on for ever; five rounds of it are all rounds.
@@ -375,4 +387,30 @@ fn all_sequences_of_three_cuts_with_durable_staging() {
 fn all_sequences_of_three_cuts_with_volatile_staging() {
     let states = explore(false, 3);
     assert!(states > 5_000, "only {states} states: the search does not reach what it should");
+}
+
+/// Longer sequences than the search reaches: up to twenty cuts, drawn at random.
+mod random {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn any_sequence_of_twenty_cuts(
+            durable: bool,
+            choices in proptest::collection::vec(any::<u16>(), 400),
+        ) {
+            let mut node = start(durable);
+            for choice in choices {
+                check(&node);
+                let next = successors(&node, 20);
+                if next.is_empty() {
+                    break;
+                }
+                node = next[usize::from(choice) % next.len()].clone();
+            }
+            prop_assert!(ends(&node), "does not end: {node:?}");
+        }
+    }
 }

@@ -1,5 +1,10 @@
 //! Single lines of the table that the enumeration does not name.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names what it expects; all else fails it"
+)]
+
 use super::*;
 use shared::{
     desired::{ImageRef, Job},
