@@ -5,11 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::StartError;
 use super::parts::Parts;
@@ -18,8 +24,10 @@ use crate::api::throttle::Throttle;
 use crate::api::{self, App};
 use crate::config::Config;
 
-/// A client has this long for TLS, and for the head of a request.
+/// A client has this long for TLS, for the head of a request, and for a small body.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a small body.
+const SMALL: usize = 16 * 1024;
 
 /// The running server.
 pub(super) struct Web {
@@ -74,6 +82,21 @@ impl Web {
     }
 }
 
+/// Takes a small body in before anybody answers. An answer to a body that nobody has read, say a 401,
+/// ends an HTTP/2 stream with a reset, and curl then gives up the answer too.
+async fn take_small_body(request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if length.and_then(|text| text.parse().ok()).is_none_or(|length: usize| length > SMALL) {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    match timeout(PATIENCE, axum::body::to_bytes(body, SMALL)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, body.into())).await,
+        Ok(Err(_)) => StatusCode::BAD_REQUEST.into_response(),
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    }
+}
+
 fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, StartError> {
     let operators = App {
         store: parts.store.clone(),
@@ -96,5 +119,6 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         mqtt_port,
         token_lifetime: config.token_lifetime,
     };
-    Ok(api::router(operators).nest("/api/v1/agent", api::agent::router(agents)))
+    let routes = api::router(operators).nest("/api/v1/agent", api::agent::router(agents));
+    Ok(routes.layer(middleware::from_fn(take_small_body)))
 }
