@@ -12,7 +12,7 @@ use crate::{
     outbox::Draft,
     settings::{Settings, SlotSettings},
     staging::{self, Staged, Staging},
-    status::Status,
+    status::StatusFile,
     upgrade::{policy::Policy, results::Results, state::State},
     uplink::UplinkHandle,
     verify::VerifiedManifest,
@@ -43,7 +43,7 @@ pub struct Environment {
     pub guardian: Guardian,
     pub staging: Staging,
     pub results: Results,
-    pub status: Status,
+    pub status: StatusFile,
     /// Of the upgrade under way; found again by a fresh process.
     pub job: JobContext,
     /// The coordinator's "not before" with its last refusal.
@@ -76,7 +76,7 @@ pub struct Ports {
     pub uplink: UplinkHandle,
     pub client: reqwest::Client,
     pub clock: Arc<Clock>,
-    pub status: Status,
+    pub status: StatusFile,
     pub boot_id: String,
 }
 
@@ -157,7 +157,10 @@ impl Environment {
             detail: detail.map(limits::cut),
             fetched: Some(self.job.fetched),
         };
-        self.status.progress(&tick);
+        self.status.update(|status| {
+            status.phase = Some(phase);
+            status.progress = Some(tick.clone());
+        });
         self.uplink.tick(tick);
     }
 

@@ -16,7 +16,7 @@ use crate::{
     random, route,
     settings::{Settings, SlotSettings},
     source,
-    status::Status,
+    status::StatusFile,
     tls::{Tls, TlsError},
     upgrade::{
         driver,
@@ -88,7 +88,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let claims = board.claims(&paths.proc);
     let client = source::client(tls.config()).map_err(RunError::Client)?;
     let (_tasks, uplink) = Uplink::start(&settings, tls, identity, claims, outbox)?;
-    let mut agent = Agent { settings, uplink, client, clock, boot_id, resent: HashSet::new() };
+    let status = StatusFile::new(paths.status_file());
+    tokio::spawn(status.clone().follow(uplink.clone()));
+    let resent = HashSet::new();
+    let mut agent = Agent { settings, uplink, client, clock, status, boot_id, resent };
     tokio::select! {
         result = agent.work() => result,
         () = ended() => Ok(()),
@@ -116,6 +119,7 @@ struct Agent {
     uplink: UplinkHandle,
     client: reqwest::Client,
     clock: Arc<Clock>,
+    status: StatusFile,
     boot_id: String,
     /// Finished operations whose result was sent again by this process.
     resent: HashSet<OperationId>,
@@ -214,9 +218,11 @@ impl Agent {
     async fn drive(&mut self, state: State, journal: &mut Journal, env: &mut Environment) {
         let ended = driver::drive(state, journal, env).await;
         self.resent.insert(ended.record.job.operation);
-        env.status.last_result = env.results.last().cloned();
-        env.status.phase = None;
-        env.status.publish();
+        self.status.update(|status| {
+            status.last_result = env.results.last().cloned();
+            status.phase = None;
+            status.progress = None;
+        });
         env.clean_up(&self.still_needed(&env.slot));
         if let Some(outcome) = ended.ending() {
             log::info!("operation {} ended: {outcome:?}", ended.record.job.operation);
@@ -288,7 +294,7 @@ impl Agent {
             uplink: self.uplink.clone(),
             client: self.client.clone(),
             clock: self.clock.clone(),
-            status: Status::new(self.settings.paths.status_file()),
+            status: self.status.clone(),
             boot_id: self.boot_id.clone(),
         };
         Environment::new(self.settings.clone(), slot.clone(), ports).map_err(RunError::Results)
@@ -315,10 +321,7 @@ impl Agent {
     async fn refresh_inventory(&self) {
         let hosts = route::addresses(self.uplink.base()).await;
         let inventory = inventory::take(&self.settings, &self.boot_id, &hosts).await;
-        let mut status = Status::new(self.settings.paths.status_file());
-        status.modems = inventory.modems.clone();
-        status.uplink = Some(self.uplink.state().borrow().clone());
-        status.publish();
+        self.status.update(|status| status.modems = inventory.modems.clone());
         self.uplink.set_inventory(inventory);
     }
 }

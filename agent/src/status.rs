@@ -1,43 +1,74 @@
-//! What `run` says of itself to `status`, on tmpfs.
+//! What `run` says of itself to `status`: one file on tmpfs, replaced as things change.
 
-use crate::{files, uplink::UplinkState};
+use crate::{
+    files,
+    upgrade::results::Ended,
+    uplink::{UplinkHandle, UplinkState},
+};
 use serde::{Deserialize, Serialize};
 use shared::{event::Tick, inventory::Modem, stages::Phase};
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-/// The file `status.json` in the run directory, and its content.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// The file's content.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    #[serde(skip)]
-    path: PathBuf,
     pub agent_version: String,
     pub modems: Vec<Modem>,
     pub phase: Option<Phase>,
     pub progress: Option<Tick>,
-    pub last_result: Option<crate::upgrade::results::Ended>,
+    pub last_result: Option<Ended>,
     pub uplink: Option<UplinkState>,
     /// Why something durable could not be written.
     pub storage_trouble: Option<String>,
 }
 
-impl Status {
+/// The file, shared by all who have something to say.
+#[derive(Debug, Clone)]
+pub struct StatusFile(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    content: Mutex<Status>,
+}
+
+impl StatusFile {
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, agent_version: env!("CARGO_PKG_VERSION").into(), ..Self::default() }
+        let content =
+            Status { agent_version: env!("CARGO_PKG_VERSION").into(), ..Status::default() };
+        Self(Arc::new(Inner { path, content: Mutex::new(content) }))
     }
 
-    pub fn progress(&mut self, tick: &Tick) {
-        self.progress = Some(tick.clone());
-        self.publish();
-    }
-
-    /// Replaces the file; whoever reads it is told the truth of a moment ago at worst.
-    pub fn publish(&self) {
-        let written = serde_json::to_vec(self)
+    /// Changes the content and replaces the file, if that changed anything. Whoever reads it is
+    /// told the truth of a moment ago at worst.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        let mut content = self.0.content.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = content.clone();
+        change(&mut content);
+        if *content == before {
+            return;
+        }
+        let written = serde_json::to_vec(&*content)
             .map_err(std::io::Error::from)
-            .and_then(|bytes| files::publish(&self.path, &bytes));
+            .and_then(|bytes| files::publish(&self.0.path, &bytes));
         if let Err(error) = written {
             log::debug!("status.json cannot be written: {error}");
+        }
+    }
+
+    /// Follows the uplink until the agent ends.
+    pub async fn follow(self, uplink: UplinkHandle) {
+        let mut state = uplink.state();
+        loop {
+            let now = state.borrow_and_update().clone();
+            self.update(|status| status.uplink = Some(now));
+            if state.changed().await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -128,6 +128,7 @@ fn outcome(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::StatusFile;
     use shared::ids::{OperationId, Slot, StreamId};
     use shared::stages::Phase;
 
@@ -137,10 +138,9 @@ mod tests {
         let path = directory.path().join("status.json");
         assert_eq!(read(&path).unwrap_err().kind(), std::io::ErrorKind::NotFound);
 
-        let mut status = Status::new(path.clone());
         let access = Access::Pending;
-        status.uplink = Some(UplinkState { access, pending_events: 3, ..Default::default() });
-        status.progress(&Tick {
+        let uplink = UplinkState { access, pending_events: 3, ..Default::default() };
+        let tick = Tick {
             v: 1,
             operation: OperationId::from_random([1; 16]),
             slot: Slot::default(),
@@ -152,6 +152,10 @@ mod tests {
             stalled: true,
             detail: Some("writing".into()),
             fetched: None,
+        };
+        StatusFile::new(path.clone()).update(|status| {
+            status.uplink = Some(uplink);
+            status.progress = Some(tick);
         });
         let text = text(&read(&path).unwrap());
         for part in [

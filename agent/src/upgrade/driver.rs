@@ -60,12 +60,12 @@ fn save(
     match journal.save(state) {
         Ok(()) => {
             *saved = Some(state.clone());
-            env.status.storage_trouble = None;
+            env.status.update(|status| status.storage_trouble = None);
             true
         }
         Err(error) => {
             log::error!("the journal cannot be written: {error}");
-            env.status.storage_trouble = Some(error.to_string());
+            env.status.update(|status| status.storage_trouble = Some(error.to_string()));
             let granted = state.record.holding || matches!(state.step, Step::Finished(_));
             // Preparing is granted but has touched nothing: it must not go on unwritten.
             granted && state.step != Step::Preparing

@@ -41,7 +41,6 @@ pub fn transition(before: &State, outcome: &Outcome, after: &State, env: &mut En
     if before.phase() != phase && !silent {
         env.report(after, EventBody::Entered { phase });
     }
-    env.status.phase = Some(phase);
     env.tick(after, 0, None, false);
 }
 
