@@ -142,7 +142,9 @@ impl Environment {
 
     /// Progress within the phase, 0 to 100: only the latest counts.
     pub fn tick(&mut self, state: &State, within: u8, detail: Option<String>, stalled: bool) {
-        self.ticks += 1;
+        // Rises within a process by itself, and over restarts with the clock, which OpenWrt never
+        // sets back behind the newest file.
+        self.ticks = (self.ticks + 1).max(clock::system_unix_ms().saturating_mul(1000));
         let phase = state.phase();
         let tick = Tick {
             v: shared::event::VERSION,
@@ -150,7 +152,7 @@ impl Environment {
             slot: state.record.job.slot.clone(),
             stream: state.record.stream,
             attempt: state.attempt(),
-            n: clock::boottime_ms().saturating_mul(1000).saturating_add(self.ticks % 1000),
+            n: self.ticks,
             phase,
             percent: phase.stage().percent(within),
             stalled,

@@ -7,7 +7,7 @@
 
 use crate::{
     clock::{self, Clock},
-    environment::{Environment, Ports, journal_path},
+    environment::{self, Environment, Ports, journal_path},
     files,
     guardian::Presence,
     identity::{Board, Identity, IdentityError},
@@ -128,8 +128,13 @@ struct Agent {
 impl Agent {
     async fn work(&mut self) -> Result<(), RunError> {
         let slots = self.settings.slots.clone();
+        let mut settled = true;
         for slot in &slots {
-            self.resume(slot).await?;
+            settled &= self.resume(slot).await?;
+        }
+        if settled {
+            // Whatever a crash left staged belongs to nothing any more.
+            environment::staging(&self.settings).clean(&[]);
         }
         let mut desired = self.uplink.desired();
         let mut next_inventory = tokio::time::Instant::now();
@@ -201,18 +206,23 @@ impl Agent {
         Ok(true)
     }
 
-    /// Goes on where a journal stopped.
-    async fn resume(&mut self, slot: &SlotSettings) -> Result<(), RunError> {
+    /// Goes on where a journal stopped; says whether the slot has no upgrade under way now. A
+    /// journal that this version cannot read may have one, and need its image.
+    async fn resume(&mut self, slot: &SlotSettings) -> Result<bool, RunError> {
         let mut env = self.environment(slot)?;
-        let Some((mut journal, loaded)) = self.journal(&env).await? else { return Ok(()) };
-        let Loaded::State { state, same_boot } = loaded else { return Ok(()) };
+        let Some((mut journal, loaded)) = self.journal(&env).await? else { return Ok(false) };
+        let Loaded::State { state, same_boot } = loaded else { return Ok(true) };
         if state.ending().is_some() {
-            return Ok(());
+            return Ok(true);
         }
-        let boot = if same_boot { "the same boot" } else { "another boot" };
-        log::info!("operation {} found in {} of {boot}", state.record.job.operation, state.phase());
+        let boot = if same_boot { "this boot" } else { "an earlier boot" };
+        log::info!(
+            "operation {} found in {}, from {boot}",
+            state.record.job.operation,
+            state.phase()
+        );
         self.drive(state.resume(), &mut journal, &mut env).await;
-        Ok(())
+        Ok(true)
     }
 
     async fn drive(&mut self, state: State, journal: &mut Journal, env: &mut Environment) {
@@ -223,25 +233,27 @@ impl Agent {
             status.phase = None;
             status.progress = None;
         });
-        env.clean_up(&self.still_needed(&env.slot));
+        env.clean_up(self.still_needed(&env.slot).as_deref());
         if let Some(outcome) = ended.ending() {
             log::info!("operation {} ended: {outcome:?}", ended.record.job.operation);
         }
     }
 
     /// Manifests of the images that unfinished upgrades of other slots may need: theirs may be all
-    /// that a modem in download mode can be recovered from. A journal that cannot be read keeps
-    /// nothing alive that is known.
-    fn still_needed(&self, but: &SlotSettings) -> Vec<Sha256> {
-        let others = self.settings.slots.iter().filter(|slot| slot.slot != but.slot);
-        let states = others.filter_map(|slot| {
-            let path = journal_path(&self.settings, slot);
-            match Journal::open(&path, &self.boot_id) {
-                Ok((_, Loaded::State { state, .. })) if state.ending().is_none() => Some(state),
-                _ => None,
+    /// that a modem in download mode can be recovered from. `None` when a journal cannot be read:
+    /// then everything may be needed.
+    fn still_needed(&self, but: &SlotSettings) -> Option<Vec<Sha256>> {
+        let mut needed = Vec::new();
+        for slot in self.settings.slots.iter().filter(|slot| slot.slot != but.slot) {
+            match Journal::open(&journal_path(&self.settings, slot), &self.boot_id) {
+                Ok((_, Loaded::State { state, .. })) if state.ending().is_none() => {
+                    needed.push(state.record.job.image.manifest_sha256);
+                }
+                Ok(_) => {}
+                Err(_) => return None,
             }
-        });
-        states.map(|state| state.record.job.image.manifest_sha256).collect()
+        }
+        Some(needed)
     }
 
     /// The slot's journal. One that was unreadable is held until a person says "go on": attempts

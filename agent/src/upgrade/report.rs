@@ -41,7 +41,8 @@ pub fn transition(before: &State, outcome: &Outcome, after: &State, env: &mut En
     if before.phase() != phase && !silent {
         env.report(after, EventBody::Entered { phase });
     }
-    env.tick(after, 0, None, false);
+    let reason = if let Outcome::Again { reason } = outcome { Some(reason.clone()) } else { None };
+    env.tick(after, 0, reason, false);
 }
 
 fn entered(before: &State, after: &State) -> bool {

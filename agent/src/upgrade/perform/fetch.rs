@@ -183,10 +183,12 @@ impl Environment {
     }
 
     /// After the end the image is not needed any more, and the next job starts from nothing.
-    /// `keep`: manifests of images that other slots may still recover from.
-    pub fn clean_up(&mut self, keep: &[Sha256]) {
+    /// `keep`: manifests of images that other slots may still recover from; `None`: all of them.
+    pub fn clean_up(&mut self, keep: Option<&[Sha256]>) {
         self.job = JobContext::default();
-        self.staging.clean(keep);
+        if let Some(keep) = keep {
+            self.staging.clean(keep);
+        }
     }
 }
 
