@@ -42,9 +42,11 @@ fn a_sound_manifest_is_read() {
     assert!(!m.fits("Quectel", "FN990A28"));
 }
 
+type Change = fn(&mut Manifest);
+
 #[test]
 fn what_does_not_fit_together_is_refused() {
-    let cases: [(&str, fn(&mut Manifest)); 13] = [
+    let cases: [(&str, Change); 13] = [
         ("format 2", |m| m.format = 2),
         ("critical", |m| m.critical = vec!["quantum".into()]),
         ("blocks", |m| m.blocks.truncate(1)),
