@@ -3,6 +3,12 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p shared --test golden` writes the files anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy.toml lets tests use them, but does not see helpers of tests as tests"
+)]
+
 use serde::{Serialize, de::DeserializeOwned};
 use shared::{
     ack::{Ack, Acks, Verdict},
