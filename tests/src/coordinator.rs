@@ -32,6 +32,7 @@ pub struct Coordinator {
     pub https: SocketAddr,
     pub mqtt: SocketAddr,
     pub bootstrap: Bootstrap,
+    environment: Vec<(String, String)>,
 }
 
 impl Coordinator {
@@ -40,9 +41,23 @@ impl Coordinator {
     /// # Errors
     /// It does not start, or does not say what it should.
     pub fn start(exe: &Path, data: &Path) -> anyhow::Result<Self> {
+        Self::start_with(exe, data, &[])
+    }
+
+    /// The same with settings in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        exe: &Path,
+        data: &Path,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (child, ready) = spawn(exe, data, any, any)?;
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment: Vec<_> = environment.iter().map(owned).collect();
+        let (child, ready) = spawn(exe, data, any, any, &environment)?;
         Ok(Self {
             exe: exe.to_owned(),
             data: data.to_owned(),
@@ -50,6 +65,7 @@ impl Coordinator {
             https: ready.https,
             mqtt: ready.mqtt,
             bootstrap: ready.bootstrap,
+            environment,
         })
     }
 
@@ -65,7 +81,7 @@ impl Coordinator {
     /// As [`Self::start`].
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();
-        let (child, _) = spawn(&self.exe, &self.data, self.https, self.mqtt)?;
+        let (child, _) = spawn(&self.exe, &self.data, self.https, self.mqtt, &self.environment)?;
         self.child = child;
         Ok(())
     }
@@ -125,6 +141,7 @@ fn spawn(
     data: &Path,
     https: SocketAddr,
     mqtt: SocketAddr,
+    environment: &[(String, String)],
 ) -> anyhow::Result<(Child, Ready)> {
     let log =
         std::fs::File::options().create(true).append(true).open(data.join("coordinator.log"))?;
@@ -134,6 +151,7 @@ fn spawn(
         .args(["--data".as_ref(), data.as_os_str()])
         .args(["--https", &https.to_string(), "--mqtt", &mqtt.to_string()])
         .env("NO_COLOR", "1")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -9,6 +9,7 @@
 )]
 
 pub mod applet;
+pub mod bench;
 pub mod coordinator;
 pub mod demo;
 pub mod faults;

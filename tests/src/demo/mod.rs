@@ -67,9 +67,12 @@ pub fn main() -> ExitCode {
 }
 
 /// The image as the coordinator has it.
-struct Firmware {
-    image: String,
-    key: String,
+#[derive(Debug, Clone)]
+pub struct Firmware {
+    /// The image's id.
+    pub image: String,
+    /// The public key's text.
+    pub key: String,
 }
 
 /// A router with its upgrade.
@@ -87,7 +90,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     println!("a coordinator and {} routers in {}", arguments.devices, dir.display());
     let coordinator = Coordinator::start(&exe, &dir.join("coordinator"))?;
     let api = coordinator.api()?;
-    let firmware = make_firmware(&coordinator, &dir)?;
+    let firmware = make_firmware(&coordinator, &dir, FIRMWARE)?;
     let routers = start_routers(arguments, &exe, &dir, &coordinator, &firmware.key).await?;
     let mut runs = assign(&api, routers, &firmware).await?;
     let show = show::Show::start(&api, &runs);
@@ -124,11 +127,19 @@ fn directory(exe: &Path, wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
     Ok(dir.canonicalize()?)
 }
 
-/// Makes a key and a firmware, signs, and uploads: with the operator's own commands.
-fn make_firmware(coordinator: &Coordinator, dir: &Path) -> anyhow::Result<Firmware> {
+/// Makes a key and a firmware of `size` bytes in `dir`, signs, and uploads: with the operator's own
+/// commands.
+///
+/// # Errors
+/// A command fails.
+pub fn make_firmware(
+    coordinator: &Coordinator,
+    dir: &Path,
+    size: usize,
+) -> anyhow::Result<Firmware> {
     let key = dir.join("operator");
     let file = dir.join("FN990A28_45.00.004.bin");
-    firmware::write_firmware(&file, Model::Fn990a28, TO, FIRMWARE, 4)?;
+    firmware::write_firmware(&file, Model::Fn990a28, TO, size, 4)?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let (key, file) = (text(&key), text(&file));
     coordinator.cli(&["firmware", "keygen", &key])?;
