@@ -131,14 +131,23 @@ impl Holders {
             match self.call(&left[index], Action::Start).await {
                 Ok(()) => {
                     left.remove(index);
-                    self.remember(&left).map_err(HolderError::Record)?;
+                    self.note_left(&left);
                 }
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
         match first_error {
             Some(error) => Err(error),
+            // Needs no room, so that a full disk leaves no record of what is not taken any more.
             None => files::remove_if_present(&self.record).map_err(HolderError::Record),
+        }
+    }
+
+    /// A record that names too much only starts a holder once more; that must not keep the next
+    /// one down.
+    fn note_left(&self, left: &[Holder]) {
+        if let Err(error) = self.remember(left) {
+            log::warn!("{}: {error}", self.record.display());
         }
     }
 

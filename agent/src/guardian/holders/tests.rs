@@ -128,6 +128,18 @@ async fn one_that_fails_does_not_keep_the_others_down() {
 }
 
 #[tokio::test]
+async fn a_full_disk_keeps_nobody_down() {
+    let router = Router::new();
+    router.service("modemmanager", true, "");
+    router.holders().take(&both()).await.unwrap();
+    // Nothing can be written, and what is there can be removed.
+    std::fs::create_dir(router.path("holders.json.tmp")).unwrap();
+    router.holders().give_back().await.unwrap();
+    assert_eq!(router.calls()[2..], ["modemmanager start", "ifup wwan"]);
+    assert!(!router.path("holders.json").exists());
+}
+
+#[tokio::test]
 async fn a_script_that_hangs_is_given_up() {
     let router = Router::new();
     router.service("modemmanager", true, "exec sleep 600");
