@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use agent::modem::baseline::{baseline, restore};
 use agent::modem::dialect::{self, read_versions};
 use agent::modem::{
-    Condition, Difference, Place, Port, PortError, Ready, Seen, Snapshot, wait_ready,
+    Condition, Difference, Place, Port, PortError, Ready, Seen, Snapshot, survey, wait_ready,
 };
 use lab::faults::{ModemFault, ToolFault, ToolFaultKind, write_tool_faults};
 use lab::firmware::{Model, Versions, write_firmware};
@@ -19,6 +19,7 @@ use lab::modem::{FlashCondition, Mode, Settings, SimulatedModem, State};
 use tempfile::TempDir;
 
 const IMEI: &str = "351234560000014";
+const OTHER_IMEI: &str = "351234560000022";
 const OLD: &str = "45.00.002";
 const NEW: &str = "45.00.004";
 const LIMIT: Duration = Duration::from_secs(30);
@@ -334,6 +335,31 @@ async fn what_is_seen_in_place_of_the_modem_is_said() {
     assert_eq!(seen_with(crashing, Mode::CrashDump).await, Seen::Abnormal(Condition::CrashDump));
     let dead: fn(&mut Settings) = |settings| settings.factory.condition = FlashCondition::Dead;
     assert_eq!(seen_with(dead, Mode::Dead).await, Seen::Nothing);
+}
+
+/// A router's second modem, at its own place.
+fn second(router: &Router, change: impl FnOnce(&mut Settings)) -> SimulatedModem {
+    let mut settings = Settings::new(router.path(), Model::Fn990a28, OLD, OTHER_IMEI);
+    settings.name = "second".into();
+    settings.bus_id = "2-2".into();
+    settings.download_bus_id = "1-2".into();
+    settings.net = "wwan1".into();
+    change(&mut settings);
+    SimulatedModem::start(settings).unwrap()
+}
+
+#[tokio::test]
+async fn everybody_on_the_bus_is_asked_who_they_are() {
+    let router = Router::with(|s| s.factory.condition = FlashCondition::HalfWritten);
+    router.until(|state| state.mode == Mode::Download);
+    let _second = second(&router, |_| {});
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    wait_ready(&router.place(), Some(OTHER_IMEI), deadline).await.unwrap();
+    let survey = survey(&router.place()).await;
+    assert_eq!(survey.answering, [OTHER_IMEI]);
+    assert_eq!(survey.silent, Vec::<String>::new());
+    let abnormal: Vec<_> = survey.abnormal.iter().map(|d| d.usb.to_string()).collect();
+    assert_eq!(abnormal, ["1bc7:9010"]);
 }
 
 #[tokio::test]

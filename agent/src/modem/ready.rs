@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::dialect::{self, Identity};
-use super::discovery::{Condition, Modem, Snapshot};
+use super::discovery::{Abnormal, Condition, Modem, Snapshot};
 use super::port::{self, Port};
 
 /// How long one port may be silent before the next is tried.
@@ -134,6 +134,29 @@ async fn look(place: &Place, imei: Option<&str>) -> Result<Ready, Seen> {
         (None, _) if silent => Seen::Silent,
         (None, _) => Seen::Nothing,
     })
+}
+
+/// Who answers on the bus now, and who does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The IMEIs of those who answer.
+    pub answering: Vec<String>,
+    /// The places of modems that are mute.
+    pub silent: Vec<String>,
+    pub abnormal: Vec<Abnormal>,
+}
+
+/// Asks every modem once. The caller holds the modems' lock.
+pub async fn survey(place: &Place) -> Survey {
+    let snapshot = place.snapshot();
+    let mut survey = Survey { abnormal: snapshot.abnormal(), ..Survey::default() };
+    for modem in snapshot.modems() {
+        match ask(place, &modem).await {
+            Some((_, identity)) => survey.answering.push(identity.imei),
+            None => survey.silent.push(modem.bus_id),
+        }
+    }
+    survey
 }
 
 async fn ask(place: &Place, modem: &Modem) -> Option<(Port, Identity)> {

@@ -3,6 +3,7 @@
 //! | file | owns | I/O |
 //! |---|---|---|
 //! | [`state`] | the states and the whole transition table | none |
+//! | [`exclusion`] | what it means that our modem does not answer | none |
 //! | [`policy`] | how often and how long to wait | none |
 //! | [`journal`] | the state on disk, across power cuts | files |
 //! | [`driver`] | save, report, act, apply, again | through the others |
@@ -13,6 +14,7 @@
 //! Start and recovery are the same path: load the journal, [`state::State::resume`], drive.
 
 pub mod driver;
+pub mod exclusion;
 pub mod journal;
 pub mod perform;
 pub mod policy;

@@ -3,9 +3,16 @@
 use super::{chain, judge, version_lines};
 use crate::{
     environment::Environment,
-    modem::{Condition, Seen, dialect},
-    upgrade::state::{Outcome, Sighting, State},
+    modem::{self, Condition, Ready, Survey, dialect, discovery::condition},
+    settings::SlotSettings,
+    upgrade::{
+        exclusion::{self, Scene},
+        state::{Outcome, Sighting, State},
+    },
 };
+use shared::ids::UsbId;
+use std::time::Duration;
+use tokio::time::Instant;
 
 impl Environment {
     pub(super) async fn probe(&mut self, state: &State) -> Outcome {
@@ -22,18 +29,9 @@ impl Environment {
     pub(super) async fn sight(&mut self, state: &State) -> Sighting {
         let before = state.record.before.as_ref();
         let imei = before.map(|b| b.imei.as_str());
-        let (patience, place) = (self.boot_patience(), self.place.clone());
-        let waited = tokio::select! {
-            waited = self.answering(imei, patience) => waited,
-            // A device that settles in one of its other modes will not answer by waiting longer.
-            condition = settled(&place, patience) => return self.abnormal(condition),
-        };
-        let mut ready = match waited {
+        let mut ready = match self.wait_or_settle(imei).await {
             Ok(ready) => ready,
-            Err(not_ready) => {
-                log::info!("{not_ready}");
-                return self.unseen(not_ready.seen);
-            }
+            Err(sighting) => return sighting,
         };
         let Some(manifest) = self.manifest() else { return Sighting::Silent };
         let commands = self.version_commands(manifest);
@@ -47,47 +45,75 @@ impl Environment {
         judge(&manifest.reaches, before, &found)
     }
 
-    fn unseen(&self, seen: Seen) -> Sighting {
-        match seen {
-            Seen::OtherModem { imei } => Sighting::WrongModem { imei },
-            Seen::Silent => Sighting::Silent,
-            Seen::Abnormal(condition) => self.abnormal(condition),
-            Seen::Nothing => Sighting::Absent,
+    /// The modem, or what it is instead: at once where a device settles in a mode of ours, which
+    /// will not answer by waiting longer, and otherwise when the whole patience is over.
+    async fn wait_or_settle(&self, imei: Option<&str>) -> Result<Ready, Sighting> {
+        let patience = self.boot_patience();
+        let deadline = Instant::now() + patience;
+        tokio::select! {
+            waited = self.answering(imei, patience) => match waited {
+                Ok(ready) => return Ok(ready),
+                Err(not_ready) => {
+                    log::info!("{not_ready}");
+                    return Err(self.by_exclusion(imei).await);
+                }
+            },
+            () = self.settled(patience) => {}
+        }
+        match self.by_exclusion(imei).await {
+            // Others may still be booting; a person is asked only when all had their time.
+            Sighting::Ambiguous { reason } => log::info!("{reason}; waiting"),
+            sighting => return Err(sighting),
+        }
+        match self.answering(imei, deadline.saturating_duration_since(Instant::now())).await {
+            Ok(ready) => Ok(ready),
+            Err(_) => Err(self.by_exclusion(imei).await),
         }
     }
 
-    fn abnormal(&self, condition: Condition) -> Sighting {
-        let devices = self.place.snapshot().abnormal();
-        let Some(device) = devices.first() else { return Sighting::Absent };
-        if condition == Condition::CrashDump {
-            return Sighting::CrashDump;
-        }
-        let profile = self.job.profile.as_ref();
-        let known = profile.is_some_and(|p| p.fits.download_mode.contains(&device.usb));
-        match devices.len() {
-            1 if known => Sighting::DownloadMode,
-            1 => Sighting::ForeignDownloadMode { usb: device.usb.to_string() },
-            n => Sighting::Ambiguous { reason: format!("{n} devices are in download mode") },
+    /// Asks everybody on the bus, and judges by who is left.
+    async fn by_exclusion(&self, imei: Option<&str>) -> Sighting {
+        let Survey { answering, silent, abnormal } = modem::survey(&self.place).await;
+        let abnormal: Vec<_> = abnormal.iter().map(|d| (d.usb, d.condition)).collect();
+        let others: Vec<_> = self.other_slots().filter_map(|s| s.imei.as_deref()).collect();
+        exclusion::decide(&Scene {
+            ours: imei.or(self.slot.imei.as_deref()),
+            others: &others,
+            answering: &answering,
+            silent: &silent,
+            abnormal: &abnormal,
+            download_mode: self.download_mode(),
+        })
+    }
+
+    fn other_slots(&self) -> impl Iterator<Item = &SlotSettings> {
+        self.settings.slots.iter().filter(|slot| slot.slot != self.slot.slot)
+    }
+
+    /// The download modes that the profile's tool recovers from.
+    pub(super) fn download_mode(&self) -> &[UsbId] {
+        self.job.profile.as_ref().map_or(&[], |p| &p.fits.download_mode)
+    }
+
+    /// Ends when a device of the profile stays in download mode, or in a crash dump, for a fifth of
+    /// `patience`, with exactly the modems of the other slots beside it. Never for another id: a
+    /// phone in fastboot is no reason to give up on a modem that boots.
+    async fn settled(&self, patience: Duration) {
+        let others = self.other_slots().count();
+        let mut rounds = 0;
+        let mut last = None;
+        while rounds < SETTLED_ROUNDS {
+            let snapshot = self.place.snapshot();
+            let now = snapshot.abnormal().into_iter().map(|device| device.usb).find(|usb| {
+                self.download_mode().contains(usb) || condition(*usb) == Some(Condition::CrashDump)
+            });
+            let same = now.is_some() && now == last && snapshot.modems().len() == others;
+            rounds = if same { rounds + 1 } else { 0 };
+            last = now;
+            tokio::time::sleep(patience / 50).await;
         }
     }
 }
 
-/// A device that stays in another mode for a fifth of `patience`, with no modem beside it.
-async fn settled(place: &crate::modem::Place, patience: std::time::Duration) -> Condition {
-    let mut rounds = 0;
-    let mut last = None;
-    loop {
-        let snapshot = place.snapshot();
-        let now = snapshot.abnormal().first().map(|device| device.condition);
-        rounds = if now.is_some() && now == last && snapshot.modems().is_empty() {
-            rounds + 1
-        } else {
-            0
-        };
-        if let (Some(condition), 10) = (now, rounds) {
-            return condition;
-        }
-        last = now;
-        tokio::time::sleep(patience / 50).await;
-    }
-}
+/// Fiftieths of the patience that a device has to stay as it is.
+const SETTLED_ROUNDS: u32 = 10;

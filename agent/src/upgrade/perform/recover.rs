@@ -24,16 +24,12 @@ impl Environment {
             Sighting::DownloadMode => {}
             other => return Outcome::Probed(other),
         }
-        let snapshot = self.place.snapshot();
-        let expected = self.settings.slots.len().saturating_sub(1);
-        if snapshot.modems().len() < expected {
-            let reason = "another modem of this router is missing too".to_owned();
-            return Outcome::Probed(Sighting::Ambiguous { reason });
-        }
-        let port = snapshot
+        let port = self
+            .place
+            .snapshot()
             .abnormal()
             .into_iter()
-            .next()
+            .find(|device| self.download_mode().contains(&device.usb))
             .and_then(|device| device.ttys.into_iter().next());
         let Some(port) = port.map(|name| self.place.port(&name)) else {
             return not_started(
