@@ -91,7 +91,8 @@ impl Store {
         .await
     }
 
-    /// Lets a pending device in; the one that it replaces is revoked.
+    /// Lets a pending device in; whatever else came with its hardware is revoked, so that a router
+    /// has one key.
     pub async fn accept_device(
         &self,
         scope: Scope,
@@ -103,8 +104,8 @@ impl Store {
                 DeviceState::Accepted => return Ok(()),
                 DeviceState::Pending | DeviceState::Unknown => {}
             }
-            if let Some(replaced) = device.replacement_of {
-                revoke(tx, replaced)?;
+            for rival in rivals(tx, device)? {
+                revoke(tx, rival)?;
             }
             tx.prepare_cached(
                 "UPDATE devices SET state = 'accepted', modified = ?2 WHERE id = ?1",
@@ -226,6 +227,26 @@ pub(super) fn set_seen(tx: &Tx<'_>, id: DeviceId, at: u64) -> rusqlite::Result<(
     )?
     .execute((id.to_string(), at))?;
     Ok(())
+}
+
+/// The accepted and waiting devices that say to be the same hardware as this one.
+fn rivals(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<Vec<DeviceId>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT id FROM devices
+         WHERE organization = ?1 AND id <> ?2 AND state <> 'revoked'
+             AND (mac = ?3 OR serial = ?4 OR id = ?5 OR replacement_of IN (?2, ?5))",
+    )?;
+    let rivals = statement.query_map(
+        (
+            device.organization.to_string(),
+            device.id.to_string(),
+            &device.mac,
+            &device.serial,
+            device.replacement_of.map(|id| id.to_string()),
+        ),
+        |row| parsed(row, "id"),
+    )?;
+    rivals.collect()
 }
 
 fn revoke(tx: &Tx<'_>, id: DeviceId) -> rusqlite::Result<()> {

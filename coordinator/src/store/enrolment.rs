@@ -120,20 +120,26 @@ fn use_up(tx: &Tx<'_>, token: &Token) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The device of this organization that has the hardware already.
+/// The device of this organization that came with the hardware first, whatever became of it: also
+/// what was revoked, or waits, gets no second key by itself.
 fn find_replaced(
     tx: &Tx<'_>,
     organization: OrganizationId,
     claims: &Plain,
 ) -> rusqlite::Result<Option<DeviceId>> {
     tx.prepare_cached(
-        "SELECT id FROM devices
-         WHERE organization = ?1 AND (mac = ?2 OR serial = ?3) AND state <> 'revoked'
-             AND replacement_of IS NULL
-         UNION ALL
-         SELECT id FROM devices
-         WHERE organization = ?1 AND (mac = ?2 OR serial = ?3) AND state = 'accepted'
-         LIMIT 1",
+        "WITH RECURSIVE
+             known (id, created) AS (
+                 SELECT id, created FROM devices WHERE organization = ?1 AND mac = ?2
+                 UNION
+                 SELECT id, created FROM devices WHERE organization = ?1 AND serial = ?3),
+             chain (id) AS (
+                 SELECT id FROM (SELECT id FROM known ORDER BY created DESC, id LIMIT 1)
+                 UNION
+                 SELECT d.replacement_of FROM devices d JOIN chain ON d.id = chain.id
+                 WHERE d.replacement_of IS NOT NULL)
+         SELECT d.id FROM devices d JOIN chain ON d.id = chain.id
+         WHERE d.replacement_of IS NULL",
     )?
     .query_row((organization.to_string(), &claims.mac, &claims.serial), |row| parsed(row, "id"))
     .optional()
@@ -204,7 +210,7 @@ impl From<&Claims> for Plain {
             name: plain(&claims.hostname),
             board: plain(&claims.board),
             mac: claims.mac.as_deref().and_then(mac),
-            serial: claims.serial.as_deref().and_then(plain),
+            serial: claims.serial.as_deref().and_then(serial),
         }
     }
 }
@@ -215,6 +221,38 @@ fn plain(text: &str) -> Option<String> {
         plain.pop();
     }
     (!plain.is_empty()).then_some(plain)
+}
+
+/// What firmware says where nobody wrote a serial number: letters and digits only, lower case.
+const NO_SERIALS: [&str; 16] = [
+    "none",
+    "null",
+    "na",
+    "nil",
+    "unknown",
+    "default",
+    "defaultstring",
+    "empty",
+    "invalid",
+    "serial",
+    "serialnumber",
+    "systemserialnumber",
+    "notspecified",
+    "notapplicable",
+    "notavailable",
+    "tobefilledbyoem",
+];
+
+/// None for what cannot tell devices apart.
+fn serial(text: &str) -> Option<String> {
+    let serial = plain(text)?;
+    let word: String =
+        serial.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+    let mut digits = word.chars();
+    let repeated = digits.next().is_none_or(|first| digits.all(|digit| digit == first));
+    let counted = "1234567890".starts_with(&word) || "0123456789".starts_with(&word);
+    let usable = !repeated && !counted && !NO_SERIALS.contains(&word.as_str());
+    usable.then_some(serial)
 }
 
 /// `00:11:22:aa:bb:cc`, whatever way it was written; None for what cannot tell devices apart.
@@ -242,6 +280,15 @@ mod tests {
         {
             assert_eq!(mac(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_serial_that_many_have_is_none() {
+        for text in ["", "0", "0000", "N/A", "None", "To be filled by O.E.M.", "0123456789", "---"]
+        {
+            assert_eq!(serial(text), None, "{text}");
+        }
+        assert_eq!(serial(" RN-00123 "), Some("RN-00123".into()));
     }
 
     #[test]
