@@ -475,3 +475,58 @@ async fn while_an_agent_lives_giving_back_is_its_business() {
     assert!(router.run().holders().exists());
     std::fs::remove_file(router.run().holders()).unwrap();
 }
+
+#[tokio::test]
+async fn an_agent_that_comes_back_meanwhile_keeps_its_holders() {
+    let router = Router::new("exit 0");
+    std::fs::create_dir(router.path("init.d")).unwrap();
+    let calls = router.path("calls");
+    script(&router.path("init.d/x"), &format!("echo $1 >> {}", calls.display()));
+    files::create_private_dir(router.run().path()).unwrap();
+    std::fs::write(router.run().holders(), r#"{"format":1,"holders":[{"service":"x"}]}"#).unwrap();
+    let agents = files::try_lock(&router.run().holders_lock()).unwrap().unwrap();
+    let mut plan = router.plan();
+    plan.orphan_grace_s = 0;
+    router.start_plan(&plan).await.unwrap();
+    // With the tool's lock in hand it waits for that of the holders.
+    until("the orphan", || async {
+        files::is_locked(&router.run().orphan_lock()).unwrap() && router.tool_runs()
+    })
+    .await;
+    let _presence = Presence::announce(router.run().path()).unwrap().unwrap();
+    drop(agents);
+    until("the orphan's retreat", || async { !router.tool_runs() }).await;
+    assert!(!calls.exists(), "{}", router.read("calls"));
+    assert!(router.run().holders().exists());
+    std::fs::remove_file(router.run().holders()).unwrap();
+}
+
+/// The guardians of a router that are there, by their process ids.
+fn guardians(router: &Router) -> Vec<String> {
+    let run = router.run().path().display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    ids.filter(|id| {
+        let words = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = words.split(|byte| *byte == 0).collect();
+        words.contains(&b"guard".as_slice()) && words.contains(&run.as_bytes())
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn one_guardian_waits_for_all() {
+    let router = Router::new("exit 0");
+    let _presence = Presence::announce(router.run().path()).unwrap().unwrap();
+    std::fs::write(router.run().holders(), r#"{"format":1,"holders":[{"service":"x"}]}"#).unwrap();
+    for id in 1..=4 {
+        let plan = Plan { id: Uuid::from_u128(id), ..router.plan() };
+        exit_of(&mut router.start_plan(&plan).await.unwrap()).await;
+    }
+    until("only one", || async { guardians(&router).len() == 1 }).await;
+    let one = guardians(&router).remove(0);
+    let score = || std::fs::read_to_string(format!("/proc/{one}/oom_score_adj")).unwrap();
+    until("it may be ended for its memory", || async { score().trim() == "0" }).await;
+    std::fs::remove_file(router.run().holders()).unwrap();
+    until("none", || async { guardians(&router).is_empty() }).await;
+}

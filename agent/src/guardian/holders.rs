@@ -8,9 +8,12 @@
 //! The record is written before the first holder is stopped, and every step may be repeated: who
 //! comes after a crash gives back from the record, and nothing is lost or taken twice. Only what
 //! was running is taken, so that giving back starts nothing that an operator had stopped.
+//!
+//! An agent and an orphaned guardian may come at the same time: `holders.lock` lets in one.
 
-use crate::files;
+use crate::{clock, files};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -67,6 +70,8 @@ pub enum HolderError {
     Name(String),
     #[error("the record of holders cannot be kept")]
     Record(#[source] io::Error),
+    #[error("another process takes the holders or gives them back")]
+    Busy,
     #[error("{holder}: {action} did not end in time")]
     Timeout { holder: Holder, action: &'static str },
     #[error("{holder}: {action} ended with {status}")]
@@ -74,6 +79,9 @@ pub enum HolderError {
     #[error("{holder}: {action} could not be run")]
     Run { holder: Holder, action: &'static str, source: io::Error },
 }
+
+/// How often a lock is tried that somebody else has.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Taken {
@@ -87,12 +95,14 @@ struct Taken {
 pub struct Holders {
     programs: Programs,
     record: PathBuf,
+    lock: PathBuf,
 }
 
 impl Holders {
     #[must_use]
     pub fn new(run_dir: &Path, programs: Programs) -> Self {
-        Self { programs, record: RunDir::new(run_dir).holders() }
+        let run = RunDir::new(run_dir);
+        Self { programs, record: run.holders(), lock: run.holders_lock() }
     }
 
     /// Makes each of `holders` let go, in order; those that are not there or not running are left
@@ -105,6 +115,7 @@ impl Holders {
         for holder in holders {
             check_name(holder)?;
         }
+        let _alone = self.alone().await?;
         let mut taken = self.taken().map_err(HolderError::Record)?;
         for holder in holders {
             if !self.is_running(holder).await {
@@ -125,6 +136,25 @@ impl Holders {
     /// # Errors
     /// The first that failed.
     pub async fn give_back(&self) -> Result<(), HolderError> {
+        let _alone = self.alone().await?;
+        self.give_all_back().await
+    }
+
+    /// As [`Self::give_back`], unless an agent lives, which `agent_lock` shows. One that starts
+    /// from now on takes its holders after this.
+    ///
+    /// # Errors
+    /// As [`Self::give_back`].
+    pub async fn give_back_orphaned(&self, agent_lock: &Path) -> Result<(), HolderError> {
+        let _alone = self.alone().await?;
+        if files::is_locked(agent_lock).unwrap_or(false) {
+            log::info!("an agent lives again: the holders are its business");
+            return Ok(());
+        }
+        self.give_all_back().await
+    }
+
+    async fn give_all_back(&self) -> Result<(), HolderError> {
         let mut left = self.taken().map_err(HolderError::Record)?;
         let mut first_error = None;
         for index in (0..left.len()).rev() {
@@ -148,6 +178,20 @@ impl Holders {
     fn note_left(&self, left: &[Holder]) {
         if let Err(error) = self.remember(left) {
             log::warn!("{}: {error}", self.record.display());
+        }
+    }
+
+    /// Waits until nobody else takes or gives back, for as long as one holder may take to stop and
+    /// another to start.
+    async fn alone(&self) -> Result<File, HolderError> {
+        let patience = Duration::from_millis(self.programs.timeout_ms.saturating_mul(2));
+        let deadline = clock::boottime().saturating_add(patience);
+        loop {
+            match files::try_lock(&self.lock).map_err(HolderError::Record)? {
+                Some(lock) => return Ok(lock),
+                None if clock::boottime() >= deadline => return Err(HolderError::Busy),
+                None => tokio::time::sleep(LOOK).await,
+            }
         }
     }
 

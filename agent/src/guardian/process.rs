@@ -53,7 +53,12 @@ pub fn guard_main(run_dir: &Path) -> ExitCode {
     }
     drop(watching);
     drop(lock);
-    give_back_when_orphaned(&run, &plan);
+    stop_outliving();
+    // One is enough, whichever tool of the upgrade it had: recoveries must not pile up guardians.
+    let only = files::try_lock(&run.orphan_lock());
+    if !matches!(only, Ok(None)) {
+        give_back_when_orphaned(&run, &plan);
+    }
     ExitCode::SUCCESS
 }
 
@@ -137,6 +142,13 @@ fn outlive_everybody() -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
+/// Without its tool a guardian is a process like any other, least of all worth the router's memory.
+fn stop_outliving() {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "0") {
+        log::warn!("oom_score_adj: {error}");
+    }
+}
+
 /// The agent may die: its pipe must not matter any more, nor the lock in descriptor 1.
 fn leave_the_agents_streams(run: &RunDir) -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -183,9 +195,9 @@ fn since(earlier: Duration) -> Duration {
 fn give_back(run: &RunDir, plan: &Plan) {
     log::warn!("no agent for {} s: giving back its holders", plan.orphan_grace_s);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let given = runtime.map(|runtime| {
-        runtime.block_on(Holders::new(run.path(), plan.holders.clone()).give_back())
-    });
+    let holders = Holders::new(run.path(), plan.holders.clone());
+    let given =
+        runtime.map(|runtime| runtime.block_on(holders.give_back_orphaned(&plan.agent_lock)));
     match given {
         Ok(Ok(())) => {}
         Ok(Err(error)) => log::error!("{error}"),

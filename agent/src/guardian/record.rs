@@ -1,5 +1,5 @@
 //! The files between agent and guardian, all in the run directory on tmpfs: what is to be done
-//! (`plan.json`), how it goes (`progress.json`), how it ended (`exit.json`), and two locks.
+//! (`plan.json`), how it goes (`progress.json`), how it ended (`exit.json`), and the locks.
 
 use crate::files;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -74,6 +74,16 @@ impl RunDir {
     #[must_use]
     pub fn holders(&self) -> PathBuf {
         self.0.join("holders.json")
+    }
+    /// Locked while somebody takes holders or gives them back.
+    #[must_use]
+    pub fn holders_lock(&self) -> PathBuf {
+        self.0.join("holders.lock")
+    }
+    /// Locked by the one guardian that waits for its agent to come back.
+    #[must_use]
+    pub fn orphan_lock(&self) -> PathBuf {
+        self.0.join("guardian.orphan")
     }
 }
 

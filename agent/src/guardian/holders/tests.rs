@@ -140,6 +140,42 @@ async fn a_full_disk_keeps_nobody_down() {
 }
 
 #[tokio::test]
+async fn one_at_a_time_takes_or_gives_back() {
+    let router = Router::new();
+    // As slow as a service that ends its children first.
+    router.service(
+        "modemmanager",
+        true,
+        &format!(
+            "[ $1 = stop ] && {{ sleep 0.5; echo stopped >> {}; }}",
+            router.path("calls").display()
+        ),
+    );
+    let taker = router.holders();
+    let take = tokio::spawn(async move { taker.take(&both()[1..]).await });
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while router.calls().is_empty() {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    router.holders().give_back().await.unwrap();
+    take.await.unwrap().unwrap();
+    assert_eq!(router.calls(), ["modemmanager stop", "stopped", "modemmanager start"]);
+    assert!(!router.path("holders.json").exists());
+}
+
+#[tokio::test]
+async fn who_waits_in_vain_touches_nothing() {
+    let router = Router::new();
+    let _other = files::try_lock(&router.path("holders.lock")).unwrap().unwrap();
+    let mut holders = router.holders();
+    holders.programs.timeout_ms = 50;
+    assert!(matches!(holders.take(&both()).await, Err(HolderError::Busy)));
+    assert!(matches!(holders.give_back().await, Err(HolderError::Busy)));
+    assert_eq!(router.calls(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_script_that_hangs_is_given_up() {
     let router = Router::new();
     router.service("modemmanager", true, "exec sleep 600");
