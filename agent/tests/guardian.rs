@@ -346,6 +346,33 @@ async fn what_a_dead_guardian_left_hanging_is_ended_by_the_agent() {
 }
 
 #[tokio::test]
+async fn who_follows_a_tool_sees_and_ends_what_its_guardian_left() {
+    for told in [true, false] {
+        let router = Router::new("trap '' TERM; echo $$ > pid; while :; do sleep 600; done");
+        let mut plan = router.plan();
+        // Silence alone does not make it stalled.
+        plan.timeouts = Timeouts { idle_ms: 600_000, total_ms: 3_000, grace_ms: 300 };
+        router.start_plan(&plan).await.unwrap();
+        let tool = router.pid("pid").await;
+        kill_guardian(&router, tool).await;
+        if !told {
+            std::fs::write(router.run().progress(), "torn").unwrap();
+        }
+        let mut running = router.guardian().attach().expect("the tool lives");
+        let followed = async {
+            let mut stalled = false;
+            while let Some(progress) = running.next_progress().await {
+                stalled |= progress.stalled;
+            }
+            stalled
+        };
+        let stalled = tokio::time::timeout(PATIENCE, followed).await.expect("it is ended");
+        assert!(stalled, "nobody watches it");
+        assert_eq!(ended(&mut running).await, Ended::Lost);
+    }
+}
+
+#[tokio::test]
 async fn signals_do_not_end_a_guardian() {
     let router = Router::new("echo $$ > pid; until test -e go; do sleep 0.05; done");
     let mut running = router.start().await;

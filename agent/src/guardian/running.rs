@@ -1,7 +1,7 @@
 //! The agent's side: starting a guardian, finding one again, waiting for it.
 
 use super::process::{REFUSED, STARTED};
-use super::record::{self, ExitRecord, Plan, Progress, RunDir};
+use super::record::{self, ExitRecord, FORMAT, Plan, Progress, RunDir};
 use super::tree;
 use crate::verify::VerifiedImage;
 use crate::{clock, files};
@@ -20,6 +20,8 @@ use uuid::Uuid;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a lock that somebody only asks about may seem taken.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a guardian may seem gone, which hands over locks or is asked about.
+const WATCH_PATIENCE_MS: u64 = 1_000;
 /// How long a guardian may take to answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -50,6 +52,10 @@ pub struct Running {
     run: RunDir,
     plan: Option<Plan>,
     seen: Option<Progress>,
+    /// CLOCK_BOOTTIME in milliseconds.
+    attached_ms: u64,
+    /// Since when no guardian watches the tool, likewise.
+    unwatched_ms: Option<u64>,
 }
 
 /// How it ended.
@@ -86,9 +92,7 @@ impl Guardian {
         let child = self.spawn(image, lock).map_err(NotStarted::Spawn)?;
         match tokio::time::timeout(ANSWER_PATIENCE, refusal(child)).await {
             Ok(Some(reason)) => Err(NotStarted::Refused(reason)),
-            Ok(None) | Err(_) => {
-                Ok(Running { run: self.run.clone(), plan: Some(plan.clone()), seen: None })
-            }
+            Ok(None) | Err(_) => Ok(Running::new(self.run.clone(), Some(plan.clone()))),
         }
     }
 
@@ -96,11 +100,7 @@ impl Guardian {
     #[must_use]
     pub fn attach(&self) -> Option<Running> {
         let held = files::is_locked(&self.run.guardian_lock()).unwrap_or(true);
-        held.then(|| Running {
-            run: self.run.clone(),
-            plan: record::read(&self.run.plan()).ok(),
-            seen: None,
-        })
+        held.then(|| Running::new(self.run.clone(), record::read(&self.run.plan()).ok()))
     }
 
     /// How the start named `plan` ended, when its guardian could write it down.
@@ -168,17 +168,24 @@ async fn refusal(mut child: Child) -> Option<String> {
 }
 
 impl Running {
+    fn new(run: RunDir, plan: Option<Plan>) -> Self {
+        let attached_ms = clock::boottime_ms();
+        Self { run, plan, seen: None, attached_ms, unwatched_ms: None }
+    }
+
     /// Which start it is.
     #[must_use]
     pub fn plan_id(&self) -> Option<Uuid> {
         self.plan.as_ref().map(|plan| plan.id)
     }
 
-    /// The next state that differs from the last one told; `None` once the tool has ended.
+    /// The next state that differs from the last one told; `None` once the tool has ended. A tool
+    /// that nobody watches any more counts as stalled.
     pub async fn next_progress(&mut self) -> Option<Progress> {
         loop {
             let running = self.is_running();
-            if let Some(progress) = self.fresh_progress() {
+            let abandoned = running && self.end_if_abandoned();
+            if let Some(progress) = self.fresh_progress(abandoned) {
                 return Some(progress);
             }
             if !running {
@@ -205,24 +212,54 @@ impl Running {
         files::is_locked(&self.run.guardian_lock()).unwrap_or(true)
     }
 
-    fn fresh_progress(&mut self) -> Option<Progress> {
-        let progress: Progress = record::read(&self.run.progress()).ok()?;
-        let fresh = Some(progress.plan) == self.plan_id() && self.seen.as_ref() != Some(&progress);
+    fn fresh_progress(&mut self, abandoned: bool) -> Option<Progress> {
+        let told = self.progress().or_else(|| abandoned.then(|| self.unheard()).flatten())?;
+        let progress = Progress { stalled: told.stalled || abandoned, ..told };
+        let fresh = self.seen.as_ref() != Some(&progress);
         fresh.then(|| self.seen.insert(progress).clone())
     }
 
-    /// A guardian that was killed keeps no time: then the agent ends what is overdue.
-    fn end_if_abandoned(&self) {
-        let watched = files::is_locked(&self.run.watch_lock()).unwrap_or(true);
-        let seen = record::read::<Progress>(&self.run.progress());
-        let (false, Some(plan), Ok(seen)) = (watched, &self.plan, seen) else { return };
-        let limits = plan.timeouts;
-        let elapsed = clock::boottime_ms().saturating_sub(seen.started_ms);
-        if elapsed >= limits.total_ms + limits.grace_ms {
-            tree::signal(&tree::holding(&self.run.guardian_lock()), Signal::SIGKILL);
-        } else if elapsed >= limits.total_ms {
-            tree::signal(&tree::holding(&self.run.guardian_lock()), Signal::SIGTERM);
+    /// What the guardian of this start told last.
+    fn progress(&self) -> Option<Progress> {
+        let progress: Progress = record::read(&self.run.progress()).ok()?;
+        (Some(progress.plan) == self.plan_id()).then_some(progress)
+    }
+
+    /// The state of a tool whose guardian told nothing that can be read.
+    fn unheard(&self) -> Option<Progress> {
+        Some(Progress {
+            format: FORMAT,
+            plan: self.plan_id()?,
+            percent: None,
+            line: String::new(),
+            stalled: true,
+            bytes: 0,
+            started_ms: self.attached_ms,
+        })
+    }
+
+    /// A guardian that was killed keeps no time: then the agent ends what is overdue. Says whether
+    /// it is so.
+    fn end_if_abandoned(&mut self) -> bool {
+        let now = clock::boottime_ms();
+        if files::is_locked(&self.run.watch_lock()).unwrap_or(true) {
+            self.unwatched_ms = None;
+            return false;
         }
+        let unwatched = now.saturating_sub(*self.unwatched_ms.get_or_insert(now));
+        if unwatched < WATCH_PATIENCE_MS {
+            return false;
+        }
+        if let Some(limits) = self.plan.as_ref().map(|plan| plan.timeouts) {
+            let started = self.progress().map_or(self.attached_ms, |progress| progress.started_ms);
+            let elapsed = now.saturating_sub(started);
+            if elapsed >= limits.total_ms.saturating_add(limits.grace_ms) {
+                tree::signal(&tree::holding(&self.run.guardian_lock()), Signal::SIGKILL);
+            } else if elapsed >= limits.total_ms {
+                tree::signal(&tree::holding(&self.run.guardian_lock()), Signal::SIGTERM);
+            }
+        }
+        true
     }
 }
 
