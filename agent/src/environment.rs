@@ -69,6 +69,8 @@ pub struct JobContext {
     pub fetched: u64,
     /// Whether the way to the coordinator leads over this modem alone.
     pub sole_uplink: Option<bool>,
+    /// Where the modem was on the bus when it was last inspected.
+    pub bus_id: Option<String>,
 }
 
 /// The ports, made once.
@@ -82,13 +84,13 @@ pub struct Ports {
 
 impl Environment {
     /// # Errors
-    /// The run directory cannot be made, or the memory of past results cannot be read.
+    /// The run directory cannot be made.
     pub fn new(settings: Arc<Settings>, slot: SlotSettings, ports: Ports) -> std::io::Result<Self> {
         let paths = &settings.paths;
         let run_dir = paths.run_dir.join(slot.slot.as_str());
         let programs = settings.upgrade.holders.programs(paths);
         files::create_private_dir(&run_dir)?;
-        let results = Results::open(&paths.state_dir.join(slot.slot.as_str()))?;
+        let results = Results::open(&paths.state_dir.join(slot.slot.as_str()));
         Ok(Self {
             policy: settings.policy(),
             boot_id: ports.boot_id,
@@ -134,7 +136,7 @@ impl Environment {
             operation: state.record.job.operation,
             slot: state.record.job.slot.clone(),
             stream: state.record.stream,
-            attempt: state.attempt(),
+            attempt: state.record.attempts,
             at: self.clock_ms(),
             body,
         });
@@ -151,7 +153,7 @@ impl Environment {
             operation: state.record.job.operation,
             slot: state.record.job.slot.clone(),
             stream: state.record.stream,
-            attempt: state.attempt(),
+            attempt: state.record.attempts,
             n: self.ticks,
             phase,
             percent: phase.stage().percent(within),

@@ -185,7 +185,7 @@ impl Agent {
         if let Some(ended) = env.results.of(job.operation) {
             if self.resent.insert(job.operation) {
                 let mut record = Record::new(job.clone(), ended.stream);
-                record.starts = ended.attempt;
+                record.attempts = ended.attempt;
                 let state =
                     State { step: Step::Finished(ended.outcome.clone()), ..State::new(record) };
                 env.report(&state, EventBody::Finished { outcome: ended.outcome.clone() });

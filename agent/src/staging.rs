@@ -161,7 +161,11 @@ impl Staging {
 }
 
 /// Bytes that may still be written on the file system of `path`.
-fn free_bytes(path: &Path) -> io::Result<u64> {
+/// Bytes that this process may still write below `directory`.
+///
+/// # Errors
+/// The file system does not say.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let fs = statvfs(path)?;
     // Both are 32 bits wide on some targets and 64 on others.
     let (blocks, size) = (fs.blocks_available() as u64, fs.fragment_size() as u64);

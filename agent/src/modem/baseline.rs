@@ -91,13 +91,13 @@ impl Baseline {
         [self.lte, self.nr].into_iter().flatten().any(Registration::is_registered)
     }
 
-    /// Why the way into the network is not back as it was, if it is not: the same SIM, registered.
-    /// A SIM that was exchanged meanwhile cannot be compared, nor one that was never read.
+    /// Why the way into the network is not back, if it is not: a SIM if there was one, registered if
+    /// it was. Another SIM than before is no failure by itself; without a network it is.
     pub fn missing_network(&self, now: &Baseline) -> Option<String> {
         if self.iccid.is_some() && now.iccid.is_none() {
             return Some("the SIM is not back".into());
         }
-        if self.iccid == now.iccid && self.is_registered() && !now.is_registered() {
+        if self.is_registered() && !now.is_registered() {
             return Some("the modem is not registered in a network again".into());
         }
         None

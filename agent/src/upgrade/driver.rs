@@ -15,12 +15,19 @@ use crate::{
         journal::Journal,
         policy::Policy,
         report,
-        state::{Action, Outcome, State, Step},
+        state::{Action, Outcome, Run, State, Step},
     },
 };
-use shared::{desired::Desired, ids::OperationId};
-use std::{sync::Arc, time::Duration};
+use shared::{
+    desired::Desired,
+    failure::{Failure, FailureKind},
+    ids::OperationId,
+};
+use std::{io, sync::Arc, time::Duration};
 use tokio::sync::watch;
+
+/// The longest pause a coordinator may ask for.
+const LONGEST_PAUSE_S: u64 = 24 * 3600;
 
 /// Drives `state` to its end, from wherever it is. Returns the finished state.
 ///
@@ -30,13 +37,16 @@ pub async fn drive(mut state: State, journal: &mut Journal, env: &mut Environmen
     let policy = env.policy.clone();
     let mut saved: Option<State> = None;
     loop {
-        if !save(&state, &mut saved, journal, env) {
-            // Nothing was touched yet, and nothing will be until it can be written down.
-            tokio::time::sleep(Duration::from_secs(policy.again(1))).await;
-            continue;
-        }
+        let written = save(&state, &mut saved, journal, env);
         let Some(action) = state.action() else { return state };
-        let outcome = step(action, &state, &policy, env).await;
+        let outcome = match written.err().and_then(|error| unwritten(&state, &error)) {
+            None => step(Some(action), &state, &policy, env).await,
+            Some(outcome @ Outcome::NotStarted(_)) => outcome,
+            Some(outcome) => match step(None, &state, &policy, env).await {
+                Outcome::Cancelled => Outcome::Cancelled,
+                _ => outcome,
+            },
+        };
         if let Outcome::Again { reason } = &outcome {
             log::info!("{}: {reason}; again later", state.phase());
         }
@@ -46,38 +56,59 @@ pub async fn drive(mut state: State, journal: &mut Journal, env: &mut Environmen
     }
 }
 
-/// Whether to go on. Before the point of no return a state that cannot be written stops it; behind
-/// it the work goes on in memory, and says so.
 fn save(
     state: &State,
     saved: &mut Option<State>,
     journal: &mut Journal,
-    env: &mut Environment,
-) -> bool {
+    env: &Environment,
+) -> io::Result<()> {
     if saved.as_ref().is_some_and(|saved| !state.differs_after_restart(saved)) {
-        return true;
+        return Ok(());
     }
-    match journal.save(state) {
-        Ok(()) => {
-            *saved = Some(state.clone());
-            env.status.update(|status| status.storage_trouble = None);
-            true
+    let written = journal.save(state);
+    if written.is_ok() {
+        *saved = Some(state.clone());
+    }
+    let trouble = written.as_ref().err().map(|e| format!("the journal cannot be written: {e}"));
+    env.status.update(|status| status.storage_trouble = trouble);
+    written
+}
+
+/// What comes of a state that cannot be written down, instead of its action. Before the point of
+/// no return: wait. With a grant and the tool not started: not to start it. Behind that the work
+/// goes on in memory, for a tool has run and stopping would help nobody.
+fn unwritten(state: &State, error: &io::Error) -> Option<Outcome> {
+    log::error!("the journal cannot be written: {error}");
+    let reason = format!("the journal cannot be written: {error}");
+    match state.step {
+        Step::Preparing | Step::Installing { run: Run::Start } => {
+            let kind = FailureKind::ToolNotStarted;
+            Some(Outcome::NotStarted(Failure::untouched(state.phase(), kind, reason)))
         }
-        Err(error) => {
-            log::error!("the journal cannot be written: {error}");
-            env.status.update(|status| status.storage_trouble = Some(error.to_string()));
-            let granted = state.record.holding || matches!(state.step, Step::Finished(_));
-            // Preparing is granted but has touched nothing: it must not go on unwritten.
-            granted && state.step != Step::Preparing
-        }
+        _ if state.record.holding => None,
+        _ => Some(Outcome::Again { reason }),
     }
 }
 
-async fn step(action: Action, state: &State, policy: &Policy, env: &mut Environment) -> Outcome {
+/// The outcome of the action, or of waiting alone, unless the job is withdrawn meanwhile.
+async fn step(
+    action: Option<Action>,
+    state: &State,
+    policy: &Policy,
+    env: &mut Environment,
+) -> Outcome {
     let desired = env.uplink.desired();
     let act = async {
-        pause(state, policy, env).await;
-        env.perform(action, state).await
+        match action {
+            Some(action) => {
+                pause(state, policy, env).await;
+                env.perform(action, state).await
+            }
+            None => {
+                tokio::time::sleep(jittered(policy.again(state.tries + 1))).await;
+                Outcome::Paused
+            }
+        }
     };
     if !state.is_cancellable() {
         return act.await;
@@ -108,7 +139,8 @@ async fn pause(state: &State, policy: &Policy, env: &Environment) {
         seconds = policy.again(state.tries);
     }
     if state.refusals > 0 && matches!(state.step, Step::Waiting { .. }) {
-        seconds = seconds.max(policy.again(state.refusals)).max(env.retry_after_s.unwrap_or(0));
+        let asked = env.retry_after_s.unwrap_or(0).min(LONGEST_PAUSE_S);
+        seconds = seconds.max(policy.again(state.refusals)).max(asked);
     }
     if seconds > 0 {
         tokio::time::sleep(jittered(seconds)).await;

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 /// The limits of one upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Tool starts per operation.
+    /// Grants per operation.
     pub max_attempts: u32,
-    /// Preparations per operation, whether or not the tool was reached.
-    pub max_preparations: u32,
     /// How often a mute modem is asked again after a flash, each time for its boot time.
     pub max_rounds: u32,
+    /// How often a flashed modem is asked whether it is back in its network, and restored: with
+    /// the doubling pauses some twenty minutes.
+    pub max_acceptance: u32,
     /// How often giving back is tried before it is reported and left.
     pub max_releases: u32,
     /// First pause before another attempt, in seconds; doubles.
@@ -29,8 +30,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             max_attempts: 3,
-            max_preparations: 6,
             max_rounds: 3,
+            max_acceptance: 8,
             max_releases: 8,
             backoff_s: 60,
             recovery_s: 30,
@@ -42,10 +43,10 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Seconds before attempt `starts + 1`.
+    /// Seconds after attempt number `attempts`.
     #[must_use]
-    pub fn backoff(&self, starts: u32) -> u64 {
-        doubled(self.backoff_s, starts.saturating_sub(1), 3600)
+    pub fn backoff(&self, attempts: u32) -> u64 {
+        doubled(self.backoff_s, attempts.saturating_sub(1), 3600)
     }
 
     /// Seconds before recovery number `tries` (from 1): quick at first, then slow, for ever.

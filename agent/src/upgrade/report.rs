@@ -9,6 +9,7 @@ use crate::{
 };
 use shared::{
     event::{EventBody, Outcome as Ending},
+    failure::ModemCondition,
     stages::Phase,
 };
 
@@ -18,23 +19,35 @@ pub fn transition(before: &State, outcome: &Outcome, after: &State, env: &mut En
         env.report(after, EventBody::Granted);
     }
     match (outcome, &after.step) {
-        (Outcome::Again { reason }, Step::Waiting { .. }) => postponed(after, reason, env),
         (Outcome::Refused(refusal), Step::Waiting { .. }) => {
             env.retry_after_s = refusal.retry_after_s;
             postponed(after, &refusal.detail, env);
         }
+        // Without a network a report would not arrive, and each costs a write.
+        (Outcome::Again { .. }, Step::Downloading | Step::Committing) => {}
+        (Outcome::Again { reason } | Outcome::Vanished { reason }, _)
+            if !entered(before, after) =>
+        {
+            postponed(after, reason, env);
+        }
         (_, Step::Releasing { next: Next::Backoff { delay_s } }) if entered(before, after) => {
             retrying(after, *delay_s, env);
         }
-        (_, Step::Recovering { tries, .. }) if entered(before, after) => {
-            let detail = "the modem is in download mode".to_owned();
-            env.report(after, EventBody::Recovering { tries: *tries, detail });
+        (_, Step::Recovering { tries, .. } | Step::RecoveryPause { tries, .. })
+            if entered(before, after) =>
+        {
+            recovering(outcome, after, *tries, env);
         }
-        (_, Step::Held { reason }) => {
+        (_, Step::Held { reason }) if entered(before, after) => {
             env.report(after, EventBody::Held { reason: reason.clone() });
         }
         (_, Step::Finished(ending)) => finished(after, ending.clone(), env),
         _ => {}
+    }
+    if let (Step::Releasing { next }, Outcome::Again { reason }) = (&before.step, outcome)
+        && after.step != before.step
+    {
+        log::error!("not everything was given back before {next:?}: {reason}");
     }
     let phase = after.phase();
     let silent = matches!(phase, Phase::Finished | Phase::Held | Phase::Recovering);
@@ -64,27 +77,41 @@ fn retrying(state: &State, delay_s: u64, env: &mut Environment) {
     }
 }
 
+/// Each try of a recovery says why it is needed again.
+fn recovering(outcome: &Outcome, state: &State, tries: u32, env: &mut Environment) {
+    let detail = match (outcome, &state.record.last_failure) {
+        (Outcome::NotStarted(failure) | Outcome::Failed(failure), _) => failure.detail.clone(),
+        (Outcome::Probed(sighting), _) => format!("the modem is seen as {sighting:?}"),
+        (_, Some(failure)) => failure.detail.clone(),
+        (_, None) => "the modem is in download mode".to_owned(),
+    };
+    if env.last_reason.as_deref() != Some(detail.as_str()) || tries == 1 {
+        env.last_reason = Some(detail.clone());
+        let detail = shared::limits::cut(detail);
+        env.report(state, EventBody::Recovering { tries, detail });
+    }
+}
+
 /// The result is remembered and in the outbox before the journal says that it is over: a crash in
 /// between says it again, which changes nothing.
 fn finished(state: &State, ending: Ending, env: &mut Environment) {
-    let installed = match (&ending, env.manifest()) {
-        (Ending::Succeeded { .. } | Ending::AlreadyInstalled { .. }, Some(manifest)) => {
-            state.record.before.as_ref().map(|before| Installed {
-                vendor: manifest.vendor.clone(),
-                model: before.model.clone(),
-                sequence: manifest.sequence,
-            })
-        }
-        _ => None,
+    let runs = match &ending {
+        Ending::Succeeded { .. } | Ending::AlreadyInstalled { .. } => true,
+        Ending::Failed { failure } => failure.condition == ModemCondition::Updated,
+        Ending::Cancelled | Ending::Unknown => false,
     };
+    let installed = state.record.target.as_ref().filter(|_| runs).map(|target| Installed {
+        vendor: target.vendor.clone(),
+        model: target.model.clone(),
+        sequence: target.sequence,
+    });
     let ended = Ended {
         operation: state.record.job.operation,
         slot: state.record.job.slot.clone(),
         stream: state.record.stream,
-        attempt: state.record.starts,
+        attempt: state.record.attempts,
         outcome: ending.clone(),
         at: env.clock_ms(),
-        flashed: state.record.starts,
     };
     if let Err(error) = env.results.add(ended, installed) {
         log::error!("the result cannot be kept: {error}");

@@ -14,6 +14,8 @@ use std::{
 
 /// How many results are kept.
 const KEPT: usize = 16;
+/// How many starts of a tool are remembered: more than any cap on them allows.
+const FLASHES: usize = 256;
 const LIMIT: usize = 64 * 1024;
 
 /// How one operation ended.
@@ -26,9 +28,14 @@ pub struct Ended {
     pub outcome: Outcome,
     /// Unix milliseconds, if the clock was set.
     pub at: Option<u64>,
-    /// Installed sequence, for the refusal of lower ones and the cap on flashes.
-    #[serde(default)]
-    pub flashed: u32,
+}
+
+/// One start of a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Flash {
+    slot: Slot,
+    /// Unix milliseconds; of unknown time if nobody had proved the clock.
+    at: Option<u64>,
 }
 
 /// The highest sequence that was installed for a model, beyond which no older one goes.
@@ -43,6 +50,8 @@ pub struct Installed {
 struct Content {
     ended: Vec<Ended>,
     installed: Vec<Installed>,
+    #[serde(default)]
+    flashes: Vec<Flash>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,24 +66,31 @@ enum OnDisk {
 pub struct Results {
     path: PathBuf,
     content: Content,
+    /// Why nothing new may be started: what is remembered is not certain.
+    trouble: Option<String>,
 }
 
 impl Results {
     /// Reads `results.json` in `directory`.
     ///
-    /// # Errors
-    /// It is there and cannot be read or understood: without it a finished job could run again, so
-    /// nothing is flashed until a person has looked.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    /// One that is there and cannot be read is left alone: [`Self::trouble`] says so, and nothing
+    /// new may be started, for a finished job could run again. What is under way goes on.
+    #[must_use]
+    pub fn open(directory: &Path) -> Self {
         let path = directory.join("results.json");
-        let content = match files::read_limited(&path, LIMIT) {
-            Ok(bytes) => match serde_json::from_slice(&bytes)? {
-                OnDisk::V1(content) => content,
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Content::default(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { path, content })
+        match read(&path) {
+            Ok(content) => Self { path, content, trouble: None },
+            Err(error) => {
+                let trouble = Some(format!("{}: {error}", path.display()));
+                Self { path, content: Content::default(), trouble }
+            }
+        }
+    }
+
+    /// Why nothing new may be started, if so.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     #[must_use]
@@ -97,8 +113,20 @@ impl Results {
     /// Tool starts in `slot` since `since` (unix milliseconds); those of unknown time count.
     #[must_use]
     pub fn flashes_since(&self, slot: &Slot, since: u64) -> u32 {
-        let recent = |e: &&Ended| &e.slot == slot && e.at.is_none_or(|at| at >= since);
-        self.content.ended.iter().filter(recent).map(|e| e.flashed).sum()
+        let recent = |f: &&Flash| &f.slot == slot && f.at.is_none_or(|at| at >= since);
+        let count = self.content.flashes.iter().filter(recent).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Counts a start of the tool, before it is started.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn flash(&mut self, slot: &Slot, at: Option<u64>) -> io::Result<()> {
+        self.content.flashes.push(Flash { slot: slot.clone(), at });
+        let surplus = self.content.flashes.len().saturating_sub(FLASHES);
+        self.content.flashes.drain(..surplus);
+        self.write()
     }
 
     /// Keeps how an operation ended and, after a success, the sequence it installed.
@@ -114,13 +142,31 @@ impl Results {
                 .iter_mut()
                 .find(|i| i.vendor == new.vendor && i.model == new.model)
             {
-                // After a signed rollback the lower one counts from there on.
-                Some(old) => old.sequence = new.sequence,
+                // A signed rollback does not lower it: a lower one needs leave each time.
+                Some(old) => old.sequence = old.sequence.max(new.sequence),
                 None => content.installed.push(new),
             }
         }
-        let bytes = serde_json::to_vec(&OnDisk::V1(content.clone()))?;
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        // What could not be read is not overwritten with less.
+        if let Some(trouble) = &self.trouble {
+            return Err(io::Error::other(trouble.clone()));
+        }
+        let bytes = serde_json::to_vec(&OnDisk::V1(self.content.clone()))?;
         files::write_atomic(&self.path, &bytes)
+    }
+}
+
+fn read(path: &Path) -> io::Result<Content> {
+    match files::read_limited(path, LIMIT) {
+        Ok(bytes) => match serde_json::from_slice(&bytes)? {
+            OnDisk::V1(content) => Ok(content),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::default()),
+        Err(error) => Err(error),
     }
 }
 
@@ -136,20 +182,21 @@ mod tests {
             attempt: 1,
             outcome: Outcome::Cancelled,
             at,
-            flashed: 1,
         }
     }
 
     #[test]
     fn the_last_ones_are_kept_and_the_sequence_with_them() {
         let directory = tempfile::tempdir().unwrap();
-        let mut results = Results::open(directory.path()).unwrap();
+        let mut results = Results::open(directory.path());
         for byte in 0..20 {
+            results.flash(&Slot::default(), Some(u64::from(byte))).unwrap();
             results.add(ended(byte, Some(u64::from(byte))), None).unwrap();
         }
         let installed = Installed { vendor: "Telit".into(), model: "FN990A28".into(), sequence: 7 };
         results.add(ended(20, None), Some(installed)).unwrap();
-        let results = Results::open(directory.path()).unwrap();
+        results.flash(&Slot::default(), None).unwrap();
+        let results = Results::open(directory.path());
         assert!(results.of(OperationId::from_random([4; 16])).is_none());
         assert!(results.of(OperationId::from_random([5; 16])).is_some());
         assert_eq!(results.sequence("Telit", "FN990A28"), Some(7));
@@ -158,9 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_file_is_an_error_and_not_an_empty_memory() {
+    fn an_unreadable_file_is_kept_and_nothing_new_may_start() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("results.json"), b"{").unwrap();
-        assert!(Results::open(directory.path()).is_err());
+        let mut results = Results::open(directory.path());
+        assert!(results.trouble().is_some());
+        assert!(results.add(ended(1, None), None).is_err());
+        assert_eq!(std::fs::read(directory.path().join("results.json")).unwrap(), b"{");
     }
 }

@@ -16,10 +16,10 @@
 //!
 //! - Up to `Committing` nothing touches the modem; a fresh process starts over at `Inspecting`, and
 //!   what is staged is not fetched twice.
-//! - `Committing` asks for the grant of attempt `starts + 1` until it has an answer. It cannot be
+//! - `Committing` asks for the grant of attempt `attempts + 1` until it has an answer. It cannot be
 //!   cancelled locally: the answer may be under way, and only the coordinator knows.
 //! - From `Preparing` on, something may be held: every way out leads through `Releasing`.
-//! - `Installing` is journaled before the tool is started, so a lost attempt counts. A fresh process
+//! - `Preparing` and `Installing` are journaled before anything is done, so a lost attempt counts. A fresh process
 //!   only ever attaches to it.
 //! - `Probing` looks at the modem and decides; the tool's word only says whether the old version is a
 //!   failure worth another attempt or a lie.
@@ -30,11 +30,13 @@
 mod kinds;
 mod table;
 
-pub use kinds::{Action, Before, Gates, Next, Outcome, Record, Run, Sighting, Step, ToolEnd};
+pub use kinds::{
+    Action, Before, Gates, Next, Outcome, Record, Run, Sighting, Step, Target, ToolEnd,
+};
 
 use crate::upgrade::policy::Policy;
 use serde::{Deserialize, Serialize};
-use shared::{event::Outcome as Ending, stages::Phase};
+use shared::{event::Outcome as Ending, failure::ModemCondition, stages::Phase};
 
 /// One upgrade: the pending step, and what is known so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,9 +104,9 @@ impl State {
             | Step::Verifying
             | Step::Baselining
             | Step::Committing => Step::Inspecting,
-            // The grant may be old by now: give back, look again, ask again.
-            Step::Preparing => Step::Releasing { next: Next::Inspect },
-            Step::Installing { .. } => Step::Installing { run: Run::Attach },
+            // Whether the tool was reached or not, the attempt is lost and its grant used up: an
+            // order of last week must not flash today.
+            Step::Preparing | Step::Installing { .. } => Step::Installing { run: Run::Attach },
             Step::Recovering { tries, .. } => Step::Recovering { tries, run: Run::Attach },
             step @ (Step::Probing { .. }
             | Step::Restarting
@@ -158,16 +160,25 @@ impl State {
         if let Step::Finished(ending) = &self.step { Some(ending) } else { None }
     }
 
-    /// The attempt a grant is asked for: one more than the tool was started.
+    /// The attempt a grant is asked for: one more than were granted.
     #[must_use]
     pub fn next_attempt(&self) -> u32 {
-        self.record.starts + 1
+        self.record.attempts + 1
     }
 
-    /// The attempt that is reported: the one under way from the grant on.
+    /// Whether what is staged may still be needed: until the end, and after an end that leaves the
+    /// modem in any condition but a working one.
     #[must_use]
-    pub fn attempt(&self) -> u32 {
-        if self.step == Step::Preparing { self.next_attempt() } else { self.record.starts }
+    pub fn may_need_image(&self) -> bool {
+        match self.ending() {
+            None | Some(Ending::Unknown) => true,
+            Some(
+                Ending::Succeeded { .. } | Ending::AlreadyInstalled { .. } | Ending::Cancelled,
+            ) => false,
+            Some(Ending::Failed { failure }) => {
+                !matches!(failure.condition, ModemCondition::Untouched | ModemCondition::OldVersion)
+            }
+        }
     }
 
     /// The phase as reported.

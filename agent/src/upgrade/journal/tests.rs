@@ -6,7 +6,7 @@ use crate::upgrade::{
 
 fn state(tries: u32) -> State {
     let mut state = State::new(record());
-    state.record.starts = tries;
+    state.record.attempts = tries;
     state
 }
 
@@ -27,7 +27,7 @@ impl Lab {
     fn starts(&self) -> Option<u32> {
         match self.open().unwrap().1 {
             Loaded::Empty => None,
-            Loaded::State { state, .. } => Some(state.record.starts),
+            Loaded::State { state, .. } => Some(state.record.attempts),
         }
     }
     fn with_saves(count: u32) -> Self {

@@ -3,7 +3,7 @@
 use super::{all_found, chain, version_lines};
 use crate::{
     environment::Environment,
-    modem::{baseline, dialect},
+    modem::{Baseline, Difference, Ready, baseline, dialect},
     upgrade::state::{Outcome, State},
 };
 use shared::failure::{Failure, FailureKind, ModemCondition};
@@ -11,47 +11,49 @@ use shared::failure::{Failure, FailureKind, ModemCondition};
 impl Environment {
     /// Only for tools that leave the modem running what it ran.
     pub(super) async fn restart(&mut self, state: &State) -> Outcome {
-        let imei = state.record.before.as_ref().map(|b| b.imei.clone());
-        match self.answering(imei.as_deref(), self.boot_patience()).await {
-            Ok(mut ready) => match dialect::reboot(&mut ready.port).await {
-                Ok(()) => Outcome::Restarted,
-                Err(error) => Outcome::Again { reason: chain(&error) },
-            },
-            Err(error) => Outcome::Again { reason: chain(&error) },
+        let mut ready = match self.back(state).await {
+            Ok(ready) => ready,
+            Err(outcome) => return outcome,
+        };
+        match dialect::reboot(&mut ready.port).await {
+            Ok(()) => Outcome::Restarted,
+            Err(error) => vanished(&error),
         }
     }
 
-    /// What a profile says the flash resets; none of the built-in profiles names anything yet.
-    pub(super) async fn restore(&mut self, _state: &State) -> Outcome {
-        Outcome::Restored
+    /// Settings that the flash has reset, one at a time: the modem restarts after each by itself,
+    /// and another USB composition comes back under another id.
+    pub(super) async fn restore(&mut self, state: &State) -> Outcome {
+        match self.restored(state).await {
+            Ok(outcome) | Err(outcome) => outcome,
+        }
+    }
+
+    async fn restored(&mut self, state: &State) -> Result<Outcome, Outcome> {
+        let mut ready = self.back(state).await?;
+        let now = baseline::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
+        let Some(lost) = lost_settings(state, &now).into_iter().next() else {
+            return Ok(Outcome::Restored);
+        };
+        log::info!("restoring {lost:?}");
+        baseline::restore(&mut ready.port, &lost).await.map_err(|e| vanished(&e))?;
+        Err(Outcome::Again { reason: format!("restored {lost:?}; the modem restarts") })
     }
 
     pub(super) async fn confirm(&mut self, state: &State) -> Outcome {
-        if let Err(reason) = self.take_hold().await {
-            return Outcome::Again { reason };
-        }
-        if self.profile_again(state).await.is_none() {
-            return Outcome::Again { reason: "the tool profile or the manifest is gone".into() };
-        }
         match self.confirmed(state).await {
             Ok(outcome) | Err(outcome) => outcome,
         }
     }
 
     async fn confirmed(&mut self, state: &State) -> Result<Outcome, Outcome> {
-        let again = |reason: String| Outcome::Again { reason };
-        let Some(manifest) = self.manifest() else { return Err(super::lost_context(state)) };
-        let reaches = manifest.reaches.clone();
-        let commands = self.version_commands(manifest);
-        let before = state.record.before.as_ref();
-        let imei = before.map(|b| b.imei.as_str());
-        let mut ready =
-            self.answering(imei, self.boot_patience()).await.map_err(|e| again(chain(&e)))?;
-        let replies = dialect::read_versions(&mut ready.port, &commands)
-            .await
-            .map_err(|e| again(chain(&e)))?;
-        let found = version_lines(replies);
-        if !all_found(&reaches, &found) {
+        let Some(target) = &state.record.target else { return Err(super::lost_context(state)) };
+        let mut ready = self.back(state).await?;
+        let mut commands: Vec<String> = target.reaches.iter().map(|l| l.command.clone()).collect();
+        commands.dedup();
+        let replies =
+            dialect::read_versions(&mut ready.port, &commands).await.map_err(|e| vanished(&e))?;
+        if !all_found(&target.reaches, &version_lines(replies)) {
             let detail = "the versions changed between probing and confirming";
             return Err(Outcome::Failed(Failure::new(
                 state.phase(),
@@ -60,11 +62,37 @@ impl Environment {
                 detail,
             )));
         }
-        let now = baseline::baseline(&mut ready.port).await.map_err(|e| again(chain(&e)))?;
-        let missing = before.map(|b| b.baseline.missing_network(&now)).unwrap_or_default();
-        if let Some(missing) = missing {
-            return Err(again(missing));
+        let now = baseline::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
+        let before = state.record.before.as_ref();
+        let missing = before.and_then(|b| b.baseline.missing_network(&now));
+        let lost = lost_settings(state, &now).first().map(|lost| format!("not restored: {lost:?}"));
+        match missing.or(lost) {
+            Some(reason) => Err(Outcome::Again { reason }),
+            None => Ok(Outcome::Confirmed),
         }
-        Ok(Outcome::Confirmed(reaches))
     }
+
+    /// The modem from before, answering.
+    async fn back(&mut self, state: &State) -> Result<Ready, Outcome> {
+        self.take_hold().await.map_err(|reason| Outcome::Again { reason })?;
+        let imei = state.record.before.as_ref().map(|b| b.imei.clone());
+        self.answering(imei.as_deref(), self.boot_patience()).await.map_err(|e| vanished(&e))
+    }
+}
+
+fn vanished(error: &dyn std::error::Error) -> Outcome {
+    Outcome::Vanished { reason: chain(error) }
+}
+
+/// What was set before and is set otherwise now; a setting that the new firmware does not tell
+/// cannot be compared.
+fn lost_settings(state: &State, now: &Baseline) -> Vec<Difference> {
+    let before = state.record.before.as_ref().map(|b| b.baseline.clone()).unwrap_or_default();
+    let told = |difference: &Difference| match difference {
+        Difference::FirmwareSwitch { after, .. } | Difference::UsbComposition { after, .. } => {
+            after.is_some()
+        }
+        Difference::Sim { .. } | Difference::SimCard { .. } | Difference::Network => false,
+    };
+    before.differences(now).into_iter().filter(told).collect()
 }

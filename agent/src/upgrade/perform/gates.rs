@@ -5,22 +5,50 @@
 use super::{chain, lost_context, untouched};
 use crate::{
     environment::Environment,
-    modem::Modem,
     route::{self, Network},
     staging::{self, Durability},
     upgrade::state::{Gates, Outcome, State},
 };
 use shared::failure::FailureKind;
 
+/// Bytes that must be free where journal and outbox lie: file systems that write out of place need
+/// room for every save.
+const STATE_ROOM: u64 = 512 * 1024;
+
 impl Environment {
     pub(super) async fn check_gates(&mut self, gates: Gates, state: &State) -> Outcome {
+        // The way may have changed since: a failover to the modem makes it the only one.
+        if let Some(bus_id) = self.job.bus_id.clone() {
+            self.job.sole_uplink = Some(self.is_sole_uplink(&bus_id).await);
+        }
         let checked = match gates {
-            Gates::Download => self.check_place(state),
-            Gates::Commit => self.check_place(state).and_then(|()| self.check_time(state)),
+            Gates::Download => self.check_memory(state).and_then(|()| self.check_place(state)),
+            Gates::Commit => self
+                .check_memory(state)
+                .and_then(|()| self.check_place(state))
+                .and_then(|()| self.check_time(state)),
         };
         match checked {
             Ok(()) => Outcome::GatesOpen,
             Err(outcome) => outcome,
+        }
+    }
+
+    /// What must be written while the modem is flashed has room now.
+    fn check_memory(&self, state: &State) -> Result<(), Outcome> {
+        let refuse =
+            |detail: String| Err(Outcome::Failed(untouched(state, FailureKind::Storage, detail)));
+        if let Some(trouble) = self.results.trouble() {
+            return refuse(format!("the results of past upgrades are not certain: {trouble}"));
+        }
+        let directory = &self.settings.paths.state_dir;
+        match staging::free_bytes(directory) {
+            Ok(free) if free < STATE_ROOM => refuse(format!(
+                "{} has {free} bytes free, {STATE_ROOM} are needed",
+                directory.display()
+            )),
+            Ok(_) => Ok(()),
+            Err(error) => refuse(format!("{}: {error}", directory.display())),
         }
     }
 
@@ -71,25 +99,40 @@ impl Environment {
         text
     }
 
-    /// The job's deadline, by a clock that somebody proved.
+    /// Deadline and `not_after`, by a clock that somebody proved: without one nothing that has
+    /// them is flashed.
     fn check_time(&self, state: &State) -> Result<(), Outcome> {
-        let Some(deadline) = state.record.job.deadline else { return Ok(()) };
-        match self.clock_ms() {
-            None => Err(Outcome::Again { reason: "the clock is not set".into() }),
-            Some(now) if now > deadline => {
+        let not_after = self.manifest().and_then(|manifest| manifest.not_after);
+        if self.clock_ms().is_none() && (state.record.job.deadline.or(not_after)).is_some() {
+            return Err(Outcome::Again { reason: "the clock is not set".into() });
+        }
+        self.check_deadline(state)?;
+        match (not_after, self.clock_ms()) {
+            (Some(not_after), Some(now)) if now > not_after => {
+                let detail = "the manifest's not_after has passed";
+                Err(Outcome::Failed(untouched(state, FailureKind::ManifestExpired, detail)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the job's deadline has passed for certain.
+    pub(super) fn check_deadline(&self, state: &State) -> Result<(), Outcome> {
+        match (state.record.job.deadline, self.clock_ms()) {
+            (Some(deadline), Some(now)) if now > deadline => {
                 let detail = "the job's deadline has passed";
                 Err(Outcome::Failed(untouched(state, FailureKind::Expired, detail)))
             }
-            Some(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
     /// Whether the way to the coordinator leads over this modem alone; what is unknown counts.
-    pub(super) async fn is_sole_uplink(&self, modem: &Modem) -> bool {
+    pub(super) async fn is_sole_uplink(&self, bus_id: &str) -> bool {
         let addresses = route::addresses(self.uplink.base()).await;
         let paths = &self.settings.paths;
         let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
-        let sole = network.is_sole_uplink(&modem.bus_id, &addresses);
+        let sole = network.is_sole_uplink(bus_id, &addresses);
         log::info!("the uplink: {sole:?}");
         sole.counts_as_sole()
     }

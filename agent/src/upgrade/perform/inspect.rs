@@ -6,7 +6,7 @@ use crate::{
     environment::Environment,
     modem::{Ready, baseline, dialect},
     profiles,
-    upgrade::state::{Before, Outcome, State},
+    upgrade::state::{Before, Outcome, State, Target},
 };
 use shared::{
     desired::CAPABILITIES,
@@ -27,6 +27,7 @@ impl Environment {
 
     async fn inspected(&mut self, state: &State) -> Result<Outcome, Outcome> {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
+        self.check_deadline(state)?;
         let job = &state.record.job;
         if let Some(unknown) = job.requires.iter().find(|r| !CAPABILITIES.contains(&r.as_str())) {
             let detail = format!("the job requires {unknown:?}; upgrade this agent");
@@ -41,7 +42,10 @@ impl Environment {
             .map_err(|e| refuse(FailureKind::OptionRefused, e.to_string()))?;
         self.check_needs(&profile).map_err(|(k, d)| refuse(k, d))?;
         self.lock_modem().map_err(|reason| Outcome::Again { reason })?;
-        let looked = self.look(state, &manifest, &profile).await;
+        let looked = match self.read_modem(state, &manifest).await {
+            Ok((ready, versions)) => self.look(state, &manifest, &profile, &ready, &versions).await,
+            Err(outcome) => Err(outcome),
+        };
         // Between looking and flashing others may use the modem.
         self.job.lock = None;
         looked
@@ -52,9 +56,10 @@ impl Environment {
         state: &State,
         manifest: &Manifest,
         profile: &ToolProfile,
+        ready: &Ready,
+        versions: &[VersionLine],
     ) -> Result<Outcome, Outcome> {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
-        let (ready, versions) = self.read_modem(state, manifest).await?;
         let identity = &ready.identity;
         let (vendor, model) = (&identity.manufacturer, &identity.model);
         if !manifest.fits(vendor, model) {
@@ -66,17 +71,19 @@ impl Environment {
             let detail = format!("profile {} is not for a {vendor} {model}", profile.name);
             return Err(refuse(FailureKind::NoProfile, detail));
         }
-        self.job.sole_uplink = Some(self.is_sole_uplink(&ready.modem).await);
-        if all_found(&manifest.reaches, &versions) {
-            return Ok(Outcome::AlreadyInstalled(manifest.reaches.clone()));
+        self.job.bus_id = Some(ready.modem.bus_id.clone());
+        self.job.sole_uplink = Some(self.is_sole_uplink(&ready.modem.bus_id).await);
+        let target = Box::new(target(manifest, model));
+        if all_found(&manifest.reaches, versions) {
+            return Ok(Outcome::AlreadyInstalled(target));
         }
-        let fits = |set: &Vec<VersionLine>| all_found(set, &versions);
+        let fits = |set: &Vec<VersionLine>| all_found(set, versions);
         if !manifest.from.is_empty() && !manifest.from.iter().any(fits) {
-            let detail = format!("the firmware does not start from {}", describe(&versions));
+            let detail = format!("the firmware does not start from {}", describe(versions));
             return Err(refuse(FailureKind::WrongStartVersion, detail));
         }
         self.check_history(manifest, model).map_err(|(k, d)| refuse(k, d))?;
-        Ok(Outcome::Inspected)
+        Ok(Outcome::Inspected(target))
     }
 
     /// The modem of the slot and its versions; the same modem as before, once there is a before.
@@ -167,31 +174,43 @@ impl Environment {
 
     /// The modem as it is before the first attempt.
     pub(super) async fn baseline(&mut self, state: &State) -> Outcome {
-        let Some(manifest) = self.manifest().cloned() else { return lost_context(state) };
+        let (Some(manifest), Some(profile)) = (self.manifest().cloned(), self.job.profile.clone())
+        else {
+            return lost_context(state);
+        };
         if let Err(reason) = self.lock_modem() {
             return Outcome::Again { reason };
         }
-        let picture = self.picture(state, &manifest).await;
+        let picture = self.picture(state, &manifest, &profile).await;
         self.job.lock = None;
         match picture {
-            Ok(before) => Outcome::Baselined(Box::new(before)),
-            Err(outcome) => outcome,
+            Ok(outcome) | Err(outcome) => outcome,
         }
     }
 
-    async fn picture(&self, state: &State, manifest: &Manifest) -> Result<Before, Outcome> {
+    /// Days may lie between inspecting and the grant: the same questions once more.
+    async fn picture(
+        &mut self,
+        state: &State,
+        manifest: &Manifest,
+        profile: &ToolProfile,
+    ) -> Result<Outcome, Outcome> {
         let (mut ready, versions) = self.read_modem(state, manifest).await?;
+        match self.look(state, manifest, profile, &ready, &versions).await? {
+            Outcome::Inspected(_) => {}
+            other => return Ok(other),
+        }
         let baseline = baseline::baseline(&mut ready.port)
             .await
             .map_err(|e| Outcome::Again { reason: chain(&e) })?;
         let identity = ready.identity;
-        Ok(Before {
+        Ok(Outcome::Baselined(Box::new(Before {
             manufacturer: identity.manufacturer,
             model: identity.model,
             imei: identity.imei,
             versions,
             baseline,
-        })
+        })))
     }
 }
 
@@ -203,6 +222,16 @@ pub(super) fn chosen_options(
     let mut chosen = manifest.tool.options.clone();
     chosen.extend(state.record.job.options.clone());
     chosen
+}
+
+fn target(manifest: &Manifest, model: &str) -> Target {
+    Target {
+        vendor: manifest.vendor.clone(),
+        model: model.to_owned(),
+        sequence: manifest.sequence,
+        reaches: manifest.reaches.clone(),
+        profile: manifest.tool.profile.clone(),
+    }
 }
 
 fn describe(versions: &[VersionLine]) -> String {

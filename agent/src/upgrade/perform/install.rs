@@ -167,7 +167,7 @@ fn plan_id(state: &State) -> Uuid {
     let digest = Sha256::new()
         .chain_update(state.record.job.operation.0.as_bytes())
         .chain_update(state.record.stream.0.as_bytes())
-        .chain_update(state.record.starts.to_be_bytes())
+        .chain_update(state.record.attempts.to_be_bytes())
         .chain_update(recoveries.to_be_bytes())
         .finalize();
     let mut bytes = [0; 16];
@@ -205,7 +205,7 @@ fn tool_end(record: &ExitRecord, profile: &ToolProfile) -> ToolEnd {
 
 pub(super) fn not_started(state: &State, kind: FailureKind, detail: impl Into<String>) -> Outcome {
     let mut failure = untouched(state, kind, detail);
-    if state.record.starts > 1 {
+    if state.record.attempts > 1 {
         failure.condition = ModemCondition::OldVersion;
     }
     Outcome::NotStarted(failure)

@@ -5,7 +5,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "the world cares for few of the states")]
 
-use super::{tests::before, tests::record, *};
+use super::{tests::before, tests::record, tests::target, *};
 use shared::{
     failure::{Failure, FailureKind},
     grant::{Refusal, RefusalCode},
@@ -72,7 +72,7 @@ impl Node {
         let state = |state: &State| {
             let r = &state.record;
             // Beyond the limit all counts of tries are alike.
-            let counts = (state.tries.min(9), r.starts, r.preparations, r.holding);
+            let counts = (state.tries.min(9), r.attempts, r.holding);
             format!("{:?}{counts:?}{}{:?}", state.step, r.before.is_some(), r.last_failure)
         };
         let text = format!("{}{}{:?}", state(&self.memory), state(&self.journal), self.world);
@@ -161,8 +161,8 @@ fn perform(action: Action, world: &World, state: &State) -> (Vec<(World, Outcome
     let world = &world;
     match action {
         Action::Inspect => match world.modem {
-            Modem::Old => same(Outcome::Inspected),
-            Modem::Target => same(Outcome::AlreadyInstalled(vec![])),
+            Modem::Old => same(Outcome::Inspected(Box::new(target()))),
+            Modem::Target => same(Outcome::AlreadyInstalled(Box::new(target()))),
             Modem::Download | Modem::Absent => {
                 panic!("inspecting a modem left in {:?}", world.modem)
             }
@@ -205,7 +205,9 @@ fn perform(action: Action, world: &World, state: &State) -> (Vec<(World, Outcome
         Action::Restore => same(Outcome::Restored),
         Action::Confirm => {
             assert_eq!(world.modem, Modem::Target);
-            (vec![(world.clone(), Outcome::Confirmed(vec![])), (world.clone(), again())], vec![])
+            let vanished = Outcome::Vanished { reason: String::new() };
+            let same = |outcome| (world.clone(), outcome);
+            (vec![same(Outcome::Confirmed), same(again()), same(vanished)], vec![])
         }
         Action::Release => with(&|w| w.held = false, Outcome::Released),
         Action::Pause { .. } => same(Outcome::Paused),

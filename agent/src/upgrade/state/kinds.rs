@@ -15,22 +15,43 @@ use shared::{
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
     Inspecting,
-    Waiting { gates: Gates },
+    Waiting {
+        gates: Gates,
+    },
     Downloading,
     Verifying,
     Baselining,
     Committing,
     Preparing,
-    Installing { run: Run },
-    Probing { end: ToolEnd, recoveries: u32 },
+    Installing {
+        run: Run,
+    },
+    /// `silent`: how often it was there and did not answer.
+    Probing {
+        end: ToolEnd,
+        recoveries: u32,
+        silent: u32,
+    },
     Restarting,
     Restoring,
     Confirming,
-    Releasing { next: Next },
-    Backoff { delay_s: u64 },
-    RecoveryPause { tries: u32, delay_s: u64 },
-    Recovering { tries: u32, run: Run },
-    Held { reason: String },
+    Releasing {
+        next: Next,
+    },
+    Backoff {
+        delay_s: u64,
+    },
+    RecoveryPause {
+        tries: u32,
+        delay_s: u64,
+    },
+    Recovering {
+        tries: u32,
+        run: Run,
+    },
+    Held {
+        reason: String,
+    },
     Finished(Ending),
 }
 
@@ -58,7 +79,6 @@ pub enum Run {
 pub enum Next {
     Finish { ending: Ending },
     Backoff { delay_s: u64 },
-    Inspect,
     Hold { reason: String },
 }
 
@@ -80,12 +100,13 @@ pub enum ToolEnd {
 pub struct Record {
     pub job: Job,
     pub stream: StreamId,
-    /// How often the vendor's tool was started for an attempt; at most three.
-    pub starts: u32,
-    /// How often things were taken hold of; bounds attempts that never reach the tool.
-    pub preparations: u32,
+    /// Attempts that were granted; at most three. One that was lost before the tool was reached
+    /// counts as well, so that its grant is closed and never used later.
+    pub attempts: u32,
     /// Whether something may be held: `Releasing` is due.
     pub holding: bool,
+    /// What is to be reached, by the signed manifest: probing needs nothing that is staged.
+    pub target: Option<Target>,
     /// The modem before the first attempt; written once.
     pub before: Option<Before>,
     /// Why the last attempt failed.
@@ -99,13 +120,25 @@ impl Record {
         Self {
             job,
             stream,
-            starts: 0,
-            preparations: 0,
+            attempts: 0,
             holding: false,
+            target: None,
             before: None,
             last_failure: None,
         }
     }
+}
+
+/// The end that the signed manifest describes, for the modem that was inspected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub vendor: String,
+    pub model: String,
+    pub sequence: u64,
+    /// All of these must be read back.
+    pub reaches: Vec<VersionLine>,
+    /// The tool profile's name.
+    pub profile: String,
 }
 
 /// The modem as it was before anything touched it.
@@ -158,8 +191,9 @@ pub enum Outcome {
     Cancelled,
     /// This cannot go on.
     Failed(Failure),
-    Inspected,
-    AlreadyInstalled(Vec<VersionLine>),
+    Inspected(Box<Target>),
+    /// The target runs, and this process did not flash it.
+    AlreadyInstalled(Box<Target>),
     GatesOpen,
     Downloaded,
     Verified,
@@ -175,7 +209,11 @@ pub enum Outcome {
     Probed(Sighting),
     Restarted,
     Restored,
-    Confirmed(Vec<VersionLine>),
+    Confirmed,
+    /// The modem that ran the target is not there or does not answer any more.
+    Vanished {
+        reason: String,
+    },
     Released,
     Paused,
     /// A person said: go on.

@@ -1,6 +1,6 @@
 //! The transition table. Read it from top to bottom: a line an outcome of each step.
 
-use super::{Gates, Next, Outcome, Run, Sighting, State, Step, ToolEnd};
+use super::{Gates, Next, Outcome, Run, Sighting, State, Step, Target, ToolEnd};
 use crate::upgrade::policy::Policy;
 use shared::{
     event::{Outcome as Ending, VersionLine},
@@ -11,14 +11,15 @@ use shared::{
 pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
     match (state.step.clone(), outcome) {
         // Before the grant: the modem is untouched by this attempt.
-        (step, Outcome::Cancelled) if state.is_cancellable() => {
-            debug_assert!(!matches!(step, Step::Committing));
-            state.finish(Ending::Cancelled)
-        }
-        (Step::Inspecting, Outcome::Inspected) => {
+        (_, Outcome::Cancelled) if state.is_cancellable() => state.finish(Ending::Cancelled),
+        (Step::Inspecting, Outcome::Inspected(target)) => {
+            let mut state = state;
+            state.record.target = Some(*target);
             state.to(Step::Waiting { gates: Gates::Download })
         }
-        (Step::Inspecting, Outcome::AlreadyInstalled(v)) => state.already_installed(v),
+        (Step::Inspecting | Step::Baselining, Outcome::AlreadyInstalled(target)) => {
+            state.already_installed(*target)
+        }
         (Step::Waiting { gates: Gates::Download }, Outcome::GatesOpen) => {
             state.to(Step::Downloading)
         }
@@ -37,24 +38,37 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Committing, Outcome::Refused(refusal)) => state.refused(refusal),
 
         // Behind it: every way out leads through Releasing.
-        (Step::Preparing, Outcome::Prepared) => state.install(),
+        (Step::Preparing, Outcome::Prepared) => state.to(Step::Installing { run: Run::Start }),
         (
             Step::Preparing | Step::Installing { .. },
             Outcome::NotStarted(f) | Outcome::Failed(f),
         ) => state.retry_or_fail(f, policy),
-        (Step::Installing { .. }, Outcome::ToolEnded(end)) => {
-            state.to(Step::Probing { end, recoveries: 0 })
+        (Step::Installing { .. }, Outcome::ToolEnded(end)) => state.probe(end, 0),
+        (Step::Probing { end, recoveries, silent }, Outcome::Probed(Sighting::Silent))
+            if silent < policy.max_rounds =>
+        {
+            state.to(Step::Probing { end, recoveries, silent: silent + 1 })
         }
-        (Step::Probing { end, recoveries }, Outcome::Probed(sighting)) => {
+        (Step::Probing { end, recoveries, .. }, Outcome::Probed(sighting)) => {
             state.probed(&end, recoveries, sighting, policy)
         }
         (Step::Restarting, Outcome::Restarted) => state.to(Step::Restoring),
         (Step::Restoring, Outcome::Restored) => state.to(Step::Confirming),
-        (Step::Confirming, Outcome::Confirmed(versions)) => {
+        (Step::Confirming, Outcome::Confirmed) => {
+            let versions = state.reaches();
             state.release(Next::Finish { ending: Ending::Succeeded { versions } })
         }
-        (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Again { reason })
+        // It ran and is gone: what is there now decides anew.
+        (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Vanished { .. })
             if state.tries >= policy.max_rounds =>
+        {
+            state.probe(ToolEnd::Lost, 1)
+        }
+        (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Vanished { .. }) => {
+            State { tries: state.tries.saturating_add(1), ..state }
+        }
+        (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Again { reason })
+            if state.tries >= policy.max_acceptance =>
         {
             let phase = state.phase();
             state.fail(Failure::new(
@@ -69,19 +83,19 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::RecoveryPause { tries, .. }, Outcome::Paused) => {
             state.to(Step::Recovering { tries, run: Run::Start })
         }
-        (Step::Recovering { tries, .. }, Outcome::ToolEnded(end)) => {
-            state.to(Step::Probing { end, recoveries: tries })
-        }
+        (Step::Recovering { tries, .. }, Outcome::ToolEnded(end)) => state.probe(end, tries),
         (Step::Recovering { tries, .. }, Outcome::Probed(sighting)) => {
             state.probed(&ToolEnd::Lost, tries, sighting, policy)
         }
-        (Step::Recovering { tries, .. }, Outcome::NotStarted(_) | Outcome::Failed(_)) => {
+        (Step::Recovering { tries, .. }, Outcome::NotStarted(f) | Outcome::Failed(f)) => {
+            let mut state = state;
+            state.record.last_failure = Some(f);
             state.recover_later(tries, policy)
         }
         (Step::Held { .. }, Outcome::OperatorReleased) => {
             let mut state = state;
             state.record.holding = true;
-            state.to(Step::Probing { end: ToolEnd::Lost, recoveries: 0 })
+            state.probe(ToolEnd::Lost, 0)
         }
 
         // Giving back.
@@ -122,7 +136,7 @@ impl State {
 
     /// After an earlier attempt, "untouched" means that the old version was seen since.
     fn fail(self, mut failure: Failure) -> Self {
-        if self.record.starts > 0 && failure.condition == ModemCondition::Untouched {
+        if self.record.attempts > 0 && failure.condition == ModemCondition::Untouched {
             failure.condition = ModemCondition::OldVersion;
         }
         self.finish(Ending::Failed { failure })
@@ -130,22 +144,29 @@ impl State {
 
     fn prepare(mut self) -> Self {
         self.record.holding = true;
-        self.record.preparations += 1;
+        self.record.attempts += 1;
         self.refusals = 0;
         self.to(Step::Preparing)
     }
 
-    fn install(mut self) -> Self {
-        self.record.starts += 1;
-        self.to(Step::Installing { run: Run::Start })
+    fn probe(self, end: ToolEnd, recoveries: u32) -> Self {
+        self.to(Step::Probing { end, recoveries, silent: 0 })
+    }
+
+    fn reaches(&self) -> Vec<VersionLine> {
+        self.record.target.as_ref().map(|t| t.reaches.clone()).unwrap_or_default()
     }
 
     /// The target runs before this attempt did anything. After an earlier attempt that is its work,
     /// to be confirmed like any other.
-    fn already_installed(self, versions: Vec<VersionLine>) -> Self {
-        if self.record.starts == 0 {
+    fn already_installed(mut self, target: Target) -> Self {
+        let versions = target.reaches.clone();
+        self.record.target = Some(target);
+        if self.record.attempts == 0 {
             self.finish(Ending::AlreadyInstalled { versions })
         } else {
+            // Confirming takes hold again.
+            self.record.holding = true;
             self.to(Step::Confirming)
         }
     }
@@ -175,10 +196,8 @@ impl State {
 
     fn retry_or_fail(mut self, failure: Failure, policy: &Policy) -> Self {
         self.record.last_failure = Some(failure.clone());
-        let left = self.record.starts < policy.max_attempts
-            && self.record.preparations < policy.max_preparations;
-        if failure.kind.is_recoverable() && left {
-            let delay_s = policy.backoff(self.record.starts);
+        if failure.kind.is_recoverable() && self.record.attempts < policy.max_attempts {
+            let delay_s = policy.backoff(self.record.attempts);
             self.release(Next::Backoff { delay_s })
         } else {
             self.fail(failure)
@@ -208,6 +227,10 @@ impl State {
                 let detail = format!("modem {imei} answers instead");
                 self.fail(failure(FailureKind::WrongModem, Modem::Unknown, detail))
             }
+            // A modem that was half written may look dead more than once.
+            Sighting::CrashDump | Sighting::Silent if recoveries > 0 => {
+                self.recover_later(recoveries, policy)
+            }
             Sighting::CrashDump => {
                 let detail = "the modem is in its crash-dump mode".into();
                 self.fail(failure(FailureKind::ModemCrashed, Modem::CrashDump, detail))
@@ -223,9 +246,6 @@ impl State {
             Sighting::DownloadMode | Sighting::Absent => self.recover_later(recoveries, policy),
             // A person has to look, and needs the router as it was to do so.
             Sighting::Ambiguous { reason } => self.release(Next::Hold { reason }),
-            Sighting::Silent if self.tries < policy.max_rounds => {
-                State { tries: self.tries + 1, ..self }
-            }
             Sighting::Silent => {
                 let detail = "enumerated, but does not answer AT".into();
                 self.fail(failure(FailureKind::ModemSilent, Modem::Silent, detail))
@@ -253,7 +273,6 @@ impl State {
         match next {
             Next::Finish { ending } => self.to(Step::Finished(ending)),
             Next::Backoff { delay_s } => self.to(Step::Backoff { delay_s }),
-            Next::Inspect => self.to(Step::Inspecting),
             Next::Hold { reason } => self.to(Step::Held { reason }),
         }
     }

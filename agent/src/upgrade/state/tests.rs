@@ -42,6 +42,16 @@ pub(super) fn before() -> Before {
     }
 }
 
+pub(super) fn target() -> Target {
+    Target {
+        vendor: "Telit".into(),
+        model: "FN990A28".into(),
+        sequence: 4,
+        reaches: vec![],
+        profile: "telit-uxfp".into(),
+    }
+}
+
 fn at(step: Step) -> State {
     State { step, ..State::new(record()) }
 }
@@ -84,7 +94,7 @@ fn the_request_for_the_grant_cannot_be_cancelled_locally() {
 
 #[test]
 fn a_tool_that_lies_is_not_tried_again() {
-    let probing = at(Step::Probing { end: ToolEnd::Success, recoveries: 0 });
+    let probing = at(Step::Probing { end: ToolEnd::Success, recoveries: 0, silent: 0 });
     let state = apply(probing, Outcome::Probed(Sighting::Old));
     let Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } = state.step
     else {
@@ -99,10 +109,10 @@ fn a_tool_that_lies_is_not_tried_again() {
 #[test]
 fn every_sighting_has_its_own_end() {
     let mut record = record();
-    (record.starts, record.holding) = (3, true);
+    (record.attempts, record.holding) = (3, true);
     let kind = |sighting| {
-        let step = Step::Probing { end: ToolEnd::Lost, recoveries: 0 };
-        let state = State { step, tries: 99, refusals: 0, record: record.clone() };
+        let step = Step::Probing { end: ToolEnd::Lost, recoveries: 0, silent: 99 };
+        let state = State { step, tries: 0, refusals: 0, record: record.clone() };
         match apply(state, Outcome::Probed(sighting)).step {
             Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } => {
                 Ok((failure.kind, failure.condition))
@@ -147,7 +157,7 @@ fn a_bug_is_held_for_a_person_once_the_modem_may_be_touched() {
 #[test]
 fn a_failure_after_an_attempt_does_not_call_the_modem_untouched() {
     let mut state = at(Step::Waiting { gates: Gates::Commit });
-    state.record.starts = 1;
+    state.record.attempts = 1;
     let failure = Failure::untouched(Phase::Waiting, FailureKind::Expired, "");
     let Some(Ending::Failed { failure }) = apply(state, Outcome::Failed(failure)).ending().cloned()
     else {
@@ -162,7 +172,7 @@ fn waiting_and_retrying_cost_no_journal_writes() {
     let mut state = saved.clone();
     for outcome in [
         Outcome::Again { reason: "no network".into() },
-        Outcome::Inspected,
+        Outcome::Inspected(Box::new(target())),
         Outcome::GatesOpen,
         Outcome::Again { reason: "no network".into() },
         Outcome::Downloaded,
