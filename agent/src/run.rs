@@ -59,10 +59,6 @@ pub enum RunError {
     Client(#[source] reqwest::Error),
     #[error("the uplink cannot be started")]
     Uplink(#[from] UplinkError),
-    #[error(
-        "the results of past upgrades cannot be read; nothing will be flashed until a person has looked"
-    )]
-    Results(#[source] io::Error),
 }
 
 /// Runs until the process is told to end. A running tool belongs to its guardian and goes on.
@@ -152,6 +148,7 @@ impl Agent {
                 self.refresh_inventory().await;
                 continue;
             }
+            self.give_back_leftovers().await;
             tokio::select! {
                 changed = desired.changed() => {
                     if changed.is_err() {
@@ -159,6 +156,18 @@ impl Agent {
                     }
                 }
                 () = tokio::time::sleep_until(next_inventory) => {}
+            }
+        }
+    }
+
+    /// What could not be given back at the end of an upgrade is tried again while nothing is under
+    /// way.
+    async fn give_back_leftovers(&self) {
+        for slot in &self.settings.slots {
+            let Ok(env) = self.environment(slot) else { continue };
+            let held = env.holders.taken().is_ok_and(|taken| !taken.is_empty());
+            if held && let Err(error) = env.holders.give_back().await {
+                log::error!("slot {}: {error}", slot.slot);
             }
         }
     }
@@ -182,17 +191,24 @@ impl Agent {
     /// Starts a new upgrade, unless its result is known: then that is sent again.
     async fn start(&mut self, slot: &SlotSettings, job: &Job) -> Result<bool, RunError> {
         let mut env = self.environment(slot)?;
-        if let Some(ended) = env.results.of(job.operation) {
-            if self.resent.insert(job.operation) {
-                let mut record = Record::new(job.clone(), ended.stream);
-                record.attempts = ended.attempt;
-                let state =
-                    State { step: Step::Finished(ended.outcome.clone()), ..State::new(record) };
-                env.report(&state, EventBody::Finished { outcome: ended.outcome.clone() });
+        let Some((mut journal, loaded)) = self.journal(&env).await? else { return Ok(false) };
+        if let Loaded::State { state, .. } = loaded {
+            if state.ending().is_none() {
+                self.drive(state.resume(), &mut journal, &mut env).await;
+                return Ok(true);
             }
+            if state.record.job.operation == job.operation {
+                self.send_again(&env, *state);
+                return Ok(false);
+            }
+        }
+        if let Some(ended) = env.results.of(job.operation).cloned() {
+            let mut record = Record::new(job.clone(), ended.stream);
+            record.attempts = ended.attempt;
+            let state = State { step: Step::Finished(ended.outcome), ..State::new(record) };
+            self.send_again(&env, state);
             return Ok(false);
         }
-        let Some((mut journal, _)) = self.journal(&env).await? else { return Ok(false) };
         let stream = match random::bytes() {
             Ok(bytes) => StreamId::from_random(bytes),
             Err(error) => {
@@ -206,14 +222,27 @@ impl Agent {
         Ok(true)
     }
 
+    /// Once a process: what the coordinator knows already changes nothing there.
+    fn send_again(&mut self, env: &Environment, state: State) {
+        if let Some(outcome) = state.ending().cloned()
+            && self.resent.insert(state.record.job.operation)
+        {
+            env.report(&state, EventBody::Finished { outcome });
+        }
+    }
+
     /// Goes on where a journal stopped; says whether the slot has no upgrade under way now. A
-    /// journal that this version cannot read may have one, and need its image.
+    /// journal that this version cannot read may have one, and need its image; so may a modem that was
+    /// left in a bad condition.
     async fn resume(&mut self, slot: &SlotSettings) -> Result<bool, RunError> {
         let mut env = self.environment(slot)?;
         let Some((mut journal, loaded)) = self.journal(&env).await? else { return Ok(false) };
-        let Loaded::State { state, same_boot } = loaded else { return Ok(true) };
+        let Loaded::State { state, same_boot } = loaded else {
+            // Nobody knows what the unreadable journal was about.
+            return Ok(!released(&journal_path(&self.settings, slot)).exists());
+        };
         if state.ending().is_some() {
-            return Ok(true);
+            return Ok(!state.may_need_image());
         }
         let boot = if same_boot { "this boot" } else { "an earlier boot" };
         log::info!(
@@ -221,11 +250,11 @@ impl Agent {
             state.record.job.operation,
             state.phase()
         );
-        self.drive(state.resume(), &mut journal, &mut env).await;
-        Ok(true)
+        let ended = self.drive(state.resume(), &mut journal, &mut env).await;
+        Ok(!ended.may_need_image())
     }
 
-    async fn drive(&mut self, state: State, journal: &mut Journal, env: &mut Environment) {
+    async fn drive(&mut self, state: State, journal: &mut Journal, env: &mut Environment) -> State {
         let ended = driver::drive(state, journal, env).await;
         self.resent.insert(ended.record.job.operation);
         self.status.update(|status| {
@@ -233,20 +262,27 @@ impl Agent {
             status.phase = None;
             status.progress = None;
         });
-        env.clean_up(self.still_needed(&env.slot).as_deref());
+        let mut needed = self.still_needed(&env.slot);
+        if ended.may_need_image()
+            && let Some(needed) = &mut needed
+        {
+            needed.push(ended.record.job.image.manifest_sha256);
+        }
+        env.clean_up(needed.as_deref());
         if let Some(outcome) = ended.ending() {
             log::info!("operation {} ended: {outcome:?}", ended.record.job.operation);
         }
+        ended
     }
 
-    /// Manifests of the images that unfinished upgrades of other slots may need: theirs may be all
+    /// Manifests of the images that upgrades of other slots may still need: theirs may be all
     /// that a modem in download mode can be recovered from. `None` when a journal cannot be read:
     /// then everything may be needed.
     fn still_needed(&self, but: &SlotSettings) -> Option<Vec<Sha256>> {
         let mut needed = Vec::new();
         for slot in self.settings.slots.iter().filter(|slot| slot.slot != but.slot) {
             match Journal::open(&journal_path(&self.settings, slot), &self.boot_id) {
-                Ok((_, Loaded::State { state, .. })) if state.ending().is_none() => {
+                Ok((_, Loaded::State { state, .. })) if state.may_need_image() => {
                     needed.push(state.record.job.image.manifest_sha256);
                 }
                 Ok(_) => {}
@@ -283,6 +319,8 @@ impl Agent {
         let mut said = false;
         while corrupt.exists() {
             if !said {
+                // A word from before was about something else.
+                let _ = std::fs::remove_file(&word);
                 log::error!(
                     "slot {slot} is held: its journal was unreadable and is kept as {}; look at the \
                      modem, then run `modem-upgrader-agent recover --slot {slot}`",
@@ -291,8 +329,8 @@ impl Agent {
                 said = true;
             }
             if std::fs::remove_file(&word).is_ok() {
-                let kept = corrupt.with_extension("released");
-                if let Err(error) = std::fs::rename(corrupt, &kept) {
+                let kept = released(&journal_path(&self.settings, &env.slot));
+                if let Err(error) = std::fs::rename(corrupt, kept) {
                     log::error!("{} cannot be moved: {error}", corrupt.display());
                 }
             } else {
@@ -309,7 +347,9 @@ impl Agent {
             status: self.status.clone(),
             boot_id: self.boot_id.clone(),
         };
-        Environment::new(self.settings.clone(), slot.clone(), ports).map_err(RunError::Results)
+        let run_dir = self.settings.paths.run_dir.clone();
+        Environment::new(self.settings.clone(), slot.clone(), ports)
+            .map_err(|source| RunError::Directory { path: run_dir, source })
     }
 
     /// A job for a slot that this router does not have.
@@ -336,4 +376,9 @@ impl Agent {
         self.status.update(|status| status.modems = inventory.modems.clone());
         self.uplink.set_inventory(inventory);
     }
+}
+
+/// Where an unreadable journal is kept once a person has said "go on".
+fn released(journal: &Path) -> PathBuf {
+    journal.with_extension("released")
 }

@@ -120,6 +120,8 @@ impl Environment {
 
     async fn await_release(&mut self) -> Outcome {
         let word = release_word(&self.settings.paths.run_dir, self.slot.slot.as_str());
+        // A word from before was about something else.
+        let _ = std::fs::remove_file(&word);
         loop {
             if std::fs::remove_file(&word).is_ok() {
                 return Outcome::OperatorReleased;

@@ -103,7 +103,11 @@ impl State {
             | Step::Downloading
             | Step::Verifying
             | Step::Baselining
-            | Step::Committing => Step::Inspecting,
+            | Step::Committing => {
+                // Inspecting finds it anew.
+                self.record.target = None;
+                Step::Inspecting
+            }
             // Whether the tool was reached or not, the attempt is lost and its grant used up: an
             // order of last week must not flash today.
             Step::Preparing | Step::Installing { .. } => Step::Installing { run: Run::Attach },

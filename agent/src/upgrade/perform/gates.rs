@@ -53,7 +53,7 @@ impl Environment {
     }
 
     /// Room for the image, on storage that survives a power cut where it has to.
-    fn check_place(&mut self, state: &State) -> Result<(), Outcome> {
+    pub(super) fn check_place(&mut self, state: &State) -> Result<(), Outcome> {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
         let journal = self.settings.paths.state_dir.clone();
         if staging::durability(&journal) != Durability::Durable {

@@ -57,6 +57,14 @@ impl Environment {
             Ok(call) => call,
             Err(error) => return not_started(state, FailureKind::OptionRefused, chain(&error)),
         };
+        // Counted before it is started, so that a crash cannot uncount it.
+        let at = self.clock_ms();
+        if let Err(error) = self.results.flash(&self.slot.slot, at) {
+            if purpose == Purpose::Install {
+                return not_started(state, FailureKind::ToolNotStarted, chain(&error));
+            }
+            log::error!("a start of the tool cannot be counted: {error}");
+        }
         let plan = self.plan(state, &profile, call, &image);
         match self.guardian.start(&plan, &image).await {
             Ok(running) => self.follow(state, running, &profile).await,
@@ -103,7 +111,7 @@ impl Environment {
         if let Err(reason) = self.take_hold().await {
             log::warn!("{reason}");
         }
-        let Some(profile) = self.profile_again(state).await else {
+        let Some(profile) = self.profile_again(state) else {
             return self.wait_unread().await;
         };
         match self.guardian.attach() {

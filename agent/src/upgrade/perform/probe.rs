@@ -19,9 +19,7 @@ impl Environment {
         if let Err(reason) = self.take_hold().await {
             return Outcome::Again { reason };
         }
-        if self.profile_again(state).await.is_none() {
-            return Outcome::Again { reason: "the tool profile or the manifest is gone".into() };
-        }
+        self.profile_again(state);
         Outcome::Probed(self.sight(state).await)
     }
 
@@ -33,8 +31,14 @@ impl Environment {
             Ok(ready) => ready,
             Err(sighting) => return sighting,
         };
-        let Some(manifest) = self.manifest() else { return Sighting::Silent };
-        let commands = self.version_commands(manifest);
+        let Some(target) = &state.record.target else { return Sighting::Silent };
+        let known = before.iter().flat_map(|b| &b.versions).chain(&target.reaches);
+        let mut commands: Vec<String> = Vec::new();
+        for line in known {
+            if !commands.contains(&line.command) {
+                commands.push(line.command.clone());
+            }
+        }
         let found = match dialect::read_versions(&mut ready.port, &commands).await {
             Ok(replies) => version_lines(replies),
             Err(error) => {
@@ -42,7 +46,7 @@ impl Environment {
                 return Sighting::Silent;
             }
         };
-        judge(&manifest.reaches, before, &found)
+        judge(&target.reaches, before, &found)
     }
 
     /// The modem, or what it is instead: at once where a device settles in a mode of ours, which

@@ -6,6 +6,7 @@ use crate::{
     environment::Environment,
     guardian::profile::Purpose,
     upgrade::state::{Outcome, Sighting, State},
+    verify::VerifiedImage,
 };
 use shared::{failure::FailureKind, profile::ToolProfile};
 
@@ -14,8 +15,9 @@ impl Environment {
         if let Err(reason) = self.take_hold().await {
             return Outcome::Again { reason };
         }
-        if self.profile_again(state).await.is_none() {
-            return Outcome::Again { reason: "the tool profile or the manifest is gone".into() };
+        if self.profile_again(state).is_none() {
+            let reason = "the tool profile is gone from this router";
+            return not_started(state, FailureKind::NoProfile, reason);
         }
         if let Some(reason) = self.foreign_tool() {
             return Outcome::Probed(Sighting::Ambiguous { reason });
@@ -38,11 +40,30 @@ impl Environment {
                 "the download mode has no port yet",
             );
         };
-        let image = match self.verified_image(state).await {
+        let image = match self.image_for_recovery(state).await {
             Ok(image) => image,
             Err(outcome) => return outcome,
         };
         self.run_tool(state, Purpose::Recover, image, None, Some(&port)).await
+    }
+
+    /// The staged image; if it is gone or spoilt, once more from the coordinator, should there be
+    /// another way than over this modem.
+    async fn image_for_recovery(&mut self, state: &State) -> Result<VerifiedImage, Outcome> {
+        let staged = match self.verified_image(state).await {
+            Ok(image) => return Ok(image),
+            Err(outcome) => outcome,
+        };
+        log::warn!("the staged image cannot be used: {staged:?}; it is fetched again");
+        self.load_manifest(state).await.map_err(|_| staged)?;
+        self.check_place(state)?;
+        match self.download(state).await {
+            Outcome::Downloaded => self.verified_image(state).await,
+            Outcome::Again { reason } => {
+                Err(not_started(state, FailureKind::ToolNotStarted, reason))
+            }
+            other => Err(other),
+        }
     }
 
     /// A process of the vendor's tool that is not ours: two of them on one modem brick it.
@@ -59,17 +80,17 @@ impl Environment {
         None
     }
 
-    /// The manifest and profile of the job, found again by a fresh process without any network.
-    pub(super) async fn profile_again(&mut self, state: &State) -> Option<ToolProfile> {
+    /// The profile of the job and the manifest, if it is still staged, found again by a fresh
+    /// process without any network.
+    pub(super) fn profile_again(&mut self, state: &State) -> Option<ToolProfile> {
         if self.job.manifest.is_none()
-            && let Err(outcome) = self.load_staged_manifest(state)
+            && let Err(reason) = self.load_staged_manifest(state)
         {
-            log::warn!("the staged manifest cannot be used: {outcome}");
-            return None;
+            log::info!("the staged manifest cannot be used: {reason}");
         }
         if self.job.profile.is_none() {
-            let name = self.manifest()?.tool.profile.clone();
-            match crate::profiles::find(&self.settings.paths.profiles_dir, &name) {
+            let name = &state.record.target.as_ref()?.profile;
+            match crate::profiles::find(&self.settings.paths.profiles_dir, name) {
                 Ok(profile) => self.job.profile = Some(profile),
                 Err(error) => log::warn!("{}", super::chain(&error)),
             }
