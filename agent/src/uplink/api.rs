@@ -50,10 +50,18 @@ impl ApiError {
         }
     }
 
-    /// Whether sending the same again can never help.
+    /// Whether somebody on the way finds fault with what was sent.
+    #[must_use]
+    pub fn blames_content(&self) -> bool {
+        matches!(self, Self::Refused { status: 400 | 413 | 422, .. })
+    }
+
+    /// Whether sending the same again can never help: the coordinator itself says so, by a code
+    /// in its own form. A proxy's page has none.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { status: 400 | 413 | 422, .. })
+        let by_coordinator = matches!(self, Self::Refused { code, .. } if !code.is_empty());
+        self.blames_content() && by_coordinator
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::api::{Api, ApiError};
 use super::backoff::Backoff;
 use super::causes;
-use super::pending::Pending;
+use super::pending::{Key, Pending, key};
 use super::sign_in::SignIn;
 use super::ticks::Ticks;
 use crate::{random, settings};
@@ -38,18 +38,21 @@ impl Delivery {
     pub async fn events(self) {
         let mut backoff = self.backoff();
         let mut batch = BATCH;
+        // Blamed, and not to be given up: the others go first, then these once more.
+        let mut last: Vec<Key> = Vec::new();
         loop {
             self.overdue().await;
-            match self.send_events(batch).await {
-                Ok(settled) if settled > 0 => {
+            match self.send_events(batch, &last).await {
+                Ok(Some(settled)) if settled > 0 => {
                     backoff.reset();
                     batch = BATCH;
                     continue;
                 }
-                Ok(_) => log::warn!("events were answered, but none acknowledged"),
+                Ok(Some(_)) => log::warn!("events were answered, but none acknowledged"),
+                Ok(None) => last.clear(),
                 // One of them is not acceptable: find out which.
-                Err(error) if error.is_final() && batch > 1 => batch = 1,
-                Err(error) if error.is_final() => self.give_up_first(&error),
+                Err(error) if error.blames_content() && batch > 1 => batch = 1,
+                Err(error) if error.blames_content() => last.extend(self.pass_first(&last, &error)),
                 Err(error) => log::info!("events: {}", causes(&error)),
             }
             sleep(backoff.next(random::share())).await;
@@ -125,23 +128,33 @@ impl Delivery {
         }
     }
 
-    async fn send_events(&self, count: usize) -> Result<usize, ApiError> {
+    /// How many events were settled; `None`: there is none but `last`.
+    async fn send_events(&self, count: usize, last: &[Key]) -> Result<Option<usize>, ApiError> {
+        let events = self.pending.batch(count, |event| !last.contains(&key(event)));
+        if events.is_empty() {
+            return Ok(None);
+        }
         let credentials = self.sign_in.credentials().await;
-        let events = Events::new(self.pending.batch(count, |_| true));
         let acks = self
             .api
-            .events(&credentials.api_token, &events)
+            .events(&credentials.api_token, &Events::new(events))
             .await
             .inspect_err(|error| self.note(error, credentials.number))?;
-        Ok(self.pending.settle(&acks.acks))
+        Ok(Some(self.pending.settle(&acks.acks)))
     }
 
-    /// The coordinator will never take it, and it must not block those behind it.
-    fn give_up_first(&self, error: &ApiError) {
-        if let Some(event) = self.pending.batch(1, |_| true).first() {
-            let reason = causes(error);
+    /// The first event must not block those behind it. It is given up when the coordinator will
+    /// never take it; the key of one that must be kept, or that somebody else blames, is returned.
+    fn pass_first(&self, last: &[Key], error: &ApiError) -> Option<Key> {
+        let first = self.pending.batch(1, |event| !last.contains(&key(event)));
+        let event = first.first()?;
+        let reason = causes(error);
+        if error.is_final() && !event.body.must_be_kept() {
             self.pending.settle(&[refused(event, reason)]);
+            return None;
         }
+        log::warn!("event {} of {} is kept: {reason}", event.seq, event.operation);
+        Some(key(event))
     }
 
     async fn send_inventory(&self, inventory: &Inventory) -> Result<(), ApiError> {

@@ -19,8 +19,8 @@ use rumqttc::{
 };
 use serde::Serialize;
 use shared::ack::Acks;
-use shared::event::{Event, Events, Presence, VERSION};
-use shared::ids::{OperationId, SessionId, StreamId};
+use shared::event::{Events, Presence, VERSION};
+use shared::ids::SessionId;
 use shared::limits;
 use shared::topics::{Down, Topic, Up};
 use tokio::sync::{Notify, watch};
@@ -28,7 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::causes;
-use super::pending::Pending;
+use super::pending::{Key, Pending, key};
 use super::sign_in::{Credentials, SignIn};
 use super::state::StateCell;
 use super::ticks::Ticks;
@@ -201,7 +201,7 @@ struct Talk<'a> {
     /// CONNACK came.
     standing: bool,
     /// Sent on this connection, and not settled yet.
-    published: HashSet<(OperationId, StreamId, u64)>,
+    published: HashSet<Key>,
     /// Since when events stay unanswered on this connection.
     unanswered: Option<Instant>,
 }
@@ -309,10 +309,6 @@ impl Talk<'_> {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn key(event: &Event) -> (OperationId, StreamId, u64) {
-    (event.operation, event.stream, event.seq)
 }
 
 fn topic(credentials: &Credentials, up: Up) -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared::ack::Ack;
 use shared::event::Event;
+use shared::ids::{OperationId, StreamId};
 use shared::limits;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,6 +15,13 @@ use crate::outbox::{Draft, Outbox};
 
 /// Bytes of events in one batch: what goes round them fits as well.
 const BATCH_BYTES: usize = limits::EVENTS - 1024;
+
+/// What names an event.
+pub type Key = (OperationId, StreamId, u64);
+
+pub fn key(event: &Event) -> Key {
+    (event.operation, event.stream, event.seq)
+}
 
 #[derive(Debug, Clone)]
 pub struct Pending(Arc<Inner>);

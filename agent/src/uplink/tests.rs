@@ -221,6 +221,27 @@ async fn one_event_that_is_never_taken_does_not_block_the_others() {
 }
 
 #[tokio::test]
+async fn only_the_coordinator_ends_an_event_and_no_status_ends_a_grant() {
+    for (by_proxy, body) in
+        [(true, EventBody::Entered { phase: Phase::Downloading }), (false, EventBody::Granted)]
+    {
+        let stand_in = StandIn::start().await;
+        stand_in.world().poison = Some(2);
+        stand_in.world().poison_by_proxy = by_proxy;
+        let agent = start(&stand_in, false);
+        for _ in 0..4 {
+            agent.handle.report(Draft { body: body.clone(), ..draft() });
+        }
+        stand_in.until("the others", |world| world.events.len() == 3).await;
+        assert!(!agent.handle.flushed(Duration::from_millis(500)).await, "it is kept");
+        stand_in.world().poison = None;
+        assert!(agent.handle.flushed(LONG).await);
+        let seqs: Vec<u64> = stand_in.world().events.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, [1, 3, 4, 2]);
+    }
+}
+
+#[tokio::test]
 async fn leave_is_given_refused_or_not_answered() {
     let stand_in = StandIn::start().await;
     let agent = start(&stand_in, false);

@@ -58,6 +58,8 @@ pub struct World {
     pub start: (u16, Value),
     /// The sequence number that no request may hold.
     pub poison: Option<u64>,
+    /// Whether it is a proxy on the way that will not let it pass.
+    pub poison_by_proxy: bool,
     pub generation: u32,
     nonces: BTreeMap<String, bool>,
     pub tokens_given: u32,
@@ -270,6 +272,7 @@ impl World {
             broken: None,
             start: (409, json!({"code": "paused", "detail": "not now", "retry_after_s": 7})),
             poison: None,
+            poison_by_proxy: false,
             generation: 1,
             nonces: BTreeMap::new(),
             tokens_given: 0,
@@ -376,7 +379,11 @@ impl World {
 
     fn take(&mut self, events: &Events) -> Answer {
         if events.events.iter().any(|event| Some(event.seq) == self.poison) {
-            return refusal(400, "malformed");
+            return if self.poison_by_proxy {
+                (413, "content-type: text/html\r\n".to_owned(), b"<h1>No</h1>".to_vec())
+            } else {
+                refusal(400, "malformed")
+            };
         }
         self.over_https += events.events.len();
         let acks = self.commit(events);
