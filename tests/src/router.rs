@@ -8,10 +8,12 @@ use crate::{
     modem::{self, SimulatedModem},
     random::Random,
 };
+use agent::status::Status;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use shared::stages::Phase;
 use std::{
     fs, io,
     net::IpAddr,
@@ -204,6 +206,29 @@ impl Router {
     fn new_boot(&mut self) -> io::Result<()> {
         let id = format!("{:016x}-{:016x}\n", self.random.next_u64(), self.random.next_u64());
         fs::write(self.dir.join("proc/sys/kernel/random/boot_id"), id)
+    }
+
+    /// Replaces `from`, which must be there, in one of the router's files.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or does not say `from`.
+    pub fn edit(&self, file: &str, from: &str, to: &str) -> anyhow::Result<()> {
+        let path = self.dir.join(file);
+        let text = fs::read_to_string(&path)?;
+        anyhow::ensure!(text.contains(from), "{file} does not say {from:?}:\n{text}");
+        Ok(fs::write(path, text.replace(from, to))?)
+    }
+
+    /// The phase of the upgrade under way, by the agent's own word to `status`.
+    #[must_use]
+    pub fn phase(&self) -> Option<Phase> {
+        let text = fs::read(self.dir.join("run/status.json")).ok()?;
+        serde_json::from_slice::<Status>(&text).ok()?.phase
+    }
+
+    #[must_use]
+    pub fn agent_log(&self) -> String {
+        fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default()
     }
 
     /// What was called to hold and give back, a line a call.

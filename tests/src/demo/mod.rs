@@ -8,25 +8,22 @@ mod stay;
 
 use crate::{
     coordinator::{Api, Coordinator},
-    firmware::{self, Model},
+    firmware::Model,
+    release::{FROM, Key, Release, TO, Wanted},
     router::{Plan, Router},
+    watch,
 };
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
-use reqwest::Method;
 use scenario::Scenario;
-use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Bytes of the firmware.
 const FIRMWARE: usize = 32 << 20;
-/// What the modems run at first, and what they get.
-const FROM: &str = "45.00.002";
-const TO: &str = "45.00.004";
 
 /// Runs the main job in the lab and says whether it went as it should.
 #[derive(Debug, Parser)]
@@ -137,52 +134,10 @@ pub fn make_firmware(
     dir: &Path,
     size: usize,
 ) -> anyhow::Result<Firmware> {
-    let key = dir.join("operator");
-    let file = dir.join("FN990A28_45.00.004.bin");
-    firmware::write_firmware(&file, Model::Fn990a28, TO, size, 4)?;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let (key, file) = (text(&key), text(&file));
-    coordinator.cli(&["firmware", "keygen", &key])?;
-    let versions = firmware::Versions::of_package(TO);
-    let reaches =
-        [format!("#SWPKGV:1={}", versions.package), format!("+CGMR:1={}", versions.modem)];
-    coordinator.cli(&[
-        "firmware",
-        "sign",
-        "--key",
-        &format!("{key}.sec"),
-        "--vendor",
-        "Telit",
-        "--model",
-        "FN990A28",
-        "--category",
-        "FN990A",
-        "--sequence",
-        "4",
-        "--reaches",
-        &reaches[0],
-        "--reaches",
-        &reaches[1],
-        "--tool",
-        "telit-uxfp",
-        "--file",
-        &file,
-    ])?;
-    let uploaded = coordinator.cli(&[
-        "upload",
-        "--category",
-        "FN990A",
-        "--version",
-        TO,
-        "--model",
-        "Telit FN990A28",
-        "--json",
-        &file,
-    ])?;
-    let image: Value = serde_json::from_str(&uploaded).context(uploaded)?;
-    let image = image["id"].as_str().context("the upload has no id")?.to_owned();
-    let key = std::fs::read_to_string(format!("{key}.pub"))?;
-    Ok(Firmware { image, key })
+    let key = Key::make(coordinator, &dir.join("operator"))?;
+    let wanted = Wanted { size, ..Wanted::default() };
+    let image = Release::make(coordinator, dir, &key, &wanted)?.upload(coordinator)?;
+    Ok(Firmware { image, key: key.public })
 }
 
 async fn start_routers(
@@ -220,34 +175,10 @@ async fn assign(
 ) -> anyhow::Result<Vec<Run>> {
     let mut runs = Vec::new();
     for (router, scenario) in routers {
-        let device = wait_for_device(api, &router).await?;
+        let device = watch::enrolled(api, &router).await?;
         scenario.before_start(&router);
-        let path = format!("device/{device}/modem-firmware/");
-        let answer = api.send(Method::PUT, &path, &json!({ "image": firmware.image })).await?;
-        let operation = answer["upgrade_operation"]["id"]
-            .as_str()
-            .with_context(|| format!("no upgrade was started: {answer}"))?
-            .to_owned();
+        let operation = watch::assign(api, &device, &firmware.image).await?;
         runs.push(Run { router, scenario, device, operation });
     }
     Ok(runs)
-}
-
-/// The id of the device once it has told the coordinator about its modem.
-pub async fn wait_for_device(api: &Api, router: &Router) -> anyhow::Result<String> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while Instant::now() < deadline {
-        let devices = api.get("device/?page_size=100").await?;
-        let found = devices["results"].as_array().into_iter().flatten().find(|device| {
-            let modems = device["modems"].as_array().into_iter().flatten();
-            device["name"] == router.name.as_str()
-                && modems.into_iter().any(|m| m["imei"] == router.imei.as_str())
-        });
-        if let Some(id) = found.and_then(|device| device["id"].as_str()) {
-            return Ok(id.to_owned());
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    let log = std::fs::read_to_string(router.dir.join("agent.log")).unwrap_or_default();
-    bail!("{} did not enrol within a minute; its log:\n{log}", router.name)
 }

@@ -5,14 +5,14 @@ use crate::{
     coordinator::Api,
     faults::{ToolFault, ToolFaultKind, write_tool_faults},
     firmware::Model,
-    modem::{FlashCondition, Mode},
+    modem::FlashCondition,
     router::Router,
+    watch::{cancel, ended, given_back, half_flashed},
 };
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use futures_util::future::join_all;
-use reqwest::Method;
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest time for one router.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -160,37 +160,8 @@ async fn play_one(api: &Api, run: &mut Run) -> anyhow::Result<()> {
         }
         Scenario::ToolFailsOnce | Scenario::ToolLies | Scenario::OtherModel | Scenario::Smooth => {}
     }
-    let ended = ended(api, &run.operation).await?;
+    let ended = ended(api, &run.operation).await;
     judge(run, &ended).await
-}
-
-async fn cancel(api: &Api, operation: &str) -> anyhow::Result<(u16, Value)> {
-    api.call(Method::POST, &format!("upgrade-operation/{operation}/cancel/"), None).await
-}
-
-/// Waits until the modem has taken a part of the firmware.
-async fn half_flashed(router: &Router) -> anyhow::Result<()> {
-    loop {
-        let state = router.modem.state()?;
-        if state.mode == Mode::Download && state.percent >= 40 {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The operation once it has ended for everybody, its result included.
-async fn ended(api: &Api, operation: &str) -> anyhow::Result<Value> {
-    loop {
-        // The coordinator may be busy; the operation's patience is the caller's.
-        if let Ok(value) = api.get(&format!("upgrade-operation/{operation}/")).await
-            && !matches!(value["status"].as_str(), Some("idle" | "in-progress"))
-        {
-            return Ok(value);
-        }
-        // An operator has a thousand requests a minute.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
 }
 
 /// Compares what the coordinator says with what the modem is.
@@ -217,17 +188,5 @@ async fn judge(run: &Run, operation: &Value) -> anyhow::Result<()> {
 fn kind(operation: &Value, expected: &str) -> anyhow::Result<()> {
     let kind = &operation["failure"]["kind"];
     ensure!(kind == expected, "failed with {kind} instead of {expected}");
-    Ok(())
-}
-
-/// The last of giving back may be behind the report.
-async fn given_back(router: &Router) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !router.everything_given_back() || !router.tool_processes().is_empty() {
-        if Instant::now() > deadline {
-            bail!("something is still held: {:?}", router.holder_calls());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
     Ok(())
 }

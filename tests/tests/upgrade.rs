@@ -1,0 +1,200 @@
+//! Whole upgrades, with real processes: the smooth one, and those whose modem is touched while
+//! something breaks.
+
+#![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
+
+use lab::{
+    faults::{ToolFault, ToolFaultKind, write_tool_faults},
+    modem::{FlashCondition, Mode},
+    release::{FROM, TO, Wanted},
+    router::Router,
+    scene::{PATIENCE, Scene},
+    watch::{self, until},
+};
+use serde_json::Value;
+use std::{path::Path, time::Duration};
+use tokio::time::timeout;
+
+/// The tool's pace where there has to be a middle to interrupt: six seconds in all.
+const SLOW: ToolFault =
+    ToolFault { kind: ToolFaultKind::Slow { bytes_per_second: 512 << 10 }, times: None };
+
+fn scene(name: &str) -> Scene {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("upgrade-{name}"));
+    Scene::start(Path::new(env!("CARGO_BIN_EXE_lab")), &dir).unwrap()
+}
+
+async fn ended(scene: &Scene, operation: &str) -> Value {
+    timeout(PATIENCE, watch::ended(&scene.api, operation)).await.expect("the operation ends")
+}
+
+async fn half_flashed(router: &Router) {
+    timeout(PATIENCE, watch::half_flashed(router)).await.expect("the tool runs").unwrap();
+}
+
+/// An enrolled router with `faults`, and its upgrade under way.
+async fn under_way(scene: &Scene, sole_uplink: bool, faults: &[ToolFault]) -> (Router, String) {
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, sole_uplink).await.unwrap();
+    write_tool_faults(&router.dir, faults).unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    (router, operation)
+}
+
+/// What a success is: by the coordinator's word and by what the modem really holds.
+#[track_caller]
+fn assert_success(router: &Router, operation: &Value) {
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", router.agent_log());
+    assert_eq!(operation["evidence"], "versions");
+    let flash = router.modem.state().unwrap().flash;
+    assert_eq!((flash.versions.package.as_str(), flash.condition), (TO, FlashCondition::Whole));
+}
+
+/// That `lines` stand in the operation's log in this order, others between them.
+#[track_caller]
+fn assert_logged(operation: &Value, lines: &[&str]) {
+    let log = operation["log"].as_str().unwrap();
+    let mut rest = log.lines();
+    for line in lines {
+        assert!(rest.any(|logged| logged.ends_with(line)), "{line:?} in its place in\n{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smooth_upgrade_is_proved_and_told_step_by_step() {
+    let scene = scene("smooth");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    assert_eq!(router.modem.versions().unwrap().package, FROM);
+
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let operation = ended(&scene, &operation).await;
+    assert_success(&router, &operation);
+    assert_eq!((&operation["progress_percent"], &operation["attempt"]), (&100.into(), &1.into()));
+    assert_logged(
+        &operation,
+        &[
+            "downloading",
+            "verifying",
+            "attempt 1 may start",
+            "attempt 1: past the point of no return",
+            "attempt 1: installing",
+            "attempt 1: confirming",
+        ],
+    );
+    watch::given_back(&router).await.unwrap();
+    let calls = router.holder_calls();
+    assert!(calls.contains(&"modemmanager stop".into()), "nothing was held: {calls:?}");
+
+    let firmware = format!("device/{device}/modem-firmware/");
+    let firmware = scene.api.get(&firmware).await.unwrap();
+    assert_eq!((&firmware["installed"], &firmware["image"]), (&true.into(), &image.into()));
+
+    // The same again: seen to be there, and nothing is flashed.
+    let image = firmware["image"].as_str().unwrap();
+    let again = watch::assign(&scene.api, &device, image).await.unwrap();
+    let again = ended(&scene, &again).await;
+    assert_success(&router, &again);
+    assert!(!again["log"].as_str().unwrap().contains("may start"), "{again:#}");
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+    drop(router);
+    scene.end().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_under_the_sole_uplink_is_recovered_from_the_staged_image() {
+    let scene = scene("power-cut");
+    let (mut router, operation) = under_way(&scene, true, &[SLOW]).await;
+    half_flashed(&router).await;
+    // From here on the coordinator cannot help: what recovers the modem lies on the router.
+    router.link.cut();
+    router.power_cut().unwrap();
+    assert_eq!(router.modem.state().unwrap().flash.condition, FlashCondition::HalfWritten);
+    router.power_on().unwrap();
+    let whole = || router.modem.state().unwrap().flash.versions.package == TO;
+    until("recovered without the coordinator", PATIENCE, whole).await.unwrap();
+    router.link.restore();
+
+    let operation = ended(&scene, &operation).await;
+    assert_success(&router, &operation);
+    assert_logged(&operation, &["attempt 1: installing", "attempt 1: confirming"]);
+    assert!(operation["log"].as_str().unwrap().contains("recovery 1"), "{operation:#}");
+    assert_eq!(router.modem.state().unwrap().flash.begun, 2);
+    watch::given_back(&router).await.unwrap();
+    drop(router);
+    scene.end().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_while_flashing_finds_its_tool_again() {
+    let scene = scene("agent-killed");
+    let (mut router, operation) = under_way(&scene, false, &[SLOW]).await;
+    half_flashed(&router).await;
+    let tool = router.tool_processes();
+    router.kill_agent();
+    router.start_agent().unwrap();
+    assert!(!tool.is_empty());
+    let same = tool.iter().all(|pid| router.tool_processes().contains(pid));
+    assert!(same, "the tool died with the agent");
+
+    let operation = ended(&scene, &operation).await;
+    assert_success(&router, &operation);
+    assert_eq!(operation["attempt"], 1);
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+    watch::given_back(&router).await.unwrap();
+    drop(router);
+    scene.end().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_of_a_tool_that_lies_counts_for_nothing() {
+    let scene = scene("lie");
+    let lie = ToolFault { kind: ToolFaultKind::Lie, times: None };
+    let (router, operation) = under_way(&scene, false, &[lie]).await;
+    let operation = ended(&scene, &operation).await;
+    assert_eq!(operation["status"], "failed", "{operation:#}");
+    let failure = &operation["failure"];
+    assert_eq!(failure["kind"], "version_mismatch", "{failure}");
+    assert_eq!(failure["condition"], "old_version", "{failure}");
+    // A lie is not worth a second attempt.
+    assert_eq!(operation["attempt"], 1);
+    assert_eq!(router.modem.versions().unwrap().package, FROM);
+    let firmware = format!("device/{}/modem-firmware/", operation["device"].as_str().unwrap());
+    assert_eq!(scene.api.get(&firmware).await.unwrap()["installed"], false);
+    watch::given_back(&router).await.unwrap();
+    drop(router);
+    scene.end().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_hangs_and_ignores_sigterm_is_ended_and_its_modem_recovered() {
+    let scene = scene("hang");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    let hang = ToolFaultKind::HangIgnoringTerm { at_percent: 50 };
+    write_tool_faults(&router.dir, &[ToolFault { kind: hang, times: Some(1) }]).unwrap();
+    router.edit("profiles/telit-uxfp.toml", "typical_s = 20", "typical_s = 5").unwrap();
+    router.edit("profiles/telit-uxfp.toml", "total_s = 90", "total_s = 8").unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    half_flashed(&router).await;
+    let hanging = router.tool_processes();
+    assert!(!hanging.is_empty());
+
+    let operation = ended(&scene, &operation).await;
+    assert_success(&router, &operation);
+    let log = operation["log"].as_str().unwrap();
+    assert!(log.contains("recovery 1"), "{log}");
+    assert_eq!(router.modem.state().unwrap().mode, Mode::Normal);
+    watch::given_back(&router).await.unwrap();
+    // A zombie has no command line any more.
+    let alive = |pid: &nix::unistd::Pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    };
+    let gone = || !hanging.iter().any(alive);
+    until("the hanging tool is gone", Duration::from_secs(10), gone).await.unwrap();
+    drop(router);
+    scene.end().unwrap();
+}
