@@ -11,7 +11,8 @@ use lab::{
     scene::{PATIENCE, Scene},
     watch::{self, until},
 };
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
 use tokio::time::timeout;
 
@@ -92,9 +93,14 @@ async fn a_smooth_upgrade_is_proved_and_told_step_by_step() {
     let firmware = scene.api.get(&firmware).await.unwrap();
     assert_eq!((&firmware["installed"], &firmware["image"]), (&true.into(), &image.into()));
 
-    // The same again: seen to be there, and nothing is flashed.
-    let image = firmware["image"].as_str().unwrap();
-    let again = watch::assign(&scene.api, &device, image).await.unwrap();
+    // The same image again starts nothing.
+    let body = json!({ "image": firmware["image"] });
+    let path = format!("device/{device}/modem-firmware/");
+    let again = scene.api.send(Method::PUT, &path, &body).await.unwrap();
+    assert_eq!(again["upgrade_operation"], Value::Null, "{again:#}");
+    // Another image with the versions that run: seen to be there, and nothing is flashed.
+    let same = Wanted { build: Some("again".into()), sequence: 5, ..Wanted::default() };
+    let again = watch::assign(&scene.api, &device, &scene.image(&same).unwrap()).await.unwrap();
     let again = ended(&scene, &again).await;
     assert_success(&router, &again);
     assert!(!again["log"].as_str().unwrap().contains("may start"), "{again:#}");

@@ -27,7 +27,7 @@ pub async fn serve(coordinator: &Coordinator, runs: &[Run], dir: &Path) -> anyho
 
   mosquitto_sub --cafile {certificate} -h {host} -p {port} -u dashboard -P "$mqtt_token" -v -t 'mu/{org}/#'
 
-  # once more, with the image that every device has now: ends as already installed
+  # once more, with the image that the device has now: nothing is to be done, so no upgrade starts
   image=$(ask $api/device/{device}/modem-firmware/ | sed 's/.*"image":"\([^"]*\)".*/\1/')
   ask -X PATCH -H 'Content-Type: application/json' -d "{{\"image\":\"$image\"}}" $api/device/{device}/modem-firmware/
 "#,
