@@ -42,6 +42,9 @@ use std::{
     time::Duration,
 };
 
+/// First pause before a modem that could not be asked is looked at again; it doubles.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -87,7 +90,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let status = StatusFile::new(paths.status_file());
     tokio::spawn(status.clone().follow(uplink.clone()));
     let resent = HashSet::new();
-    let mut agent = Agent { settings, uplink, client, clock, status, boot_id, resent };
+    let look_again = LOOK_AGAIN;
+    let mut agent = Agent { settings, uplink, client, clock, status, boot_id, resent, look_again };
     tokio::select! {
         result = agent.work() => result,
         () = ended() => Ok(()),
@@ -119,6 +123,8 @@ struct Agent {
     boot_id: String,
     /// Finished operations whose result was sent again by this process.
     resent: HashSet<OperationId>,
+    /// The pause before modems that could not be asked are looked at again.
+    look_again: Duration,
 }
 
 impl Agent {
@@ -136,8 +142,7 @@ impl Agent {
         let mut next_inventory = tokio::time::Instant::now();
         loop {
             if tokio::time::Instant::now() >= next_inventory {
-                self.refresh_inventory().await;
-                next_inventory += self.settings.uplink.inventory_interval;
+                next_inventory = self.next_inventory().await;
             }
             let jobs = desired.borrow_and_update().clone();
             let worked = match jobs {
@@ -145,7 +150,7 @@ impl Agent {
                 None => false,
             };
             if worked {
-                self.refresh_inventory().await;
+                next_inventory = self.next_inventory().await;
                 continue;
             }
             self.give_back_leftovers().await;
@@ -370,11 +375,30 @@ impl Agent {
         });
     }
 
-    async fn refresh_inventory(&self) {
+    /// Takes an inventory and says when the next one is due. A modem that could not be asked, for
+    /// instance because it is still booting, is looked at again soon: nothing can be asked of a
+    /// device whose modem the coordinator does not know.
+    async fn next_inventory(&mut self) -> tokio::time::Instant {
+        let interval = self.settings.uplink.inventory_interval;
+        let pause = if self.refresh_inventory().await {
+            self.look_again = LOOK_AGAIN;
+            interval
+        } else {
+            let pause = self.look_again.min(interval);
+            self.look_again = pause.saturating_mul(2);
+            pause
+        };
+        tokio::time::Instant::now() + pause
+    }
+
+    /// Whether every modem could be read.
+    async fn refresh_inventory(&self) -> bool {
         let hosts = route::addresses(self.uplink.base()).await;
         let inventory = inventory::take(&self.settings, &self.boot_id, &hosts).await;
         self.status.update(|status| status.modems = inventory.modems.clone());
+        let readable = inventory.modems.iter().all(|modem| modem.unreadable.is_none());
         self.uplink.set_inventory(inventory);
+        readable
     }
 }
 
