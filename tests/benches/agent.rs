@@ -18,6 +18,7 @@ use lab::{
     demo,
     firmware::Model,
     router::{Plan, Router},
+    watch,
 };
 use shared::{hex::Sha256, ids::ImageId};
 use std::{
@@ -269,7 +270,7 @@ async fn idle(
     let mut router = Router::build(exe, work, &plan, coordinator).await?;
     router.start_agent()?;
     let api = coordinator.api()?;
-    let device = demo::wait_for_device(&api, &router).await?;
+    let device = watch::enrolled(&api, &router).await?;
     connected(&api, &device).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let pid = router.agent_pid().context("the agent is gone")?;

@@ -1,0 +1,217 @@
+//! A coordinator that is killed in the middle of things and started again, and devices that are not
+//! what they were.
+
+#![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
+
+use lab::{
+    faults::{ToolFault, ToolFaultKind, write_tool_faults},
+    release::{TO, Wanted},
+    router::Router,
+    scene::{PATIENCE, Scene},
+    watch::{self, until},
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, path::Path};
+use tokio::time::timeout;
+
+fn scene(name: &str) -> Scene {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("coordinator-{name}"));
+    Scene::start(Path::new(env!("CARGO_BIN_EXE_lab")), &dir).unwrap()
+}
+
+async fn operation(scene: &Scene, id: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    let found = timeout(PATIENCE, watch::operation(&scene.api, id, condition)).await;
+    found.expect("the operation comes so far")
+}
+
+/// Bodies of an operation's milestones by stream and number, as they are on disk.
+fn milestones(scene: &Scene, id: &str) -> BTreeMap<(String, u64), String> {
+    let database = scene.database().unwrap();
+    let statement = "SELECT stream, seq, body FROM milestones WHERE operation = ?1";
+    let mut statement = database.prepare(statement).unwrap();
+    let rows = statement.query_map([id], |row| {
+        Ok(((row.get::<_, String>(0)?, row.get::<_, u64>(1)?), row.get::<_, String>(2)?))
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+fn slow_tool(router: &Router) {
+    let slow = ToolFaultKind::Slow { bytes_per_second: 512 << 10 };
+    write_tool_faults(&router.dir, &[ToolFault { kind: slow, times: None }]).unwrap();
+}
+
+async fn is_online(scene: &Scene, device: &str) -> bool {
+    let device = scene.api.get(&format!("device/{device}/")).await;
+    device.is_ok_and(|device| device["online"] == true)
+}
+
+async fn online(scene: &Scene, device: &str) {
+    let comes = async {
+        while !is_online(scene, device).await {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
+    };
+    timeout(PATIENCE, comes).await.expect("the device comes back by itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_killed_again_and_again_loses_nothing() {
+    let mut scene = scene("killed");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    slow_tool(&router);
+    let device = scene.enrol(&mut router).await.unwrap();
+    online(&scene, &device).await;
+
+    // In the download.
+    let fetched = router.link.bytes_down();
+    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let some = || router.link.bytes_down() > fetched + (512 << 10);
+    until("the download has begun", PATIENCE, some).await.unwrap();
+    scene.coordinator.kill();
+    let mut known = milestones(&scene, &id);
+    scene.coordinator.restart().unwrap();
+    online(&scene, &device).await;
+
+    // While the modem is flashed: what it reports meanwhile waits on the router.
+    timeout(PATIENCE, watch::half_flashed(&router)).await.unwrap().unwrap();
+    let before = operation(&scene, &id, |o| o["granted"] == true).await;
+    scene.coordinator.kill();
+    for (key, body) in std::mem::replace(&mut known, milestones(&scene, &id)) {
+        assert_eq!(known.get(&key), Some(&body), "lost by the first kill");
+    }
+    let flashed = || router.modem.state().unwrap().flash.versions.package == TO;
+    until("flashed without a coordinator", PATIENCE, flashed).await.unwrap();
+    scene.coordinator.restart().unwrap();
+
+    let ended = operation(&scene, &id, watch::has_ended).await;
+    assert_eq!(ended["status"], "success", "{ended:#}\n{}", router.agent_log());
+    assert_eq!(ended["attempt"], 1);
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+    let (before, after) = (before["log"].as_str().unwrap(), ended["log"].as_str().unwrap());
+    assert!(after.starts_with(before), "what was told is not taken back:\n{before}\n--\n{after}");
+    let all = milestones(&scene, &id);
+    for (key, body) in &known {
+        assert_eq!(all.get(key), Some(body), "lost by the second kill");
+    }
+    // One journal, and not a number is missing.
+    let numbers: Vec<_> = all.keys().map(|(_, seq)| *seq).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{all:#?}");
+    assert!(known.len() > 3 && known.len() < all.len(), "killed at the wrong time");
+    online(&scene, &device).await;
+    drop(router);
+    scene.end().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_begins_anew_is_not_taken_for_the_one_before() {
+    let scene = scene("journal");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    router.link.cut_after(1 << 20);
+    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
+    timeout(PATIENCE, router.link.was_cut()).await.unwrap();
+    router.kill_agent();
+    let first = milestones(&scene, &id);
+    assert!(!first.is_empty(), "nothing was heard before");
+
+    // Reinstalled with its key kept: the same device, which counts its milestones from 1 again.
+    for entry in fs::read_dir(router.dir.join("state")).unwrap().map(Result::unwrap) {
+        match (entry.file_name() == "identity", entry.path().is_dir()) {
+            (true, _) => {}
+            (false, true) => fs::remove_dir_all(entry.path()).unwrap(),
+            (false, false) => fs::remove_file(entry.path()).unwrap(),
+        }
+    }
+    fs::remove_dir_all(router.dir.join("staging")).unwrap();
+    router.link.restore();
+    router.start_agent().unwrap();
+    let ended = operation(&scene, &id, watch::has_ended).await;
+    assert_eq!(ended["status"], "success", "{ended:#}");
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+    assert_eq!(watch::devices(&scene.api, &router).await.unwrap(), [device]);
+
+    let all = milestones(&scene, &id);
+    for (key, body) in &first {
+        assert_eq!(all.get(key), Some(body), "the past was overwritten");
+    }
+    let streams: std::collections::BTreeSet<_> = all.keys().map(|(stream, _)| stream).collect();
+    assert_eq!(streams.len(), 2, "{all:#?}");
+    let old = &first.keys().next().unwrap().0;
+    let second = all.keys().filter(|(stream, _)| stream != old).map(|(_, seq)| *seq);
+    assert!(second.eq(1..=(all.len() - first.len()) as u64), "{all:#?}");
+    drop(router);
+    scene.end().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_begins_anew_under_an_open_grant_does_not_flash() {
+    let scene = scene("grant");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    slow_tool(&router);
+    let device = scene.enrol(&mut router).await.unwrap();
+    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
+    timeout(PATIENCE, watch::half_flashed(&router)).await.unwrap().unwrap();
+    router.kill_agent();
+    let state = router.dir.join("state");
+    fs::rename(state.join("identity"), router.dir.join("identity")).unwrap();
+    fs::remove_dir_all(&state).unwrap();
+    fs::create_dir(&state).unwrap();
+    fs::rename(router.dir.join("identity"), state.join("identity")).unwrap();
+    router.start_agent().unwrap();
+    // The first tool goes on under its guardian and no second one begins.
+    let whole = || router.modem.state().unwrap().flash.versions.package == TO;
+    until("the tool ends", PATIENCE, whole).await.unwrap();
+    let over = || router.agent_log().contains(" ended: ");
+    until("the new journal comes to its end", PATIENCE, over).await.unwrap();
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+    // What the new journal saw is no proof for the granted attempt, whose journal is gone.
+    let refused = || {
+        let database = scene.database().unwrap();
+        let count = "SELECT count(*) FROM dead_letters WHERE operation = ?1";
+        database.query_row(count, [&id], |row| row.get::<_, u32>(0)).unwrap() > 0
+    };
+    until("its milestones are kept apart", PATIENCE, refused).await.unwrap();
+    assert_eq!(operation(&scene, &id, |_| true).await["granted"], true);
+    drop(router);
+    scene.end().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_with_a_new_key_has_no_past() {
+    let scene = scene("new-key");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    router.link.cut_after(1 << 20);
+    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
+    timeout(PATIENCE, router.link.was_cut()).await.unwrap();
+    router.kill_agent();
+    for wiped in ["state", "staging", "run"] {
+        fs::remove_dir_all(router.dir.join(wiped)).unwrap();
+    }
+    router.link.restore();
+    router.start_agent().unwrap();
+    let known = async {
+        loop {
+            let devices = watch::devices(&scene.api, &router).await.unwrap();
+            if let Some(new) = devices.into_iter().find(|known| *known != device) {
+                return new;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
+    };
+    let new = timeout(PATIENCE, known).await.expect("it enrols as another device");
+
+    // Its own upgrade runs; the one of before is not its business.
+    let own = watch::assign(&scene.api, &new, &image).await.unwrap();
+    let own = operation(&scene, &own, watch::has_ended).await;
+    assert_eq!(own["status"], "success", "{own:#}");
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+    let past = operation(&scene, &id, |_| true).await;
+    assert_eq!((&past["status"], &past["granted"]), (&"in-progress".into(), &false.into()));
+    drop(router);
+    scene.end().unwrap();
+}
