@@ -184,8 +184,12 @@ async fn an_agent_killed_right_after_the_grant_flashes_once() {
     router.start_agent().unwrap();
     let ended = operation(&scene, &id, watch::has_ended).await;
     assert_eq!(ended["status"], "success", "{ended:#}");
-    assert_eq!((&ended["attempt"], flashed(&router)), (&1.into(), 1), "{ended:#}");
-    assert_eq!(ended["log"].as_str().unwrap().matches("may start").count(), 1, "{ended:#}");
+    // Killed before the tool runs, the attempt is lost and another follows; killed later, its tool
+    // is found again. Either way no attempt counts twice and the modem is written once.
+    let log = ended["log"].as_str().unwrap();
+    assert_eq!((log.matches("attempt 1 may start").count(), flashed(&router)), (1, 1), "{log}");
+    let counted = log.matches("may start").count();
+    assert_eq!(ended["attempt"], counted, "{log}");
     drop(router);
     scene.end().unwrap();
 }
