@@ -49,8 +49,9 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// What the file system answered.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    make_folder(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let fresh = folder.join(name);
@@ -63,6 +64,20 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     File::open(folder)?.sync_all()
+}
+
+/// As `create_dir_all`, durably: a file is not safer than the folders above it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().unwrap_or(Path::new("."));
+    make_folder(above)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(if above.as_os_str().is_empty() { Path::new(".") } else { above })?.sync_all()
 }
 
 #[cfg(test)]

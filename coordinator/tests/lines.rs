@@ -458,6 +458,20 @@ async fn strangers_that_keep_silent_hold_up_nobody_and_are_thrown_out() {
 }
 
 #[tokio::test]
+async fn many_filters_in_one_packet_end_the_line() {
+    let stand = Stand::new(limits()).await;
+    let mut villain = stand.device(VILLAIN).await;
+    let mut packet = vec![0, 1];
+    for _ in 0..9 {
+        packet.extend_from_slice(b"\x00\x01a\x00");
+    }
+    let length = u8::try_from(packet.len()).unwrap();
+    villain.say(&[&[0x82, length][..], &packet].concat()).await;
+    stand.until_counted(Reason::Flood, 1).await;
+    assert_eq!(stand.lines.counters.of(Reason::ForeignFilter), 0);
+}
+
+#[tokio::test]
 async fn places_are_counted_and_given_back() {
     let limits = Limits { connections: 2, handshake: Duration::from_secs(60), ..limits() };
     let stand = Stand::new(limits).await;

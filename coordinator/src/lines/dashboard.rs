@@ -13,7 +13,7 @@ use super::acl::Filter;
 use super::codec::{self, Answer, Incoming};
 use super::limits::Bucket;
 use super::listener::{Line, Lines, Stream};
-use super::reason::Reason;
+use super::reason::{Reason, Refusals};
 use super::registry::Seat;
 use super::wire::{FULL, Wire};
 use crate::feed::{Interest, Published, Subscription};
@@ -33,6 +33,7 @@ struct Dashboard<'a> {
     silence: std::time::Duration,
     silent: Instant,
     lapses: Instant,
+    refusals: Refusals,
 }
 
 /// A subscription. What is not newer than `since` came with its retained states.
@@ -90,6 +91,7 @@ impl<'a> Dashboard<'a> {
             silence,
             silent: now + silence,
             lapses: line.lapses,
+            refusals: Refusals::default(),
         }
     }
 
@@ -148,6 +150,9 @@ impl<'a> Dashboard<'a> {
     }
 
     async fn subscribe(&mut self, pkid: u16, filters: Vec<String>) -> Result<(), Reason> {
+        if filters.len() > self.lines.limits.filters_at_once {
+            return Err(Reason::Flood);
+        }
         let mut granted = Vec::with_capacity(filters.len());
         let mut fresh = Vec::new();
         let (states, since) = self.lines.feed.retained(&self.claims.org);
@@ -160,7 +165,10 @@ impl<'a> Dashboard<'a> {
                     fresh.push(filter);
                     true
                 }
-                _ => self.refuse(&text),
+                _ => {
+                    self.refusals.filter(self.lines, self.claims.sub, &text);
+                    false
+                }
             });
         }
         codec::put_suback(self.wire.output(), pkid, &granted);
@@ -175,14 +183,6 @@ impl<'a> Dashboard<'a> {
     fn has_room(&self, text: &str) -> bool {
         self.filters.len() < self.lines.limits.filters
             || self.filters.iter().any(|heard| heard.text == text)
-    }
-
-    fn refuse(&self, filter: &str) -> bool {
-        let reason = Reason::ForeignFilter;
-        self.lines.counters.count(reason);
-        let filter = filter.chars().take(160).collect::<String>();
-        tracing::warn!(user = %self.claims.sub, ?filter, %reason, "SUBSCRIBE refused");
-        false
     }
 
     async fn live(&mut self, changes: &[Arc<Published>]) -> Result<(), Reason> {

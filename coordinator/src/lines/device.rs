@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::codec::{self, Answer, Delivery, Incoming, Uplink};
 use super::limits::Bucket;
 use super::listener::{Line, Lines, Stream};
-use super::reason::Reason;
+use super::reason::{Reason, Refusals};
 use super::registry::Seat;
 use super::wire::Wire;
 use super::{Inbound, InboundBody, acl};
@@ -50,6 +50,7 @@ struct Device<'a> {
     overdue: Instant,
     /// The latest tick, when ingest has no room.
     tick: Option<Inbound>,
+    refusals: Refusals,
 }
 
 /// What a line woke up for.
@@ -101,6 +102,7 @@ impl<'a> Device<'a> {
             commit: None,
             overdue: now,
             tick: None,
+            refusals: Refusals::default(),
         }
     }
 
@@ -242,13 +244,14 @@ impl<'a> Device<'a> {
     }
 
     fn subscribe(&mut self, pkid: u16, filters: &[String]) -> Result<(), Reason> {
+        if filters.len() > self.lines.limits.filters_at_once {
+            return Err(Reason::Flood);
+        }
         let own =
             |filter: &String| acl::downlink(&self.organization, self.device, filter).is_some();
         let granted: Vec<bool> = filters.iter().map(own).collect();
         for (filter, _) in filters.iter().zip(&granted).filter(|(_, granted)| !**granted) {
-            self.lines.counters.count(Reason::ForeignFilter);
-            let reason = Reason::ForeignFilter;
-            tracing::warn!(device = %self.device, ?filter, %reason, "SUBSCRIBE refused");
+            self.refusals.filter(self.lines, self.device.0, filter);
         }
         filters.iter().for_each(|filter| self.hear(filter, true));
         codec::put_suback(self.wire.output(), pkid, &granted);

@@ -10,7 +10,8 @@ pub struct Limits {
     /// Open connections, all together.
     pub connections: usize,
     /// Connections that have not authenticated yet: all together, and from one address (IPv6: one
-    /// /64). Generous, for a fleet behind one carrier NAT that comes back after a restart.
+    /// /64; twice that from one /48). Few peers must not take all places; a fleet behind one carrier
+    /// NAT that comes back after a restart is through in its turn, for a place is held for a second.
     pub strangers: usize,
     pub strangers_of_one_peer: usize,
     /// Dashboards of one user.
@@ -34,6 +35,8 @@ pub struct Limits {
     pub packets_at_once: u32,
     /// Subscriptions of one dashboard.
     pub filters: usize,
+    /// Filters in one packet.
+    pub filters_at_once: usize,
 }
 
 impl Default for Limits {
@@ -41,7 +44,7 @@ impl Default for Limits {
         Limits {
             connections: 50_000,
             strangers: 4_096,
-            strangers_of_one_peer: 1_024,
+            strangers_of_one_peer: 128,
             dashboards_of_one_user: 32,
             handshake: Duration::from_secs(10),
             connect: Duration::from_secs(5),
@@ -53,6 +56,7 @@ impl Default for Limits {
             packets_per_second: 50,
             packets_at_once: 200,
             filters: 16,
+            filters_at_once: 8,
         }
     }
 }
@@ -123,6 +127,12 @@ mod tests {
         let start = Instant::now();
         assert!(Bucket::full(&limits(), start).take(2 * 4096, start));
         assert!(!Bucket::full(&limits(), start).take(3 * 4096, start));
+    }
+
+    #[test]
+    fn few_peers_do_not_take_all_places() {
+        let limits = Limits::default();
+        assert!(limits.strangers_of_one_peer * 32 <= limits.strangers);
     }
 
     #[test]

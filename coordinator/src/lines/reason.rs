@@ -3,7 +3,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use uuid::Uuid;
+
 use super::codec::{Answer, Malformed};
+use super::listener::Lines;
 use crate::tokens;
 
 macro_rules! reasons {
@@ -129,6 +132,24 @@ impl From<tokens::Refusal> for Reason {
             tokens::Refusal::Signature => Reason::TokenSignature,
             tokens::Refusal::Audience => Reason::TokenAudience,
             tokens::Refusal::Expired => Reason::TokenExpired,
+        }
+    }
+}
+
+/// What one line was refused and went on: all of it is counted, the first is logged.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    logged: bool,
+}
+
+impl Refusals {
+    /// A SUBSCRIBE of what is not the bearer's to hear.
+    pub(super) fn filter(&mut self, lines: &Lines, bearer: Uuid, filter: &str) {
+        let reason = Reason::ForeignFilter;
+        lines.counters.count(reason);
+        if !std::mem::replace(&mut self.logged, true) {
+            let filter: String = filter.chars().take(160).collect();
+            tracing::warn!(%bearer, ?filter, %reason, "SUBSCRIBE refused, the first of this line");
         }
     }
 }

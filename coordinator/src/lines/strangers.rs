@@ -1,20 +1,18 @@
 //! Peers that have not said who they are: how many places they may take, all together and from one
 //! address, and how much of the log.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
 use super::limits::{Bucket, Limits};
+use crate::crowd::{Crowd, Place};
 
 /// The connections that have not authenticated yet.
 pub(super) struct Strangers {
-    all: usize,
-    of_one_peer: usize,
+    crowd: Arc<Crowd>,
     log: Mutex<Log>,
-    present: Mutex<Present>,
 }
 
 /// How much of their refusals is logged; the counters have them all.
@@ -23,24 +21,18 @@ struct Log {
     unlogged: u64,
 }
 
-#[derive(Default)]
-struct Present {
-    count: usize,
-    by_peer: HashMap<IpAddr, usize>,
-}
-
 /// One of them; leaves by being dropped.
 pub(super) struct Stranger {
     strangers: Arc<Strangers>,
-    peer: IpAddr,
+    _place: Place,
 }
 
 impl Strangers {
     pub(super) fn new(limits: &Limits) -> Self {
-        let (all, of_one_peer) = (limits.strangers, limits.strangers_of_one_peer);
+        let crowd = Crowd::new(limits.strangers, limits.strangers_of_one_peer);
         let bucket = Bucket::full(limits, Instant::now());
         let log = Mutex::new(Log { bucket, unlogged: 0 });
-        Strangers { all, of_one_peer, log, present: Mutex::default() }
+        Strangers { crowd, log }
     }
 
     /// Whether a refusal may be logged now, so that strangers cannot fill the log; how many were
@@ -56,16 +48,8 @@ impl Strangers {
     }
 
     pub(super) fn enter(self: Arc<Self>, peer: IpAddr) -> Option<Stranger> {
-        let peer = neighbourhood(peer);
-        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = present.by_peer.get(&peer).copied().unwrap_or(0);
-        if present.count >= self.all || of_peer >= self.of_one_peer {
-            return None;
-        }
-        present.count += 1;
-        present.by_peer.insert(peer, of_peer + 1);
-        drop(present);
-        Some(Stranger { strangers: self, peer })
+        let place = self.crowd.enter(peer)?;
+        Some(Stranger { strangers: self, _place: place })
     }
 }
 
@@ -75,46 +59,9 @@ impl Stranger {
     }
 }
 
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let mut present = self.strangers.present.lock().unwrap_or_else(PoisonError::into_inner);
-        present.count -= 1;
-        match present.by_peer.get_mut(&self.peer) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                present.by_peer.remove(&self.peer);
-            }
-        }
-    }
-}
-
-/// One subscriber holds a whole /64 of IPv6.
-fn neighbourhood(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn strangers_are_bounded_by_peer_and_in_all() {
-        let limits = Limits { strangers: 3, strangers_of_one_peer: 2, ..Limits::default() };
-        let strangers = Arc::new(Strangers::new(&limits));
-        let enter = |text: &str| strangers.clone().enter(text.parse().unwrap());
-        let (first, second) = (enter("2001:db8::1"), enter("2001:db8::2:3"));
-        assert!(first.is_some() && second.is_some());
-        assert!(enter("2001:db8::4").is_none(), "the same /64");
-        let third = enter("192.0.2.1");
-        assert!(third.is_some());
-        assert!(enter("192.0.2.2").is_none(), "all places taken");
-        drop((first, second, third));
-        assert!(enter("2001:db8::4").is_some());
-        assert!(strangers.present.lock().unwrap().by_peer.is_empty());
-    }
 
     #[test]
     fn a_flood_of_refusals_does_not_fill_the_log() {

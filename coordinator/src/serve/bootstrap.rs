@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use ring::rand::{SecureRandom, SystemRandom};
-use shared::hex::{Hex, sha256};
+use shared::hex::sha256;
 use shared::ids::OrganizationSlug;
 
 use super::StartError;
+use crate::secret;
 use crate::store::Store;
 use crate::store::bootstrap::FirstStart;
 use crate::tls::Pin;
@@ -42,8 +42,8 @@ pub(super) async fn first_start(store: &Store, pin: Pin) -> Result<Option<Bootst
     let bootstrap = Bootstrap {
         superuser: SUPERUSER.into(),
         organization: ORGANIZATION.parse().map_err(|_| StartError::NoRandomness)?,
-        api_token: secret("mu-api")?,
-        enrolment_token: secret("mu-enrol")?,
+        api_token: secret(secret::API)?,
+        enrolment_token: secret(secret::ENROLMENT)?,
         pin,
     };
     let first = FirstStart {
@@ -55,9 +55,6 @@ pub(super) async fn first_start(store: &Store, pin: Pin) -> Result<Option<Bootst
     Ok(store.bootstrap(first).await?.then_some(bootstrap))
 }
 
-/// 256 bits; the prefix tells people, and scanners for leaked secrets, what it is.
 fn secret(prefix: &str) -> Result<String, StartError> {
-    let mut bytes = [0; 32];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::NoRandomness)?;
-    Ok(format!("{prefix}-{}", Hex(bytes)))
+    secret::make(prefix).map_err(|_| StartError::NoRandomness)
 }

@@ -6,8 +6,10 @@
 //! stop: no new connections ─▶ lines closed ─▶ ingest empty ─▶ store stopped
 //! ```
 
+mod body;
 mod bootstrap;
 mod changes;
+mod door;
 mod parts;
 mod web;
 
@@ -154,6 +156,7 @@ fn lock(data: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::Data { path: data.into(), source };
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(data).map_err(failed)?;
+    keep_private(data);
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
     let file = options.open(data.join("lock")).map_err(failed)?;
@@ -161,6 +164,14 @@ fn lock(data: &Path) -> Result<File, StartError> {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse { path: data.into() }),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// One that somebody else made may let others in.
+fn keep_private(data: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Err(error) = std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)) {
+        tracing::warn!(path = %data.display(), %error, "the data directory's mode");
     }
 }
 

@@ -11,13 +11,14 @@ use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::StartError;
+use super::body;
+use super::door::Door;
 use super::parts::Parts;
 use crate::api::agent::{AgentApi, Nonces};
 use crate::api::throttle::Throttle;
@@ -28,6 +29,11 @@ use crate::config::Config;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a small body.
 const SMALL: usize = 16 * 1024;
+
+/// Bytes of a connection that wait to be read or written.
+const HTTP1_BUFFER: usize = 128 * 1024;
+/// How often a silent client is asked whether it is still there.
+const HTTP2_PING: Duration = Duration::from_secs(60);
 
 /// The running server.
 pub(super) struct Web {
@@ -44,7 +50,7 @@ impl Web {
     ) -> Result<Self, StartError> {
         let tls = RustlsConfig::from_config(parts.identity.https()?);
         let acceptor =
-            RustlsAcceptor::new(tls).handshake_timeout(PATIENCE).acceptor(NoDelayAcceptor::new());
+            RustlsAcceptor::new(tls).handshake_timeout(PATIENCE).acceptor(Door::default());
         let routes = routes(parts, config, mqtt_port)?;
         let (address, handle) = (config.https, Handle::new());
         let mut server = axum_server::from_tcp(listener)
@@ -52,8 +58,15 @@ impl Web {
             .acceptor(acceptor)
             .handle(handle.clone());
         let http = server.http_builder();
-        http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-        http.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .max_buf_size(HTTP1_BUFFER);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(64)
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(PATIENCE);
         let task = tokio::spawn(async move {
             if let Err(error) = server.serve(routes.into_make_service()).await {
                 tracing::error!(%error, "HTTPS");
@@ -105,6 +118,8 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         feed: parts.feed.clone(),
         registry: parts.registry.clone(),
         throttle: Arc::new(Throttle::new(config.requests_a_minute)),
+        census: Arc::default(),
+        streams: Arc::default(),
         mqtt_port,
     };
     let audience = config.audience.clone().unwrap_or_else(|| parts.pin.to_string());
@@ -120,5 +135,6 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         token_lifetime: config.token_lifetime,
     };
     let routes = api::router(operators).nest("/api/v1/agent", api::agent::router(agents));
-    Ok(routes.layer(middleware::from_fn(take_small_body)))
+    let routes = routes.layer(middleware::from_fn(take_small_body));
+    Ok(routes.layer(middleware::map_request(body::keep_moving)))
 }
