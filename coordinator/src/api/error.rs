@@ -175,6 +175,7 @@ impl From<ArtifactError> for ApiError {
             ArtifactError::Quota { .. } | ArtifactError::DiskFull { .. } => {
                 Self::no_room(format!("There is no room for this file: {error}."))
             }
+            ArtifactError::Busy => Self::unavailable(),
             ArtifactError::Io(_) => Self::internal(&error),
         }
     }

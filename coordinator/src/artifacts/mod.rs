@@ -23,7 +23,7 @@ use std::{
 };
 
 use shared::hex::Sha256;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore};
 
 pub use upload::{Received, Upload};
 
@@ -52,9 +52,14 @@ pub enum ArtifactError {
     Quota { quota: u64 },
     #[error("less than {reserve} bytes would stay free on the server's disk")]
     DiskFull { reserve: u64 },
+    #[error("{UPLOADS} uploads are under way")]
+    Busy,
     #[error("could not read or write the stored file")]
     Io(#[from] io::Error),
 }
+
+/// Uploads at one time.
+const UPLOADS: usize = 8;
 
 /// The store of firmware files. Clones share it.
 #[derive(Debug, Clone)]
@@ -68,6 +73,7 @@ struct Inner {
     used: AtomicU64,
     /// Held shared between storing a file and recording it, exclusively while one is removed.
     recording: Arc<RwLock<()>>,
+    turns: Arc<Semaphore>,
 }
 
 /// While it lives, no file is removed: taken around "keep the file, then record it".
@@ -93,6 +99,7 @@ impl Artifacts {
             limits,
             used: AtomicU64::new(used),
             recording: Arc::default(),
+            turns: Arc::new(Semaphore::new(UPLOADS)),
         })))
     }
 

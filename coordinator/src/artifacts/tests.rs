@@ -55,6 +55,17 @@ async fn an_abandoned_upload_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn uploads_take_turns() {
+    let root = tempfile::tempdir().unwrap();
+    let artifacts = Artifacts::open(root.path(), SMALL).unwrap();
+    let mut uploads: Vec<_> = (0..UPLOADS).map(|_| artifacts.upload(None).unwrap()).collect();
+    assert!(matches!(artifacts.upload(None).err(), Some(ArtifactError::Busy)));
+    let finished = uploads.pop().unwrap().finish().await.unwrap();
+    artifacts.upload(None).unwrap();
+    drop((uploads, finished));
+}
+
+#[tokio::test]
 async fn limits_hold_before_and_while_writing() {
     let root = tempfile::tempdir().unwrap();
     let artifacts = Artifacts::open(root.path(), SMALL).unwrap();

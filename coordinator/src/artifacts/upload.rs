@@ -11,7 +11,10 @@ use bytes::Bytes;
 use ring::digest;
 use shared::hex::{Hex, Sha256};
 use tempfile::NamedTempFile;
-use tokio::{sync::mpsc, task};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task,
+};
 
 use super::{ArtifactError, Artifacts, Inner};
 
@@ -48,9 +51,11 @@ impl Artifacts {
             return Err(ArtifactError::Quota { quota: self.0.limits.quota });
         }
         self.0.room_for(expected.max(ROOM_STEP))?;
+        // Each holds a thread for as long as it lasts.
+        let turn = self.0.turns.clone().try_acquire_owned().map_err(|_| ArtifactError::Busy)?;
         let (chunks, queue) = mpsc::channel(QUEUED_CHUNKS);
         let inner = self.0.clone();
-        let writer = task::spawn_blocking(move || receive(&inner, queue));
+        let writer = task::spawn_blocking(move || receive(&inner, queue, turn));
         Ok(Upload { chunks, writer })
     }
 }
@@ -101,6 +106,7 @@ impl Received {
 fn receive(
     inner: &Arc<Inner>,
     mut queue: mpsc::Receiver<Bytes>,
+    _turn: OwnedSemaphorePermit,
 ) -> Result<Received, ArtifactError> {
     let mut file = NamedTempFile::new_in(inner.root.join("incoming"))?;
     let mut room = Room { inner: inner.clone(), bytes: 0 };

@@ -1,9 +1,11 @@
 //! What was committed, to everybody who has to know: admission and wakes at once, the feed in a
 //! task of its own, in the order of the commits.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::mpsc;
+use shared::ids::OperationId;
+use tokio::sync::Notify;
 
 use crate::api;
 use crate::dispatch::Dispatch;
@@ -19,7 +21,7 @@ pub(super) struct Audience {
     pub admission: Arc<Admission>,
     pub registry: Arc<Registry>,
     pub dispatch: Arc<Dispatch>,
-    pub feed: mpsc::UnboundedSender<Box<Operation>>,
+    pub pending: Arc<Pending>,
 }
 
 impl Audience {
@@ -27,10 +29,7 @@ impl Audience {
     /// accepted finds the door open.
     pub(super) fn hear(self, store: &Store) {
         store.on_commit(move |note| match note {
-            Note::Operation(operation) => {
-                // Nobody publishes any more once the coordinator stops.
-                let _ = self.feed.send(operation);
-            }
+            Note::Operation(operation) => self.pending.put(operation),
             Note::Desired(device) => self.dispatch.wake(device),
             Note::Admitted { subject, epoch } => self.admission.set_epoch(subject, epoch),
             Note::DeviceRevoked(device) => {
@@ -44,12 +43,55 @@ impl Audience {
     }
 }
 
+/// Operations on their way to the feed: the newest state of each, in the order they came up. So a
+/// feed that lags is behind by as many as there are, and not by all that happened to them.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    order: VecDeque<OperationId>,
+    newest: HashMap<OperationId, Box<Operation>>,
+}
+
+impl Pending {
+    fn put(&self, operation: Box<Operation>) {
+        let mut waiting = self.lock();
+        let id = operation.id;
+        if waiting.newest.insert(id, operation).is_none() {
+            waiting.order.push_back(id);
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    fn take(&self) -> Option<Box<Operation>> {
+        let mut waiting = self.lock();
+        let id = waiting.order.pop_front()?;
+        waiting.newest.remove(&id)
+    }
+
+    async fn next(&self) -> Box<Operation> {
+        loop {
+            match self.take() {
+                Some(operation) => return operation,
+                None => self.arrived.notified().await,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Publishes operations as they come, for ever.
-pub(super) async fn publish(
-    feed: Arc<Feed>,
-    mut operations: mpsc::UnboundedReceiver<Box<Operation>>,
-) {
-    while let Some(operation) = operations.recv().await {
+pub(super) async fn publish(feed: Arc<Feed>, pending: Arc<Pending>) {
+    loop {
+        let operation = pending.next().await;
         feed.publish(change(&operation));
     }
 }
@@ -64,5 +106,27 @@ pub(super) fn change(operation: &Operation) -> Change {
             operation: operation.id,
         },
         payload: api::operation::payload(operation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::tests::operation;
+
+    #[tokio::test]
+    async fn a_feed_that_lags_gets_the_newest_state_of_each() {
+        let pending = Pending::default();
+        let (one, two) =
+            (operation(), Operation { id: OperationId(uuid::Uuid::from_u128(9)), ..operation() });
+        pending.put(Box::new(one.clone()));
+        pending.put(Box::new(two.clone()));
+        for modified in 1..1000 {
+            pending.put(Box::new(Operation { modified, ..one.clone() }));
+        }
+        let first = pending.next().await;
+        assert_eq!((first.id, first.modified), (one.id, 999));
+        assert_eq!(pending.next().await.id, two.id);
+        assert!(pending.take().is_none());
     }
 }
