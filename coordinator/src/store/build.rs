@@ -70,7 +70,7 @@ impl Store {
     pub async fn builds(&self, wanted: BuildList) -> Result<Found<Build>, StoreError> {
         self.read(move |conn| {
             let mut filter = Where::default();
-            filter.visible("c.organization", &wanted.scope);
+            filter.visible_or_shared("c.organization", &wanted.scope);
             filter.and_if("o.slug = ?", wanted.organization);
             filter.and_if("t.category = ?", wanted.category);
             filter.and_if("t.version = ?", wanted.version);

@@ -62,7 +62,7 @@ impl Store {
     pub async fn categories(&self, wanted: CategoryList) -> Result<Found<Category>, StoreError> {
         self.read(move |conn| {
             let mut filter = Where::default();
-            filter.visible("t.organization", &wanted.scope);
+            filter.visible_or_shared("t.organization", &wanted.scope);
             filter.and_if("o.slug = ?", wanted.organization);
             filter.and_if("t.name = ?", wanted.name);
             list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, category)

@@ -138,6 +138,12 @@ CREATE TABLE devices (
 ) STRICT;
 CREATE INDEX devices_by_organization ON devices (organization, created);
 CREATE INDEX devices_by_created ON devices (created);
+CREATE INDEX devices_of_organization_by_modified ON devices (organization, modified);
+CREATE INDEX devices_by_modified ON devices (modified);
+CREATE INDEX devices_of_organization_by_last_seen ON devices (organization, last_seen);
+CREATE INDEX devices_by_last_seen ON devices (last_seen);
+CREATE INDEX devices_by_state ON devices (state);
+CREATE INDEX devices_by_replaced ON devices (replacement_of) WHERE replacement_of IS NOT NULL;
 CREATE INDEX devices_by_name ON devices (name);
 CREATE INDEX devices_by_mac ON devices (organization, mac) WHERE mac IS NOT NULL;
 CREATE INDEX devices_by_serial ON devices (organization, serial) WHERE serial IS NOT NULL;
@@ -167,6 +173,8 @@ CREATE TABLE device_firmware (
     UNIQUE (device, slot)
 ) STRICT;
 CREATE INDEX device_firmware_by_image ON device_firmware (image);
+CREATE INDEX device_firmware_by_created ON device_firmware (created);
+CREATE INDEX device_firmware_by_modified ON device_firmware (modified);
 
 -- Operations -----------------------------------------------------------------------------------
 
@@ -216,6 +224,8 @@ CREATE UNIQUE INDEX operations_one_a_slot ON operations (device, slot)
 CREATE INDEX operations_by_device ON operations (device, created);
 CREATE INDEX operations_by_organization ON operations (organization, created);
 CREATE INDEX operations_by_created ON operations (created);
+CREATE INDEX operations_of_organization_by_modified ON operations (organization, modified);
+CREATE INDEX operations_by_modified ON operations (modified);
 CREATE INDEX operations_by_status ON operations (status, created);
 CREATE INDEX operations_by_image ON operations (image, created);
 CREATE INDEX operations_by_batch ON operations (batch, created) WHERE batch IS NOT NULL;
