@@ -277,3 +277,36 @@ fn signify_and_we_take_each_others_signatures() {
     );
     bad(offline(folder, &verify));
 }
+
+#[test]
+fn tokens_are_made_and_withdrawn_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let data = folder.path().join("data");
+    let token = |arguments: &[&str]| {
+        let mut command = Command::new(BIN);
+        let output = command.arg("token").args(arguments).arg("--data").arg(&data).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let made = token(&["new", "--name", "second", "--days", "1"]);
+    let of =
+        |key: &str| made.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned();
+    let (id, secret) = (of("id:"), of("api_token:"));
+    let devices = || {
+        let mut command = Command::new(BIN);
+        command.arg("devices").env("MODEM_UPGRADER_URL", &server.url);
+        command.env("MODEM_UPGRADER_TOKEN", &secret).env("MODEM_UPGRADER_PIN", &server.pin);
+        command.output().unwrap().status.success()
+    };
+    assert!(devices());
+    let listed = token(&["list"]);
+    assert!(listed.contains(&id) && listed.contains("second"), "{listed}");
+    assert!(!listed.contains(&secret), "{listed}");
+    token(&["revoke", &id]);
+    assert!(!devices(), "revoked while the server runs");
+    assert!(!token(&["list"]).contains(&id));
+    let enrolment = token(&["new", "--enrolment", "default"]);
+    assert!(enrolment.contains("enrolment_token: mu-enrol-"), "{enrolment}");
+}

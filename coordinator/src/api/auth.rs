@@ -23,6 +23,23 @@ impl FromRequestParts<App> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Reader(operator) = Reader::from_request_parts(parts, app).await?;
+        let reads = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if operator.0.scope == TokenScope::Read && !reads {
+            return Err(ApiError::forbidden_because("This token may only read."));
+        }
+        Ok(operator)
+    }
+}
+
+/// The user behind a request that changes nothing, whatever its method.
+#[derive(Debug, Clone)]
+pub struct Reader(pub Operator);
+
+impl FromRequestParts<App> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let token = token(&parts.headers)?;
         let found = app.store.authenticate(sha256(token.as_bytes())).await?;
         let principal = found.ok_or_else(ApiError::invalid_token)?;
@@ -31,11 +48,7 @@ impl FromRequestParts<App> for Operator {
         if let Some(actor) = parts.extensions.get::<Actor>() {
             actor.is(&principal.name);
         }
-        let reads = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if principal.scope == TokenScope::Read && !reads {
-            return Err(ApiError::forbidden_because("This token may only read."));
-        }
-        Ok(Self(principal))
+        Ok(Self(Operator(principal)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! For whoever watches the coordinator: is it alive, can it work, how much does it have to do.
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 use axum::{
     extract::State,
@@ -8,7 +9,31 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use tokio::sync::Mutex;
+
 use super::{App, error::Answer};
+use crate::store::census::Census;
+use crate::store::{Store, StoreError};
+
+/// Anybody may ask, and counting reads whole tables.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// The last census, and when it was.
+#[derive(Debug, Default)]
+pub struct LastCensus(Mutex<Option<(Instant, Census)>>);
+
+impl LastCensus {
+    /// At most 10 s old; those who ask while one is taken wait for it.
+    async fn get(&self, store: &Store) -> Result<Census, StoreError> {
+        let mut last = self.0.lock().await;
+        if let Some((_, census)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return Ok(census.clone());
+        }
+        let census = store.census().await?;
+        *last = Some((Instant::now(), census.clone()));
+        Ok(census)
+    }
+}
 
 /// The process answers.
 pub async fn alive() -> &'static str {
@@ -29,7 +54,7 @@ pub async fn ready(State(app): State<App>) -> Response {
 
 /// Prometheus's text format, counts only.
 pub async fn metrics(State(app): State<App>) -> Answer {
-    let census = app.store.census().await?;
+    let census = app.census.get(&app.store).await?;
     let connected = u64::try_from(app.registry.connected()).unwrap_or(u64::MAX);
     let dashboards = u64::try_from(app.registry.dashboards()).unwrap_or(u64::MAX);
     let mut text = String::new();

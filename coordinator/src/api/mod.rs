@@ -58,6 +58,8 @@ pub struct App {
     pub feed: Arc<Feed>,
     pub registry: Arc<Registry>,
     pub throttle: Arc<Throttle>,
+    pub census: Arc<health::LastCensus>,
+    pub streams: Arc<stream::Streams>,
     /// Where dashboards find the lines.
     pub mqtt_port: u16,
 }

@@ -1,14 +1,17 @@
 //! Live events (server-sent): `upgrade-operation/{id}/events/` and `events/`. Each is the whole new
 //! state of an operation or a batch; `Last-Event-ID` resumes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt, stream};
-use shared::ids::OperationId;
+use shared::ids::{OperationId, UserId};
 
 use super::{
     App, Operator,
@@ -27,7 +30,46 @@ const LONGEST: Duration = Duration::from_secs(3600);
 type Events = Sse<axum::response::sse::KeepAliveStream<EventStream>>;
 type EventStream = stream::BoxStream<'static, Result<Event, Infallible>>;
 
-/// One operation: its state now, unless it is resumed, and every change.
+/// Streams that one user may have open.
+const OF_ONE_USER: usize = 32;
+
+/// The open streams of each user.
+#[derive(Debug, Default)]
+pub struct Streams(Mutex<HashMap<UserId, usize>>);
+
+/// One of them; closed by being dropped.
+struct Open {
+    streams: Arc<Streams>,
+    user: UserId,
+}
+
+impl Streams {
+    fn open(self: &Arc<Self>, user: UserId) -> Answer<Open> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(user).or_default();
+        if *count >= OF_ONE_USER {
+            return Err(ApiError::throttled(KEEP_ALIVE.as_secs()));
+        }
+        *count += 1;
+        drop(open);
+        Ok(Open { streams: self.clone(), user })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = open.entry(self.user) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// One operation: its state now, and every change. Each event is the whole state, so what it is now
+/// makes up for all that a watcher who comes back has missed, the operation's end included.
 pub async fn of_operation(
     State(app): State<App>,
     operator: Operator,
@@ -36,15 +78,14 @@ pub async fn of_operation(
 ) -> Answer<Events> {
     let found = operation::find(&app, &operator, id).await?;
     let interest = Interest { organizations: Some(vec![found.organization]), operation: Some(id) };
-    let Some(last) = last_event_id(&headers)? else {
-        // Listen first, look second: nothing can fall between.
-        let changes = app.feed.subscribe(interest);
-        let now = operation::find(&app, &operator, id).await?;
-        let data = operation::payload(&now);
-        let now = Event::default().event("operation").data(String::from_utf8_lossy(&data));
-        return Ok(sse(stream::once(async { Ok(now) }).chain(events(changes)).boxed()));
-    };
-    Ok(sse(events(app.feed.resume(interest, last)).boxed()))
+    last_event_id(&headers)?;
+    let open = app.streams.open(operator.0.user)?;
+    // Listen first, look second: nothing can fall between.
+    let changes = app.feed.subscribe(interest);
+    let now = operation::find(&app, &operator, id).await?;
+    let data = operation::payload(&now);
+    let now = Event::default().event("operation").data(String::from_utf8_lossy(&data));
+    Ok(sse(stream::once(async { Ok(now) }).chain(events(changes)).boxed(), open))
 }
 
 /// All changes of an organization; of all that the user may see where none is named.
@@ -64,7 +105,7 @@ pub async fn of_organization(
         Some(last) => app.feed.resume(interest, last),
         None => app.feed.subscribe(interest),
     };
-    Ok(sse(events(changes).boxed()))
+    Ok(sse(events(changes).boxed(), app.streams.open(operator.0.user)?))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
@@ -75,8 +116,12 @@ fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
     id.map(Some).ok_or_else(|| ApiError::field("Last-Event-ID", "Not an id of these events."))
 }
 
-fn sse(events: EventStream) -> Events {
+fn sse(events: EventStream, open: Open) -> Events {
     let ends = tokio::time::sleep(LONGEST);
+    let events = events.inspect(move |_| {
+        // Lives as long as the stream does.
+        let _ = &open;
+    });
     Sse::new(events.take_until(ends).boxed()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 

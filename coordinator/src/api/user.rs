@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use shared::{ids::OrganizationSlug, topics::ROOT};
 
 use super::{
-    App, Operator,
+    App,
+    auth::Reader,
     body::Fields,
     error::{Answer, ApiError},
 };
@@ -17,10 +18,10 @@ use crate::tokens::{Audience, Bearer, Kind};
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// POST `{"organization"?}`: a token with which a dashboard may listen to the organization's
-/// topics over MQTT, and may do nothing else.
+/// topics over MQTT, and may do nothing else. It ends when the one it was asked for with does.
 pub async fn mqtt_token(
     State(app): State<App>,
-    operator: Operator,
+    Reader(operator): Reader,
     mut fields: Fields,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let asked = fields.optional("organization", slug);
@@ -38,11 +39,14 @@ pub async fn mqtt_token(
         kind: Kind::User,
         epoch: operator.0.epoch,
     };
-    let token = app.tokens.issue(Audience::Mqtt, &bearer, LIFETIME);
+    let now = app.store.clock().now();
+    let left = operator.0.expires.map(|expires| Duration::from_millis(expires.saturating_sub(now)));
+    let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
+    let token = app.tokens.issue(Audience::Mqtt, &bearer, lifetime);
     let token = token.map_err(|error| ApiError::internal(&error))?;
     let answer = json!({
         "token": token,
-        "expires_in": LIFETIME.as_secs(),
+        "expires_in": lifetime.as_secs(),
         "organization": organization,
         "username": operator.0.user,
         "port": app.mqtt_port,

@@ -9,6 +9,7 @@ mod firmware;
 mod operations;
 mod output;
 mod serve;
+mod token;
 mod trust;
 mod upgrade;
 mod upload;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Run the coordinator
     Serve(serve::Arguments),
+    /// Make, list and revoke tokens, on the server's machine
+    Token(token::Arguments),
     /// Make keys, sign and verify firmware; needs no server
     #[command(subcommand)]
     Firmware(firmware::Command),
@@ -69,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let one_thread = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Token(arguments) => one_thread()?.block_on(token::run(arguments)),
         Command::Firmware(command) => firmware::run(command),
         Command::Upload(Request { connection, arguments }) => {
             one_thread()?.block_on(upload::run(&connection.open()?, arguments))

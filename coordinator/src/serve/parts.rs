@@ -1,12 +1,13 @@
 //! The parts of a coordinator, opened and wired, not yet reachable.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::changes::{self, Audience};
+use super::changes::{self, Audience, Pending};
 use super::{StartError, clock};
 use crate::artifacts::Artifacts;
 use crate::config::Config;
@@ -19,13 +20,14 @@ use crate::lines::limits::Limits;
 use crate::lines::listener::Lines;
 use crate::lines::reason::Counters;
 use crate::lines::registry::Registry;
-use crate::operation::Operation;
 use crate::store::{Store, StoreError, Unavailable};
 use crate::tls::{self, Identity, Pin};
 use crate::tokens::Tokens;
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How soon what another process did to a user's tokens is known here.
+const FOLLOW: Duration = Duration::from_secs(5);
 
 pub(super) struct Parts {
     pub store: Store,
@@ -38,7 +40,7 @@ pub(super) struct Parts {
     pub dispatch: Arc<Dispatch>,
     pub feed: Arc<Feed>,
     pub signs: Signs,
-    changes: std::sync::Mutex<Option<mpsc::UnboundedReceiver<Box<Operation>>>>,
+    pending: Arc<Pending>,
 }
 
 impl Parts {
@@ -76,16 +78,13 @@ impl Parts {
     pub(super) fn spawn(&self) -> Vec<JoinHandle<()>> {
         let (dispatch, signs, store) =
             (self.dispatch.clone(), self.signs.clone(), self.store.clone());
-        let mut tasks = vec![
+        vec![
             tokio::spawn(async move { dispatch.run().await }),
             tokio::spawn(async move { signs.run().await }),
-            tokio::spawn(sweep(store)),
-        ];
-        let changes = self.changes.lock().ok().and_then(|mut changes| changes.take());
-        tasks.extend(
-            changes.map(|changes| tokio::spawn(changes::publish(self.feed.clone(), changes))),
-        );
-        tasks
+            tokio::spawn(sweep(store.clone())),
+            tokio::spawn(follow_users(store, self.admission.clone(), self.registry.clone())),
+            tokio::spawn(changes::publish(self.feed.clone(), self.pending.clone())),
+        ]
     }
 
     pub(super) fn lines(&self, inbound: mpsc::Sender<Inbound>) -> Result<Arc<Lines>, StartError> {
@@ -108,12 +107,12 @@ fn open(config: &Config) -> Result<Parts, StartError> {
     let admission = Arc::new(Admission::default());
     let registry = Arc::new(Registry::default());
     let dispatch = Dispatch::new(registry.clone(), Pace::default());
-    let (feed, changes) = mpsc::unbounded_channel();
+    let pending = Arc::new(Pending::default());
     let audience = Audience {
         admission: admission.clone(),
         registry: registry.clone(),
         dispatch: dispatch.clone(),
-        feed,
+        pending: pending.clone(),
     };
     audience.hear(&store);
     Ok(Parts {
@@ -126,7 +125,7 @@ fn open(config: &Config) -> Result<Parts, StartError> {
         dispatch,
         feed: Feed::new(&clock()),
         signs: Signs::new(store.clone()),
-        changes: std::sync::Mutex::new(Some(changes)),
+        pending,
         store,
     })
 }
@@ -141,6 +140,28 @@ fn source(config: &Config) -> tls::Source {
         None => {
             let (folder, names) = (config.data.clone(), config.names.clone());
             tls::Source::Own { folder, names }
+        }
+    }
+}
+
+/// The command line revokes users' tokens in the database, where nobody hears of it.
+async fn follow_users(store: Store, admission: Arc<Admission>, registry: Arc<Registry>) {
+    let mut known = HashMap::new();
+    let mut interval = tokio::time::interval(FOLLOW);
+    loop {
+        interval.tick().await;
+        let users = match store.admitted_users().await {
+            Ok(users) => users,
+            Err(error) => {
+                tracing::error!(%error, "users' epochs");
+                continue;
+            }
+        };
+        for (user, epoch) in users {
+            admission.set_epoch(user.0, epoch);
+            if known.insert(user, epoch).is_some_and(|before| before != epoch) {
+                registry.kick_user(user.0);
+            }
         }
     }
 }

@@ -43,6 +43,16 @@ impl Store {
         Ok(made.await?)
     }
 
+    /// Whether there is such an enrolment token, expired or not: what strangers make up is turned
+    /// away without a transaction.
+    pub async fn has_enrolment_token(&self, digest: Sha256) -> Result<bool, StoreError> {
+        self.read(move |conn| {
+            let sql = "SELECT 1 FROM enrolment_tokens WHERE digest = ?1";
+            Ok(conn.prepare_cached(sql)?.exists([digest.0])?)
+        })
+        .await
+    }
+
     /// Answers with the token's id.
     pub async fn create_enrolment_token(&self, new: NewEnrolmentToken) -> Result<Uuid, StoreError> {
         Ok(self.write::<_, Never, _>(move |tx| Ok(insert_enrolment_token(tx, &new)?)).await?)

@@ -25,6 +25,7 @@ pub mod operation;
 pub mod organization;
 mod reader;
 mod schema;
+pub mod token;
 pub mod user;
 mod writer;
 

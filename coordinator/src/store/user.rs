@@ -75,6 +75,8 @@ pub struct Principal {
     pub epoch: u32,
     pub token: Uuid,
     pub scope: TokenScope,
+    /// When the token ends, in unix milliseconds.
+    pub expires: Option<u64>,
     pub memberships: Vec<Membership>,
     last_used: Option<u64>,
 }
@@ -220,7 +222,7 @@ pub(super) fn insert_token(tx: &Tx<'_>, new: &NewApiToken) -> rusqlite::Result<U
 fn find(conn: &Connection, digest: Sha256, now: u64) -> rusqlite::Result<Option<Principal>> {
     let principal = conn
         .prepare_cached(
-            "SELECT u.id, u.name, u.superuser, u.epoch, t.id AS token, t.scope, t.last_used
+            "SELECT u.id, u.name, u.superuser, u.epoch, t.id AS token, t.scope, t.expires, t.last_used
              FROM api_tokens t JOIN users u ON u.id = t.user
              WHERE t.digest = ?1 AND u.active AND (t.expires IS NULL OR t.expires > ?2)",
         )?
@@ -244,6 +246,7 @@ fn principal(row: &Row<'_>) -> rusqlite::Result<Principal> {
         epoch: row.get("epoch")?,
         token: parsed(row, "token")?,
         scope: parsed(row, "scope")?,
+        expires: row.get("expires")?,
         memberships: Vec::new(),
         last_used: row.get("last_used")?,
     })

@@ -115,6 +115,12 @@ async fn a_proof_is_good_once_and_for_nothing_else() {
     let unknown = stand.device(2).enrol("a guess", "{}").await;
     assert_eq!(code(unknown).await, (401, "unknown".into()));
     assert_eq!(code(stand.device(2).token().await).await, (401, "unknown".into()));
+    let nonce = stand.device(2).nonce().await;
+    for _ in 0..2 {
+        let guess = stand.device(2).proof(&nonce, "a guess", "{}");
+        let answer = code(stand.device(2).post("enrol", &guess).await).await;
+        assert_eq!(answer, (401, "unknown".into()), "a guess uses no nonce up");
+    }
     let garbage = stand.device(2).enrol(token, "no claims").await;
     assert_eq!(code(garbage).await, (400, "malformed".into()));
     let seen = stand.operator.get("device/").await;

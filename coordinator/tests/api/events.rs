@@ -75,6 +75,13 @@ async fn an_operation_is_shown_as_it_is_and_as_it_changes() {
 
     publish(&world, &id).await;
     let mut resumed = Stream::open(&world, VIEWER, &path, last.as_deref()).await;
+    let (none, now) = resumed.next().await;
+    assert_eq!(
+        (none, &now["status"]),
+        (None, &"cancelled".into()),
+        "as it is, whatever was missed"
+    );
+    publish(&world, &id).await;
     let (next, _) = resumed.next().await;
     assert!(next > last, "{next:?} after {last:?}");
     world.get(RIVAL, &path).await.ok(404);
@@ -96,4 +103,17 @@ async fn an_organization_hears_only_its_own() {
     world.get(RIVAL, "events/?organization=acme").await.ok(404);
     let bad = request(Method::GET, VIEWER, "events/").header("Last-Event-ID", "x");
     assert!(world.send(bad.body(Body::empty()).unwrap()).await.ok(400)["Last-Event-ID"].is_array());
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_streams_and_gets_them_back() {
+    let world = World::new().await;
+    let mut streams = Vec::new();
+    for _ in 0..32 {
+        streams.push(Stream::open(&world, VIEWER, "events/", None).await);
+    }
+    assert_eq!(world.get(VIEWER, "events/").await.status.as_u16(), 429);
+    drop(Stream::open(&world, ADMIN, "events/", None).await);
+    streams.pop();
+    Stream::open(&world, VIEWER, "events/", None).await;
 }

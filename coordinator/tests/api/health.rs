@@ -11,5 +11,9 @@ async fn alive_ready_and_counted() {
     let text = String::from_utf8(metrics.bytes).unwrap();
     assert!(text.contains("modem_upgrader_devices{state=\"accepted\"} 1\n"), "{text}");
     assert!(text.contains("modem_upgrader_devices_connected 0\n"), "{text}");
+
+    world.device(&["main"]).await;
+    let again = String::from_utf8(world.get("", "/metrics").await.bytes).unwrap();
+    assert_eq!(again, text, "not counted anew for everybody who asks");
     world.app.store.stop();
 }

@@ -7,6 +7,7 @@
     reason = "clippy.toml lets tests use them, but does not see helpers of tests as tests"
 )]
 
+mod audit;
 mod auth;
 mod build;
 mod category;

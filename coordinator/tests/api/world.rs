@@ -98,6 +98,8 @@ impl World {
             feed: Feed::new(&clock),
             registry: Arc::default(),
             throttle: Arc::new(Throttle::new(requests_a_minute)),
+            census: Arc::default(),
+            streams: Arc::default(),
             mqtt_port: 8883,
             store,
         };

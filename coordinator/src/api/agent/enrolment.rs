@@ -50,10 +50,14 @@ pub(super) async fn enrol(
         &request.token,
         &request.claims,
     );
-    prove(&api, &request.public_key, &request.nonce, &message, &request.signature)?;
+    prove(&request.public_key, &message, &request.signature)?;
     let claims: Claims = serde_json::from_str(&request.claims)
         .map_err(|error| Error::malformed(format!("claims: {error}")))?;
     let token = sha256(request.token.as_bytes());
+    if !api.store.has_enrolment_token(token).await? {
+        return Err(refused(Rejection::Refused(EnrolRefusal::UnknownToken)));
+    }
+    use_up(&api, &request.nonce)?;
     let enrolment = Enrolment { public_key: request.public_key, token, claims };
     let (enrolled, new) = api.store.enrol(enrolment).await.map_err(refused)?;
     tracing::info!(device = %enrolled.device, state = ?enrolled.state, new, "enrolled");
@@ -63,9 +67,10 @@ pub(super) async fn enrol(
 pub(super) async fn token(State(api): State<AgentApi>, body: Body) -> Result<Json<Tokens>, Error> {
     let request: TokenRequest = read(body, TOKEN)?;
     let message = token_message(&api.audience, &request.nonce, &request.public_key);
-    prove(&api, &request.public_key, &request.nonce, &message, &request.signature)?;
+    prove(&request.public_key, &message, &request.signature)?;
     let unknown = || Error::unauthorized("unknown", "no device has this key");
     let device = api.store.device_by_key(request.public_key).await?.ok_or_else(unknown)?;
+    use_up(&api, &request.nonce)?;
     match device.state {
         DeviceState::Accepted => {}
         DeviceState::Pending => return Err(Error::pending()),
@@ -97,17 +102,17 @@ fn issue(api: &AgentApi, device: &Device, audience: Audience) -> Result<Token, E
     Ok(Token { token, expires_in: api.token_lifetime.as_secs() })
 }
 
-/// The signature first: only a proof that holds may use its nonce up.
-fn prove(
-    api: &AgentApi,
-    key: &Hex<32>,
-    nonce: &Hex<32>,
-    message: &[u8],
-    signature: &Hex<64>,
-) -> Result<(), Error> {
-    if !verify(key, message, signature) {
-        return Err(Error::unauthorized("malformed", "the signature does not verify"));
+/// The owner of `key` signed `message`.
+fn prove(key: &Hex<32>, message: &[u8], signature: &Hex<64>) -> Result<(), Error> {
+    if verify(key, message, signature) {
+        return Ok(());
     }
+    Err(Error::unauthorized("malformed", "the signature does not verify"))
+}
+
+/// Last of all: only a proof that holds, of a key or token that is known, may use its nonce up.
+/// Used nonces are remembered, and strangers sign as many as they like.
+fn use_up(api: &AgentApi, nonce: &Hex<32>) -> Result<(), Error> {
     api.nonces.take(nonce, api.store.clock().now()).map_err(|bad| {
         let detail = bad.to_string();
         match bad {
