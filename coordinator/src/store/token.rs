@@ -29,7 +29,7 @@ impl Store {
     pub async fn tokens(&self) -> Result<Vec<Issued>, StoreError> {
         self.read(|conn| {
             let mut statement = conn.prepare_cached(
-                "SELECT t.id, t.scope, u.name AS of, t.name, t.created, t.expires, t.last_used
+                "SELECT t.id, t.scope, u.name AS of, t.name, t.created AS created, t.expires, t.last_used
                  FROM api_tokens t JOIN users u ON u.id = t.user
                  UNION ALL
                  SELECT t.id, 'enrol', o.slug, t.name, t.created, t.expires, t.last_used

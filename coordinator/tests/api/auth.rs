@@ -103,3 +103,21 @@ async fn a_dashboards_token_is_for_one_organization_and_only_reads() {
     let bad = world.post(ADMIN, "users/mqtt-token/", json!({"organization": "a/#"})).await.ok(400);
     assert!(bad["organization"].is_array());
 }
+
+#[tokio::test]
+async fn a_reading_token_may_listen_for_as_long_as_it_is_good() {
+    let world = World::new().await;
+    world.post(READING, "users/mqtt-token/", json!({})).await.ok(201);
+    let admin = world.app.store.user_named("admin".into()).await.unwrap().unwrap();
+    let short = coordinator::store::user::NewApiToken {
+        user: admin,
+        name: "short".into(),
+        digest: shared::hex::sha256(b"token-for-a-minute"),
+        scope: coordinator::store::user::TokenScope::Read,
+        expires: Some(NOW + 60_000),
+    };
+    world.app.store.create_api_token(short).await.unwrap();
+    let asked = json!({"organization": "acme"});
+    let answer = world.post("token-for-a-minute", "users/mqtt-token/", asked).await.ok(201);
+    assert_eq!(answer["expires_in"], 60);
+}
