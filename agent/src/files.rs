@@ -126,6 +126,17 @@ pub fn is_locked(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Does disk work on a thread of its own: the agent's runtime has one, which must not wait for a
+/// slow stick.
+///
+/// # Errors
+/// The work panicked, or the runtime ends.
+pub async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
 fn write_beside(path: &Path, bytes: &[u8], durable: bool) -> io::Result<PathBuf> {
     let temporary = temporary_beside(path)?;
     let written = OpenOptions::new()
@@ -200,6 +211,16 @@ mod tests {
         std::fs::write(&path, vec![7; 100]).unwrap();
         assert_eq!(read_limited(&path, 100).unwrap().len(), 100);
         assert_eq!(read_limited(&path, 99).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[tokio::test]
+    async fn the_runtime_goes_on_while_the_disk_is_slow() {
+        let (done, slow) = std::sync::mpsc::channel();
+        let work = tokio::spawn(off_runtime(move || slow.recv()));
+        tokio::task::yield_now().await;
+        // Never reached if the work held the one thread.
+        done.send(7).unwrap();
+        assert_eq!(work.await.unwrap().unwrap(), Ok(7));
     }
 
     #[test]

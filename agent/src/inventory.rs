@@ -1,7 +1,7 @@
 //! What this router says of itself.
 
 use crate::{
-    environment,
+    environment, files,
     modem::{self, ModemLock, dialect},
     profiles,
     route::Network,
@@ -23,6 +23,8 @@ pub async fn take(settings: &Settings, boot_id: &str, hosts: &[IpAddr]) -> Inven
         modems.push(ask(settings, slot, hosts).await);
     }
     let paths = &settings.paths;
+    let staging = environment::staging(settings);
+    let places = files::off_runtime(move || staging.places()).await.unwrap_or_default();
     let keyring = verify::read_keyring(&paths.keys_dir).unwrap_or_default();
     Inventory {
         v: VERSION,
@@ -34,7 +36,7 @@ pub async fn take(settings: &Settings, boot_id: &str, hosts: &[IpAddr]) -> Inven
         require_signature: settings.image.require_signature,
         keys: keyring.trusted.iter().map(|key| key.number.to_string()).collect(),
         profiles: profiles::names(&paths.profiles_dir),
-        staging: environment::staging(settings).places().into_iter().map(place).collect(),
+        staging: places.into_iter().map(place).collect(),
         modems,
     }
 }

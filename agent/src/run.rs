@@ -136,7 +136,10 @@ impl Agent {
         }
         if settled {
             // Whatever a crash left staged belongs to nothing any more.
-            environment::staging(&self.settings).clean(&[]);
+            let staging = environment::staging(&self.settings);
+            if let Err(error) = files::off_runtime(move || staging.clean(&[])).await {
+                log::warn!("staging is not cleaned: {error}");
+            }
         }
         let mut desired = self.uplink.desired();
         let mut next_inventory = tokio::time::Instant::now();
@@ -273,7 +276,7 @@ impl Agent {
         {
             needed.push(ended.record.job.image.manifest_sha256);
         }
-        env.clean_up(needed.as_deref());
+        env.clean_up(needed).await;
         if let Some(outcome) = ended.ending() {
             log::info!("operation {} ended: {outcome:?}", ended.record.job.operation);
         }

@@ -115,7 +115,9 @@ impl Staging {
         }
         // Blocks of the file system, names, manifest and signature.
         let needed = size + limits::MANIFEST as u64 + limits::BLOCK / 4;
-        let existing = places.iter().find(|place| self.staged(place, manifest).path().is_dir());
+        let begun = || places.iter().filter(|p| self.staged(p, manifest).path().is_dir());
+        let existing =
+            begun().find(|p| self.staged(p, manifest).holds(size)).or_else(|| begun().next());
         let roomy = || places.iter().find(|place| place.room >= needed);
         let Some(place) = existing.or_else(roomy) else {
             let free = places.iter().map(|place| place.free).max().unwrap_or(0);
@@ -129,14 +131,15 @@ impl Staging {
         Ok(staged)
     }
 
-    /// What is staged for the manifest with this digest, if anything: after a restart.
+    /// What is staged for the manifest with this digest, after a restart: those first that hold a
+    /// file of the image's whole `size`. A copy that was begun elsewhere must not hide them.
     #[must_use]
-    pub fn find(&self, manifest: &Sha256) -> Option<Staged> {
-        let places = self.places();
-        places
-            .iter()
-            .map(|place| self.staged(place, manifest))
-            .find(|staged| staged.path().is_dir())
+    pub fn find_all(&self, manifest: &Sha256, size: u64) -> Vec<Staged> {
+        let all = self.places();
+        let staged = all.iter().map(|place| self.staged(place, manifest));
+        let mut found: Vec<Staged> = staged.filter(|staged| staged.path().is_dir()).collect();
+        found.sort_by_key(|staged| !staged.holds(size));
+        found
     }
 
     /// Removes everything staged but for the manifests in `keep`.

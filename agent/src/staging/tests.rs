@@ -49,8 +49,23 @@ fn what_is_staged_is_found_again_although_it_fills_the_disk() {
     let staged = router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
     let again = router.staging(u64::MAX).stage(&MANIFEST, 1000, false).unwrap();
     assert_eq!(again.path(), staged.path());
-    assert!(router.staging(0).find(&MANIFEST).is_some());
-    assert!(router.staging(0).find(&Hex([8; 32])).is_none());
+    assert_eq!(router.staging(0).find_all(&MANIFEST, 1000).len(), 1);
+    assert!(router.staging(0).find_all(&Hex([8; 32]), 1000).is_empty());
+}
+
+#[test]
+fn a_copy_that_was_begun_does_not_hide_the_whole_one() {
+    let router = Router::new();
+    for (place, bytes) in [("a", 400), ("b", 1000)] {
+        let staging = Staging::new(vec![router.path(place)], 0, vec![]);
+        let staged = staging.stage(&MANIFEST, 1000, false).unwrap();
+        staged.open_image("fn990.bin").unwrap().write_block(0, &vec![7; bytes]).unwrap();
+    }
+    let found = router.staging(0).find_all(&MANIFEST, 1000);
+    let places: Vec<_> = found.iter().map(|s| s.path().parent().unwrap().to_owned()).collect();
+    assert_eq!(places, [router.path("b"), router.path("a")]);
+    let staged = router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
+    assert_eq!(staged.path(), found[0].path(), "it is not fetched again either");
 }
 
 #[test]
@@ -63,7 +78,7 @@ fn room_is_counted_before_and_while_writing() {
     assert!(!router.path("a").join(MANIFEST.to_string()).exists());
 
     router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
-    let full = router.staging(1 << 60).find(&MANIFEST).unwrap();
+    let full = router.staging(1 << 60).find_all(&MANIFEST, 1000).remove(0);
     let error = full.open_image("x").unwrap().write_block(0, b"block").unwrap_err();
     assert!(matches!(error, StagingError::NoSpace { .. }));
     assert_eq!(full.open_image("x").unwrap().size().unwrap(), 0);
@@ -120,7 +135,7 @@ fn cleaning_keeps_what_is_wanted_and_what_is_not_ours() {
     staging.stage(&other, 10, false).unwrap();
     std::fs::create_dir(router.path("a").join("photos")).unwrap();
     staging.clean(&[wanted]);
-    assert!(staging.find(&wanted).is_some() && staging.find(&other).is_none());
+    assert!(staging.find_all(&wanted, 10).len() == 1 && staging.find_all(&other, 10).is_empty());
     assert!(router.path("a").join("photos").is_dir());
     assert_eq!(
         Staging::new(vec![], 0, vec![]).stage(&wanted, 1, false).unwrap_err().kind(),

@@ -3,6 +3,7 @@
 use super::{chain, install::not_started, lost_context, untouched};
 use crate::{
     environment::{Environment, JobContext},
+    files,
     source::{Download, Source, SourceError, Transfer},
     staging::Staged,
     upgrade::state::{Outcome, State},
@@ -46,15 +47,36 @@ impl Environment {
 
     /// Only what is staged: needs no network.
     pub(super) fn load_staged_manifest(&mut self, state: &State) -> Result<(), String> {
-        let digest = state.record.job.image.manifest_sha256;
-        let staged = self.staging.find(&digest).ok_or("no manifest is staged")?;
+        let found = self.staged_copies(state);
+        let mut refused = "no manifest is staged".to_owned();
+        for staged in &found {
+            match self.read_staged_manifest(state, staged) {
+                Ok(manifest) => {
+                    self.job.manifest = Some(manifest);
+                    // Not necessarily this one: the best copy may have lost its manifest.
+                    self.job.staged = found.into_iter().next();
+                    return Ok(());
+                }
+                Err(reason) => refused = reason,
+            }
+        }
+        Err(refused)
+    }
+
+    /// The copies of the job's image, those first that seem whole.
+    fn staged_copies(&self, state: &State) -> Vec<Staged> {
+        let image = &state.record.job.image;
+        self.staging.find_all(&image.manifest_sha256, image.size)
+    }
+
+    fn read_staged_manifest(
+        &self,
+        state: &State,
+        staged: &Staged,
+    ) -> Result<VerifiedManifest, String> {
         let (bytes, signature) = staged.manifest().map_err(|error| error.to_string())?;
-        let manifest = self
-            .verified_manifest(state, &bytes, &signature)
-            .map_err(|(kind, detail)| format!("{kind}: {detail}"))?;
-        self.job.manifest = Some(manifest);
-        self.job.staged = Some(staged);
-        Ok(())
+        self.verified_manifest(state, &bytes, &signature)
+            .map_err(|(kind, detail)| format!("{kind}: {detail}"))
     }
 
     fn verified_manifest(
@@ -153,7 +175,27 @@ impl Environment {
             self.load_staged_manifest(state)
                 .map_err(|reason| not_started(state, FailureKind::ChecksumMismatch, reason))?;
         }
-        self.hashed_image().await.map_err(|(kind, detail)| not_started(state, kind, detail))
+        self.proved_copy(state).await.map_err(|(kind, detail)| not_started(state, kind, detail))
+    }
+
+    /// The copy at hand, or another that is as it should be.
+    async fn proved_copy(&mut self, state: &State) -> Result<VerifiedImage, (FailureKind, String)> {
+        let refused = match self.hashed_image().await {
+            Ok(image) => return Ok(image),
+            Err(refused) => refused,
+        };
+        let tried = self.job.staged.clone();
+        for staged in self.staged_copies(state) {
+            if tried.as_ref().is_some_and(|tried| tried.path() == staged.path()) {
+                continue;
+            }
+            self.job.staged = Some(staged);
+            if let Ok(image) = self.hashed_image().await {
+                return Ok(image);
+            }
+        }
+        self.job.staged = tried;
+        Err(refused)
     }
 
     async fn hashed_image(&self) -> Result<VerifiedImage, (FailureKind, String)> {
@@ -184,10 +226,12 @@ impl Environment {
 
     /// After the end the image is not needed any more, and the next job starts from nothing.
     /// `keep`: manifests of images that other slots may still recover from; `None`: all of them.
-    pub fn clean_up(&mut self, keep: Option<&[Sha256]>) {
+    pub async fn clean_up(&mut self, keep: Option<Vec<Sha256>>) {
         self.job = JobContext::default();
-        if let Some(keep) = keep {
-            self.staging.clean(keep);
+        let Some(keep) = keep else { return };
+        let staging = self.staging.clone();
+        if let Err(error) = files::off_runtime(move || staging.clean(&keep)).await {
+            log::warn!("staging is not cleaned: {error}");
         }
     }
 }

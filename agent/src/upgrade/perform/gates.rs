@@ -5,6 +5,7 @@
 use super::{chain, lost_context, untouched};
 use crate::{
     environment::Environment,
+    files,
     route::{self, Network},
     staging::{self, Durability},
     upgrade::state::{Gates, Outcome, State},
@@ -22,16 +23,18 @@ impl Environment {
             self.job.sole_uplink = Some(self.is_sole_uplink(&bus_id).await);
         }
         let checked = match gates {
-            Gates::Download => self.check_memory(state).and_then(|()| self.check_place(state)),
-            Gates::Commit => self
-                .check_memory(state)
-                .and_then(|()| self.check_place(state))
-                .and_then(|()| self.check_time(state)),
+            Gates::Download => self.check_storage(state).await,
+            Gates::Commit => self.check_storage(state).await.and_then(|()| self.check_time(state)),
         };
         match checked {
             Ok(()) => Outcome::GatesOpen,
             Err(outcome) => outcome,
         }
+    }
+
+    async fn check_storage(&mut self, state: &State) -> Result<(), Outcome> {
+        self.check_memory(state)?;
+        self.check_place(state).await
     }
 
     /// What must be written while the modem is flashed has room now.
@@ -53,7 +56,7 @@ impl Environment {
     }
 
     /// Room for the image, on storage that survives a power cut where it has to.
-    pub(super) fn check_place(&mut self, state: &State) -> Result<(), Outcome> {
+    pub(super) async fn check_place(&mut self, state: &State) -> Result<(), Outcome> {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
         let journal = self.settings.paths.state_dir.clone();
         if staging::durability(&journal) != Durability::Durable {
@@ -64,13 +67,17 @@ impl Environment {
         let Some(manifest) = self.job.manifest.as_ref() else { return Err(lost_context(state)) };
         let size = manifest.manifest().file.size;
         let durable = self.job.sole_uplink.unwrap_or(true) && !self.volatile_allowed(state);
-        let staged = self
-            .staging
-            .stage(manifest.sha256(), size, durable)
+        let lost = |error| refuse(FailureKind::Storage, chain(&error));
+        let (staging, digest) = (self.staging.clone(), *manifest.sha256());
+        let staged = files::off_runtime(move || staging.stage(&digest, size, durable))
+            .await
+            .map_err(lost)?
             .map_err(|error| refuse(error.kind(), self.explain(&error, state)))?;
-        if let Some((bytes, signature)) = &self.job.manifest_bytes {
-            staged
-                .keep_manifest(bytes, signature)
+        if let Some((bytes, signature)) = self.job.manifest_bytes.clone() {
+            let place = staged.clone();
+            files::off_runtime(move || place.keep_manifest(&bytes, &signature))
+                .await
+                .map_err(lost)?
                 .map_err(|error| refuse(error.kind(), chain(&error)))?;
         }
         self.job.staged = Some(staged);

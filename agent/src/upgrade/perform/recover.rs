@@ -56,7 +56,7 @@ impl Environment {
         };
         log::warn!("the staged image cannot be used: {staged:?}; it is fetched again");
         self.load_manifest(state).await.map_err(|_| staged)?;
-        self.check_place(state)?;
+        self.check_place(state).await?;
         match self.download(state).await {
             Outcome::Downloaded => self.verified_image(state).await,
             Outcome::Again { reason } => {
