@@ -303,7 +303,8 @@ async fn no_second_tool_while_anything_of_the_first_lives() {
     assert_eq!(first.plan_id(), router.guardian().attach().unwrap().plan_id());
     std::fs::write(router.path("go"), "").unwrap();
     assert_eq!(exit_of(&mut first).await.status, Status::Exited(0));
-    router.start().await;
+    // Waited for, so that no process is left in a directory that is gone.
+    exit_of(&mut router.start().await).await;
 }
 
 /// Finds the guardian: the one process that holds the watch lock.
