@@ -75,7 +75,7 @@ async fn read(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Res
         .map_err(|error| error.to_string())?;
     let place = modem::Place::new(&paths.sysfs, &paths.dev);
     let deadline = Instant::now() + settings.modem.boot_silence;
-    let mut ready = modem::wait_ready(&place, slot.imei.as_deref(), deadline)
+    let mut ready = modem::wait_ready(&place, slot.sought(None), deadline)
         .await
         .map_err(|error| error.to_string())?;
     let commands = ["#SWPKGV", "+CGMR"].map(str::to_owned);

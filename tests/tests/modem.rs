@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use agent::modem::baseline::{baseline, restore};
 use agent::modem::dialect::{self, read_versions};
 use agent::modem::{
-    Condition, Difference, Place, Port, PortError, Ready, Seen, Snapshot, survey, wait_ready,
+    Condition, Difference, Place, Port, PortError, Ready, Seen, Snapshot, Sought, survey,
+    wait_ready,
 };
 use lab::faults::{ModemFault, ToolFault, ToolFaultKind, write_tool_faults};
 use lab::firmware::{Model, Versions, write_firmware};
@@ -58,7 +59,7 @@ impl Router {
 
     async fn ready(&self) -> Ready {
         let deadline = tokio::time::Instant::now() + LIMIT;
-        wait_ready(&self.place(), Some(IMEI), deadline).await.unwrap()
+        wait_ready(&self.place(), Sought::Imei(IMEI), deadline).await.unwrap()
     }
 
     fn until(&self, what: impl Fn(&State) -> bool) -> State {
@@ -317,13 +318,13 @@ async fn what_is_seen_in_place_of_the_modem_is_said() {
     let soon = || tokio::time::Instant::now() + Duration::from_millis(2500);
     let router = Router::new();
     router.ready().await;
-    let other = wait_ready(&router.place(), Some("351234560000022"), soon()).await.unwrap_err();
+    let other = wait_ready(&router.place(), Sought::Imei(OTHER_IMEI), soon()).await.unwrap_err();
     assert_eq!(other.seen, Seen::OtherModem { imei: IMEI.into() });
 
     let seen_with = async |change: fn(&mut Settings), mode: Mode| {
         let router = Router::with(change);
         router.until(|state| state.mode == mode);
-        wait_ready(&router.place(), None, soon()).await.unwrap_err().seen
+        wait_ready(&router.place(), Sought::Any, soon()).await.unwrap_err().seen
     };
     let seen = seen_with(|settings| settings.boot_silence = LIMIT, Mode::Normal).await;
     assert_eq!(seen, Seen::Silent);
@@ -354,12 +355,23 @@ async fn everybody_on_the_bus_is_asked_who_they_are() {
     router.until(|state| state.mode == Mode::Download);
     let _second = second(&router, |_| {});
     let deadline = tokio::time::Instant::now() + LIMIT;
-    wait_ready(&router.place(), Some(OTHER_IMEI), deadline).await.unwrap();
+    wait_ready(&router.place(), Sought::Imei(OTHER_IMEI), deadline).await.unwrap();
     let survey = survey(&router.place()).await;
     assert_eq!(survey.answering, [OTHER_IMEI]);
     assert_eq!(survey.silent, Vec::<String>::new());
     let abnormal: Vec<_> = survey.abnormal.iter().map(|d| d.usb.to_string()).collect();
     assert_eq!(abnormal, ["1bc7:9010"]);
+}
+
+#[tokio::test]
+async fn a_modem_whose_imei_is_not_known_yet_is_told_by_its_place() {
+    let router = Router::new();
+    let _second = second(&router, |_| {});
+    for (place, imei) in [("2-1", IMEI), ("2-2", OTHER_IMEI)] {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        let ready = wait_ready(&router.place(), Sought::At(place), deadline).await.unwrap();
+        assert_eq!(ready.identity.imei, imei);
+    }
 }
 
 #[tokio::test]

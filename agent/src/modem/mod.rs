@@ -19,4 +19,4 @@ pub use dialect::{Identity, ModemError};
 pub use discovery::{Abnormal, Condition, Modem, Snapshot};
 pub use lock::{Busy, ModemLock};
 pub use port::{Port, PortError};
-pub use ready::{NotReady, Place, Ready, Seen, Survey, survey, wait_ready};
+pub use ready::{NotReady, Place, Ready, Seen, Sought, Survey, survey, wait_ready};

@@ -91,15 +91,41 @@ impl std::fmt::Display for Condition {
     }
 }
 
-/// Waits until the modem with this IMEI (or any, without one) answers. The caller holds its lock.
+/// Which modem is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sought<'a> {
+    /// Wherever it is by now.
+    Imei(&'a str),
+    /// Whatever is plugged in there; for as long as its IMEI is not known.
+    At(&'a str),
+    Any,
+}
+
+impl Sought<'_> {
+    fn may_be(self, modem: &Modem) -> bool {
+        match self {
+            Sought::At(bus_id) => modem.bus_id == bus_id,
+            Sought::Imei(_) | Sought::Any => true,
+        }
+    }
+
+    fn is(self, identity: &Identity) -> bool {
+        match self {
+            Sought::Imei(imei) => identity.imei == imei,
+            Sought::At(_) | Sought::Any => true,
+        }
+    }
+}
+
+/// Waits until the modem that is sought answers. The caller holds its lock.
 pub async fn wait_ready(
     place: &Place,
-    imei: Option<&str>,
+    sought: Sought<'_>,
     deadline: Instant,
 ) -> Result<Ready, NotReady> {
     let mut seen = Seen::Nothing;
     loop {
-        match timeout_at(deadline, look(place, imei)).await {
+        match timeout_at(deadline, look(place, sought)).await {
             Ok(Ok(ready)) => return Ok(ready),
             Ok(Err(found)) => seen = found,
             // Cut off while a port was tried: there is one, and it is silent.
@@ -114,14 +140,15 @@ pub async fn wait_ready(
     }
 }
 
-async fn look(place: &Place, imei: Option<&str>) -> Result<Ready, Seen> {
+async fn look(place: &Place, sought: Sought<'_>) -> Result<Ready, Seen> {
     let snapshot = place.snapshot();
     let mut other = None;
-    let modems = snapshot.modems();
+    let mut modems = snapshot.modems();
+    modems.retain(|modem| sought.may_be(modem));
     let silent = !modems.is_empty();
     for modem in modems {
         match ask(place, &modem).await {
-            Some((port, identity)) if imei.is_none_or(|imei| imei == identity.imei) => {
+            Some((port, identity)) if sought.is(&identity) => {
                 return Ok(Ready { modem, identity, port });
             }
             Some((_, identity)) => other = Some(identity.imei),

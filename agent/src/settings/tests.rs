@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::modem::Sought;
+
 use super::*;
 
 const PIN: &str = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
@@ -76,6 +78,8 @@ fn bad_pins_urls_and_slots_are_refused() {
         "[coordinator]\nurl = \"https://h\"\n[[slot]]\nname = \"Main Slot\"",
         "[coordinator]\nurl = \"https://h\"\n[[slot]]\nname = \"a\"\nimei = \"12\"",
         "[coordinator]\nurl = \"https://h\"\n[[slot]]\nname = \"a\"\n[[slot]]\nname = \"b\"",
+        "[coordinator]\nurl = \"https://h\"\n[[slot]]\nname = \"a\"\nimei = \"356938035643809\"\n\
+         [[slot]]\nname = \"b\"\nusb_path = \"1-1.4\"",
         "[coordinator]\nurl = \"https://h\"\n[paths]\nstate_dir = \"relative\"",
         "[coordinator]\nurl = \"https://h\"\n[paths]\nstaging = []",
         "url = \"https://h\"",
@@ -89,11 +93,22 @@ fn bad_pins_urls_and_slots_are_refused() {
 fn slots_carry_their_constraints() {
     let settings = parse(
         "[coordinator]\nurl = \"https://h\"\n[[slot]]\nname = \"a\"\nimei = \"356938035643809\"\n\
-         [[slot]]\nname = \"b\"\nusb_path = \"1-1.4\"",
+         [[slot]]\nname = \"b\"\nimei = \"356938035643817\"\nusb_path = \"1-1.4\"",
     )
     .unwrap();
     assert_eq!(settings.slots[0].imei.as_deref(), Some("356938035643809"));
     assert_eq!(settings.slots[1].usb_path.as_deref(), Some("1-1.4"));
+    assert_eq!(settings.slots[1].sought(None), Sought::Imei("356938035643817"));
+}
+
+#[test]
+fn a_place_counts_until_the_imei_is_known() {
+    let settings =
+        parse("[coordinator]\nurl = \"https://h\"\n[[slot]]\nname = \"a\"\nusb_path = \"1-1.4\"")
+            .unwrap();
+    assert_eq!(settings.slots[0].sought(None), Sought::At("1-1.4"));
+    let known = Some("356938035643809");
+    assert_eq!(settings.slots[0].sought(known), Sought::Imei("356938035643809"));
 }
 
 #[test]

@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 use shared::ids::Slot;
 
+use crate::modem::Sought;
+
 use super::merged::{Effective, Merged, OptionError, Reader};
 
 /// Everything an agent may be told, checked.
@@ -153,8 +155,20 @@ pub struct Modem {
 pub struct SlotSettings {
     pub slot: Slot,
     pub imei: Option<String>,
-    /// The bus id in sysfs, such as "1-1.4".
+    /// The bus id in sysfs, such as "1-1.4": where the modem is looked for until its IMEI is known.
     pub usb_path: Option<String>,
+}
+
+impl SlotSettings {
+    /// How its modem is recognised; `known` is the IMEI that an upgrade has read.
+    #[must_use]
+    pub fn sought<'a>(&'a self, known: Option<&'a str>) -> Sought<'a> {
+        match (known.or(self.imei.as_deref()), self.usb_path.as_deref()) {
+            (Some(imei), _) => Sought::Imei(imei),
+            (None, Some(bus_id)) => Sought::At(bus_id),
+            (None, None) => Sought::Any,
+        }
+    }
 }
 
 impl Settings {
@@ -276,9 +290,11 @@ fn slots(merged: &mut Merged) -> Option<Vec<SlotSettings>> {
         let usb_path = section.parsed("usb_path", None, parse_usb_path);
         slots.push(SlotSettings { slot: slot?, imei, usb_path });
     }
-    if slots.len() > 1 && slots.iter().any(|slot| slot.imei.is_none() && slot.usb_path.is_none()) {
+    // A flashed modem may come back at another place, and which one is away is known by those that
+    // answer.
+    if slots.len() > 1 && slots.iter().any(|slot| slot.imei.is_none()) {
         let name = slots[0].slot.to_string();
-        let problem = "with several slots, each needs an imei or a usb_path";
+        let problem = "with several slots, each needs the imei of its modem";
         merged.named("slot", &name).missing("imei", problem);
         return None;
     }

@@ -108,8 +108,7 @@ impl Environment {
 
     /// The modem of this slot, answering AT, within `patience`.
     async fn answering(&self, imei: Option<&str>, patience: Duration) -> Result<Ready, NotReady> {
-        let imei = imei.or(self.slot.imei.as_deref());
-        modem::wait_ready(&self.place, imei, Instant::now() + patience).await
+        modem::wait_ready(&self.place, self.slot.sought(imei), Instant::now() + patience).await
     }
 
     /// How long a modem may take after the tool: away from the bus, booting, silent.
