@@ -2,7 +2,10 @@
 
 use crate::{
     environment, files,
-    modem::{self, ModemLock, dialect},
+    modem::{
+        self, ModemLock,
+        dialect::{self, VersionCommands},
+    },
     profiles,
     route::Network,
     settings::{Settings, SlotSettings},
@@ -78,7 +81,7 @@ async fn read(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Res
     let mut ready = modem::wait_ready(&place, slot.sought(None), deadline)
         .await
         .map_err(|error| error.to_string())?;
-    let commands = ["#SWPKGV", "+CGMR"].map(str::to_owned);
+    let commands = VersionCommands::new([], &["#SWPKGV", "+CGMR"].map(str::to_owned));
     let versions = dialect::read_versions(&mut ready.port, &commands).await.unwrap_or_default();
     let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
     let sole = network.is_sole_uplink(&ready.modem.bus_id, hosts);

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use agent::modem::baseline::{baseline, restore};
-use agent::modem::dialect::{self, read_versions};
+use agent::modem::dialect::{self, VersionCommands, read_versions};
 use agent::modem::{
     Condition, Difference, Place, Port, PortError, Ready, Seen, Snapshot, Sought, survey,
     wait_ready,
@@ -144,7 +144,7 @@ fn text(output: &Output) -> String {
 
 async fn versions_of(ready: &mut Ready) -> Vec<(String, Vec<String>)> {
     let commands = ["#SWPKGV", "+CGMR", "+GMR"].map(str::to_owned);
-    read_versions(&mut ready.port, &commands).await.unwrap()
+    read_versions(&mut ready.port, &VersionCommands::new(&commands, [])).await.unwrap()
 }
 
 fn expected(package: &str) -> Vec<(String, Vec<String>)> {
@@ -213,6 +213,18 @@ async fn an_unknown_command_is_refused_and_the_port_goes_on() {
     let not_sent = ready.port.command("AT+CGMI\rAT#REBOOT", limit).await;
     assert!(matches!(not_sent, Err(PortError::NotACommand { .. })), "{not_sent:?}");
     assert_eq!(versions_of(&mut ready).await, expected(OLD));
+}
+
+#[tokio::test]
+async fn only_what_decides_has_to_be_answered() {
+    let router = Router::new();
+    let mut ready = router.ready().await;
+    let (known, unknown) = (["#SWPKGV".to_owned()], ["#PACKINFO".to_owned()]);
+    let more = VersionCommands::new(&known, known.iter().chain(&unknown));
+    assert_eq!(read_versions(&mut ready.port, &more).await.unwrap(), expected(OLD)[..1]);
+    let decisive = VersionCommands::new(&unknown, &known);
+    let refused = read_versions(&mut ready.port, &decisive).await;
+    assert!(refused.is_err(), "{refused:?}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{ABSENT, BUSY, FAILED};
 use crate::guardian;
-use crate::modem::dialect::{identify, read_versions};
+use crate::modem::dialect::{VersionCommands, identify, read_versions};
 use crate::modem::{Abnormal, Busy, Identity, Modem, ModemError, ModemLock, Port, Snapshot};
 use crate::settings::Paths;
 
@@ -93,7 +93,8 @@ async fn probe_one(paths: &Paths, modem: Modem) -> Result<Probed, Busy> {
 async fn ask(paths: &Paths, name: &str) -> Result<Answers, ModemError> {
     let mut port = Port::open(&paths.dev.join(name), PATIENCE).await?;
     let identity = identify(&mut port).await?;
-    let versions = read_versions(&mut port, &VERSIONS.map(str::to_owned)).await?;
+    let commands = VersionCommands::new([], &VERSIONS.map(str::to_owned));
+    let versions = read_versions(&mut port, &commands).await?;
     Ok(Answers { port: name.to_owned(), identity, versions })
 }
 

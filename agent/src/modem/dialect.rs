@@ -51,27 +51,66 @@ pub async fn identify(port: &mut Port) -> Result<Identity, ModemError> {
     })
 }
 
-/// Reads the answer to each of `commands` (`#SWPKGV` or `AT#SWPKGV`): the command as given, its lines.
+/// Version commands, `#SWPKGV` or `AT#SWPKGV`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionCommands {
+    /// Something is decided by them: without an answer nothing is known.
+    pub required: Vec<String>,
+    /// Good to know, where the firmware has them.
+    pub optional: Vec<String>,
+}
+
+impl VersionCommands {
+    /// Each once; one that is required is not optional as well.
+    pub fn new<'a>(
+        required: impl IntoIterator<Item = &'a String>,
+        optional: impl IntoIterator<Item = &'a String>,
+    ) -> VersionCommands {
+        let mut commands = VersionCommands::default();
+        for command in required {
+            if !commands.required.contains(command) {
+                commands.required.push(command.clone());
+            }
+        }
+        for command in optional {
+            if !commands.required.contains(command) && !commands.optional.contains(command) {
+                commands.optional.push(command.clone());
+            }
+        }
+        commands
+    }
+}
+
+/// Reads the answer to each of `commands`: the command as given, its lines. An optional one that the
+/// firmware refuses is left out.
 ///
 /// Lines are compared by equality with what a manifest lists, so they come without prefix and without
 /// anything that is not theirs.
 pub async fn read_versions(
     port: &mut Port,
-    commands: &[String],
+    commands: &VersionCommands,
 ) -> Result<Vec<(String, Vec<String>)>, ModemError> {
-    let mut versions = Vec::with_capacity(commands.len());
-    for command in commands {
-        let name = command.strip_prefix("AT").unwrap_or(command);
-        let lines = steady(port, &format!("AT{name}"), &|lines| version_lines(name, lines)).await?;
-        versions.push((command.clone(), lines));
+    let mut versions = Vec::new();
+    for command in &commands.required {
+        versions.push((command.clone(), read_version(port, command).await?));
+    }
+    for command in &commands.optional {
+        if let Some(lines) = optional(read_version(port, command).await)? {
+            versions.push((command.clone(), lines));
+        }
     }
     Ok(versions)
+}
+
+async fn read_version(port: &mut Port, command: &str) -> Result<Vec<String>, ModemError> {
+    let name = command.strip_prefix("AT").unwrap_or(command);
+    steady(port, &format!("AT{name}"), &|lines| version_lines(name, lines)).await
 }
 
 /// [`read_versions`], line by line as a manifest names them.
 pub async fn read_version_lines(
     port: &mut Port,
-    commands: &[String],
+    commands: &VersionCommands,
 ) -> Result<Vec<VersionLine>, ModemError> {
     let answers = read_versions(port, commands).await?;
     Ok(answers.into_iter().flat_map(|(command, lines)| numbered(&command, lines)).collect())

@@ -4,7 +4,10 @@
 use super::{all_found, chain, lost_context, untouched, version_lines};
 use crate::{
     environment::Environment,
-    modem::{Ready, baseline, dialect},
+    modem::{
+        Ready, baseline,
+        dialect::{self, VersionCommands},
+    },
     profiles,
     upgrade::state::{Before, Outcome, State, Target},
 };
@@ -105,17 +108,11 @@ impl Environment {
         Ok((ready, version_lines(replies)))
     }
 
-    /// The manifest's and the profile's commands, each once.
-    pub(super) fn version_commands(&self, manifest: &Manifest) -> Vec<String> {
-        let mut commands: Vec<String> = Vec::new();
-        let wanted = manifest.reaches.iter().map(|l| &l.command);
+    /// The manifest decides by its own; the profile's only tell more.
+    pub(super) fn version_commands(&self, manifest: &Manifest) -> VersionCommands {
+        let decisive = manifest.reaches.iter().chain(manifest.from.iter().flatten());
         let profile = self.job.profile.iter().flat_map(|p| &p.versions.commands);
-        for command in wanted.chain(profile) {
-            if !commands.contains(command) {
-                commands.push(command.clone());
-            }
-        }
-        commands
+        VersionCommands::new(decisive.map(|line| &line.command), profile)
     }
 
     fn load_profile(&mut self, manifest: &Manifest) -> Result<ToolProfile, (FailureKind, String)> {
