@@ -9,6 +9,7 @@ pub mod at;
 pub mod baseline;
 pub mod dialect;
 pub mod discovery;
+pub mod driver;
 pub mod lock;
 pub mod port;
 pub mod ready;

@@ -4,9 +4,11 @@
 use super::{all_found, chain, lost_context, untouched, version_lines};
 use crate::{
     environment::Environment,
+    files,
     modem::{
         Ready, baseline,
         dialect::{self, VersionCommands},
+        driver::{Binds, binds},
     },
     profiles,
     upgrade::state::{Before, Outcome, State, Target},
@@ -18,6 +20,7 @@ use shared::{
     manifest::Manifest,
     profile::{ToolProfile, options},
 };
+use std::path::Path;
 
 const THIRTY_DAYS_MS: u64 = 30 * 24 * 3600 * 1000;
 
@@ -146,8 +149,36 @@ impl Environment {
             Some(name) => {
                 Err((FailureKind::ToolMissing, format!("the kernel driver {name} is not loaded")))
             }
-            None => Ok(()),
+            None => self.check_download_mode(profile),
         }
+    }
+
+    /// Whether a modem in download mode would get a port: without one it cannot be recovered.
+    fn check_download_mode(&self, profile: &ToolProfile) -> Result<(), (FailureKind, String)> {
+        if profile.tool.recovery_argv.is_empty() || profile.needs.drivers.is_empty() {
+            return Ok(());
+        }
+        let paths = &self.settings.paths;
+        let release = files::read_text(&paths.proc.join("sys/kernel/osrelease"));
+        let aliases = Path::new("/lib/modules")
+            .join(release.unwrap_or_default().trim())
+            .join("modules.alias");
+        for id in &profile.fits.download_mode {
+            let drivers = profile.needs.drivers.iter();
+            let told: Vec<_> =
+                drivers.map(|driver| binds(&paths.sysfs, &aliases, driver, *id)).collect();
+            if told.contains(&Binds::Yes) {
+                continue;
+            }
+            let drivers = profile.needs.drivers.join(", ");
+            if told.contains(&Binds::Unknown) {
+                log::warn!("whether {drivers} drives {id}, the download mode, is not known");
+            } else {
+                let detail = format!("{drivers} does not drive {id}, the download mode");
+                return Err((FailureKind::ToolMissing, detail));
+            }
+        }
+        Ok(())
     }
 
     fn check_history(&self, manifest: &Manifest, model: &str) -> Result<(), (FailureKind, String)> {

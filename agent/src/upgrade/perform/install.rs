@@ -27,6 +27,9 @@ impl Environment {
         if let Err(reason) = self.take_hold().await {
             return not_started(state, FailureKind::ToolNotStarted, reason);
         }
+        if let Some(reason) = self.foreign_tool() {
+            return not_started(state, FailureKind::ToolNotStarted, reason);
+        }
         // Hashed again, and this open file is what the tool gets.
         let image = match self.verified_image(state).await {
             Ok(image) => image,

@@ -5,10 +5,12 @@ use super::install::not_started;
 use crate::{
     environment::Environment,
     guardian::profile::Purpose,
+    processes,
     upgrade::state::{Outcome, Sighting, State},
     verify::VerifiedImage,
 };
 use shared::{failure::FailureKind, profile::ToolProfile};
+use std::path::Path;
 
 impl Environment {
     pub(super) async fn recover(&mut self, state: &State) -> Outcome {
@@ -67,17 +69,11 @@ impl Environment {
     }
 
     /// A process of the vendor's tool that is not ours: two of them on one modem brick it.
-    fn foreign_tool(&self) -> Option<String> {
-        let program = &self.job.profile.as_ref()?.tool.program;
-        let entries = std::fs::read_dir(&self.settings.paths.proc).ok()?;
-        for entry in entries.flatten() {
-            let exe = std::fs::read_link(entry.path().join("exe"));
-            if exe.is_ok_and(|exe| exe.as_os_str() == program.as_str()) {
-                let pid = entry.file_name().to_string_lossy().into_owned();
-                return Some(format!("process {pid} runs {program}"));
-            }
-        }
-        None
+    pub(super) fn foreign_tool(&self) -> Option<String> {
+        let program = Path::new(&self.job.profile.as_ref()?.tool.program);
+        let paths = &self.settings.paths;
+        let found = processes::running(&paths.proc, program, &paths.run_dir)?;
+        Some(format!("{found} runs {}, and not for us", program.display()))
     }
 
     /// The profile of the job and the manifest, if it is still staged, found again by a fresh
