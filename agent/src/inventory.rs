@@ -3,7 +3,7 @@
 use crate::{
     environment, files,
     modem::{
-        self, ModemLock,
+        self, ModemLock, Seen,
         dialect::{self, VersionCommands},
     },
     profiles,
@@ -76,11 +76,14 @@ async fn read(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Res
     let paths = &settings.paths;
     let _lock = ModemLock::acquire(&paths.run_dir, modem::discovery::LOCK_KEY)
         .map_err(|error| error.to_string())?;
-    let place = modem::Place::new(&paths.sysfs, &paths.dev);
+    let place = modem::Place::new(&paths.sysfs, &paths.dev).sparing(&paths.proc);
     let deadline = Instant::now() + settings.modem.boot_silence;
-    let mut ready = modem::wait_ready(&place, slot.sought(None), deadline)
-        .await
-        .map_err(|error| error.to_string())?;
+    let mut ready = modem::wait_ready(&place, slot.sought(None), deadline).await.map_err(
+        |error| match error.seen {
+            Seen::InUse { by } => format!("in use by {by}"),
+            _ => error.to_string(),
+        },
+    )?;
     let commands = VersionCommands::new([], &["#SWPKGV", "+CGMR"].map(str::to_owned));
     let versions = dialect::read_versions(&mut ready.port, &commands).await.unwrap_or_default();
     let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };

@@ -376,6 +376,33 @@ async fn everybody_on_the_bus_is_asked_who_they_are() {
 }
 
 #[tokio::test]
+async fn a_port_that_somebody_uses_is_spared() {
+    let router = Router::new();
+    let ready = router.ready().await;
+    let pty = |index: usize| fs::read_link(router.place().port(&ready.modem.at[index])).unwrap();
+    let ptys = [pty(0), pty(1)];
+    let spared = ready.modem.at[1].clone();
+    drop(ready);
+    let proc = router.path().join("other");
+    let open = proc.join("4711/fd");
+    fs::create_dir_all(&open).unwrap();
+    fs::write(proc.join("4711/comm"), "ModemManager\n").unwrap();
+    let place = router.place().sparing(&proc);
+    let look = async || {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        wait_ready(&place, Sought::Any, deadline).await
+    };
+    std::os::unix::fs::symlink(&ptys[0], open.join("3")).unwrap();
+    let ready = look().await.unwrap();
+    assert_eq!(ready.modem.at[1], spared);
+    assert_eq!(ready.port.path(), place.port(&spared));
+    drop(ready);
+    std::os::unix::fs::symlink(&ptys[1], open.join("4")).unwrap();
+    let by = "ModemManager (pid 4711)".to_owned();
+    assert_eq!(look().await.unwrap_err().seen, Seen::InUse { by });
+}
+
+#[tokio::test]
 async fn a_modem_whose_imei_is_not_known_yet_is_told_by_its_place() {
     let router = Router::new();
     let _second = second(&router, |_| {});

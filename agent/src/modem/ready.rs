@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::dialect::{self, Identity};
 use super::discovery::{Abnormal, Condition, Modem, Snapshot};
 use super::port::{self, Port};
+use crate::processes::{self, Process};
 
 /// How long one port may be silent before the next is tried.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -22,11 +23,24 @@ pub struct Place {
     pub sysfs: PathBuf,
     /// `/dev`.
     pub dev: PathBuf,
+    /// `/proc`, where ports that another process has open are to be left alone.
+    pub sparing: Option<PathBuf>,
 }
 
 impl Place {
     pub fn new(sysfs: &Path, dev: &Path) -> Place {
-        Place { sysfs: sysfs.to_owned(), dev: dev.to_owned() }
+        Place { sysfs: sysfs.to_owned(), dev: dev.to_owned(), sparing: None }
+    }
+
+    /// Opens no port that another process, by what `proc` says, has open.
+    #[must_use]
+    pub fn sparing(self, proc: &Path) -> Place {
+        Place { sparing: Some(proc.to_owned()), ..self }
+    }
+
+    /// Who must not be disturbed at this port.
+    fn user(&self, port: &Path) -> Option<Process> {
+        processes::having_open(self.sparing.as_deref()?, port)
     }
 
     /// What is plugged in now; nothing where sysfs cannot be read.
@@ -62,6 +76,10 @@ pub enum Seen {
     OtherModem {
         imei: String,
     },
+    /// A modem that another process talks to, which is not disturbed.
+    InUse {
+        by: String,
+    },
     /// A modem whose ports are silent.
     Silent,
     /// No modem, but a device in one of its other modes.
@@ -73,6 +91,7 @@ impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Seen::OtherModem { imei } => write!(f, "the modem with IMEI {imei}"),
+            Seen::InUse { by } => write!(f, "a modem in use by {by}"),
             Seen::Silent => f.write_str("a modem that does not answer"),
             Seen::Abnormal(condition) => write!(f, "a device in {condition}"),
             Seen::Nothing => f.write_str("nothing"),
@@ -127,6 +146,7 @@ pub async fn wait_ready(
     loop {
         match timeout_at(deadline, look(place, sought)).await {
             Ok(Ok(ready)) => return Ok(ready),
+            Ok(Err(seen @ Seen::InUse { .. })) => return Err(NotReady { seen }),
             Ok(Err(found)) => seen = found,
             // Cut off while a port was tried: there is one, and it is silent.
             Err(_late) => {
@@ -142,18 +162,22 @@ pub async fn wait_ready(
 
 async fn look(place: &Place, sought: Sought<'_>) -> Result<Ready, Seen> {
     let snapshot = place.snapshot();
-    let mut other = None;
+    let (mut other, mut user) = (None, None);
     let mut modems = snapshot.modems();
     modems.retain(|modem| sought.may_be(modem));
     let silent = !modems.is_empty();
     for modem in modems {
         match ask(place, &modem).await {
-            Some((port, identity)) if sought.is(&identity) => {
+            Ok((port, identity)) if sought.is(&identity) => {
                 return Ok(Ready { modem, identity, port });
             }
-            Some((_, identity)) => other = Some(identity.imei),
-            None => {}
+            Ok((_, identity)) => other = Some(identity.imei),
+            Err(Mute::InUse(process)) => user = Some(process),
+            Err(Mute::Silent) => {}
         }
+    }
+    if let Some(user) = user {
+        return Err(Seen::InUse { by: user.to_string() });
     }
     Err(match (other, snapshot.abnormal().first()) {
         (_, Some(device)) if !silent => Seen::Abnormal(device.condition),
@@ -179,16 +203,26 @@ pub async fn survey(place: &Place) -> Survey {
     let mut survey = Survey { abnormal: snapshot.abnormal(), ..Survey::default() };
     for modem in snapshot.modems() {
         match ask(place, &modem).await {
-            Some((_, identity)) => survey.answering.push(identity.imei),
-            None => survey.silent.push(modem.bus_id),
+            Ok((_, identity)) => survey.answering.push(identity.imei),
+            Err(_mute) => survey.silent.push(modem.bus_id),
         }
     }
     survey
 }
 
-async fn ask(place: &Place, modem: &Modem) -> Option<(Port, Identity)> {
+enum Mute {
+    InUse(Process),
+    Silent,
+}
+
+async fn ask(place: &Place, modem: &Modem) -> Result<(Port, Identity), Mute> {
+    let mut user = None;
     for name in &modem.at {
         let path = place.port(name);
+        if let Some(process) = place.user(&path) {
+            user = Some(process);
+            continue;
+        }
         let mut port = match Port::open(&path, PATIENCE).await {
             Ok(port) => port,
             Err(error) => {
@@ -197,9 +231,9 @@ async fn ask(place: &Place, modem: &Modem) -> Option<(Port, Identity)> {
             }
         };
         match dialect::identify(&mut port).await {
-            Ok(identity) => return Some((port, identity)),
+            Ok(identity) => return Ok((port, identity)),
             Err(error) => log::debug!("{}: {error}", path.display()),
         }
     }
-    None
+    Err(user.map_or(Mute::Silent, Mute::InUse))
 }

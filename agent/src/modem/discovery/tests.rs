@@ -45,7 +45,7 @@ fn the_at_port_is_found_by_interface_number_whatever_the_ttys_are_called() {
     tree.interface("2-1", 4, "ttyUSB0");
     tree.interface("2-1", 5, "ttyUSB1");
     let [modem] = tree.snapshot().modems().try_into().unwrap();
-    assert_eq!(modem.at, ["ttyUSB0", "ttyUSB1"]);
+    assert_eq!(modem.at, ["ttyUSB1", "ttyUSB0"], "the second AT port first");
     assert_eq!(modem.diag.as_deref(), Some("ttyUSB9"));
     assert_eq!(modem.net, ["wwan0"]);
     assert_eq!(modem.serial.as_deref(), Some("522db9de"));
@@ -64,9 +64,9 @@ fn mbim_moves_the_ports_by_one_and_ecm_the_diag_port() {
         tree.interface("2-2", number, &format!("ttyUSB1{number}"));
     }
     let [mbim, ecm] = tree.snapshot().modems().try_into().unwrap();
-    assert_eq!(mbim.at, ["ttyUSB5", "ttyUSB6"]);
+    assert_eq!(mbim.at, ["ttyUSB6", "ttyUSB5"]);
     assert_eq!(mbim.diag.as_deref(), Some("ttyUSB0"));
-    assert_eq!(ecm.at, ["ttyUSB15", "ttyUSB16", "ttyUSB14", "ttyUSB17"]);
+    assert_eq!(ecm.at, ["ttyUSB16", "ttyUSB15", "ttyUSB14", "ttyUSB17"]);
     assert_eq!(ecm.diag.as_deref(), Some("ttyUSB12"));
 }
 

@@ -3,7 +3,10 @@
 use super::{all_found, chain, version_lines};
 use crate::{
     environment::Environment,
-    modem::{Baseline, Difference, Ready, baseline, dialect},
+    modem::{
+        Baseline, Difference, Ready, baseline,
+        dialect::{self, VersionCommands},
+    },
     upgrade::state::{Outcome, State},
 };
 use shared::failure::{Failure, FailureKind, ModemCondition};
@@ -49,8 +52,7 @@ impl Environment {
     async fn confirmed(&mut self, state: &State) -> Result<Outcome, Outcome> {
         let Some(target) = &state.record.target else { return Err(super::lost_context(state)) };
         let mut ready = self.back(state).await?;
-        let mut commands: Vec<String> = target.reaches.iter().map(|l| l.command.clone()).collect();
-        commands.dedup();
+        let commands = VersionCommands::new(target.reaches.iter().map(|l| &l.command), []);
         let replies =
             dialect::read_versions(&mut ready.port, &commands).await.map_err(|e| vanished(&e))?;
         if !all_found(&target.reaches, &version_lines(replies)) {

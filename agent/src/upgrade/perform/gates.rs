@@ -6,6 +6,7 @@ use super::{chain, lost_context, untouched};
 use crate::{
     environment::Environment,
     files,
+    hooks::{self, Postponed, Stage},
     route::{self, Network},
     staging::{self, Durability},
     upgrade::state::{Gates, Outcome, State},
@@ -26,10 +27,26 @@ impl Environment {
             Gates::Download => self.check_storage(state).await,
             Gates::Commit => self.check_storage(state).await.and_then(|()| self.check_time(state)),
         };
-        match checked {
-            Ok(()) => Outcome::GatesOpen,
-            Err(outcome) => outcome,
+        if let Err(outcome) = checked {
+            return outcome;
         }
+        if gates == Gates::Commit
+            && let Err(postponed) = self.hooks(Stage::PreCheck, state).await
+        {
+            return Outcome::Again { reason: postponed.reason };
+        }
+        Outcome::GatesOpen
+    }
+
+    /// The router's own say.
+    pub(super) async fn hooks(&self, stage: Stage, state: &State) -> Result<(), Postponed> {
+        let image = self.manifest().map(|manifest| manifest.file.name.clone());
+        let environment = [
+            ("MODEM_UPGRADER_OPERATION", state.record.job.operation.0.to_string()),
+            ("MODEM_UPGRADER_SLOT", self.slot.slot.to_string()),
+            ("MODEM_UPGRADER_IMAGE", image.unwrap_or_default()),
+        ];
+        hooks::run(&self.settings.paths.hooks_dir, stage, &environment).await
     }
 
     async fn check_storage(&mut self, state: &State) -> Result<(), Outcome> {

@@ -8,6 +8,7 @@ use crate::{
         profile::{Call, Places, Purpose, resolve},
         record::{FORMAT, Image, Timeouts},
     },
+    hooks::Stage,
     upgrade::state::{Outcome, State, ToolEnd},
     verify::VerifiedImage,
 };
@@ -39,7 +40,10 @@ impl Environment {
             Ok(diag) => diag,
             Err(reason) => return not_started(state, FailureKind::ToolNotStarted, reason),
         };
-        self.run_tool(state, Purpose::Install, image, diag.as_deref(), None).await
+        let _ = self.hooks(Stage::PreFlash, state).await;
+        let ended = self.run_tool(state, Purpose::Install, image, diag.as_deref(), None).await;
+        let _ = self.hooks(Stage::PostFlash, state).await;
+        ended
     }
 
     /// Resolves the call, hands it to a guardian and follows it.

@@ -3,7 +3,11 @@
 use super::{chain, judge, version_lines};
 use crate::{
     environment::Environment,
-    modem::{self, Condition, Ready, Survey, dialect, discovery::condition},
+    modem::{
+        self, Condition, Ready, Survey,
+        dialect::{self, VersionCommands},
+        discovery::condition,
+    },
     settings::SlotSettings,
     upgrade::{
         exclusion::{self, Scene},
@@ -32,13 +36,11 @@ impl Environment {
             Err(sighting) => return sighting,
         };
         let Some(target) = &state.record.target else { return Sighting::Silent };
-        let known = before.iter().flat_map(|b| &b.versions).chain(&target.reaches);
-        let mut commands: Vec<String> = Vec::new();
-        for line in known {
-            if !commands.contains(&line.command) {
-                commands.push(line.command.clone());
-            }
-        }
+        let known = before.iter().flat_map(|b| &b.versions);
+        let commands = VersionCommands::new(
+            target.reaches.iter().map(|line| &line.command),
+            known.map(|line| &line.command),
+        );
         let found = match dialect::read_versions(&mut ready.port, &commands).await {
             Ok(replies) => version_lines(replies),
             Err(error) => {
