@@ -40,11 +40,11 @@ pub async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// The database can be read, and there is room for the next upload's first bytes.
+/// The database can be written, and there is room for the next upload's first bytes.
 pub async fn ready(State(app): State<App>) -> Response {
-    let problem = match app.store.organizations().await {
+    let problem = match app.store.check().await {
         Err(error) => Some(error.to_string()),
-        Ok(_) => app.artifacts.check_room().err().map(|error| error.to_string()),
+        Ok(()) => app.artifacts.check_room().err().map(|error| error.to_string()),
     };
     match problem {
         None => "ready\n".into_response(),

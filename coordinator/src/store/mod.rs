@@ -80,6 +80,8 @@ struct Shared {
     readers: reader::Readers,
     clock: Clock,
     changes: Listener,
+    /// Unix milliseconds: no device was heard before.
+    listening_since: u64,
     _checkpointer: checkpoint::Checkpointer,
 }
 
@@ -96,7 +98,9 @@ impl Store {
         let readers = reader::Readers::open(path, READERS)?;
         let changes = Listener::default();
         let writer = writer::Writer::start(conn, clock.clone(), changes.clone())?;
-        let shared = Shared { writer, readers, clock, changes, _checkpointer: checkpointer };
+        let listening_since = clock.now();
+        let _checkpointer = checkpointer;
+        let shared = Shared { writer, readers, clock, changes, listening_since, _checkpointer };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -144,6 +148,23 @@ impl Store {
         T: Send + 'static,
     {
         self.shared.readers.run(query).await
+    }
+
+    /// Whether a write gets through to the disk.
+    ///
+    /// # Errors
+    /// What is in its way.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let touched = self.write::<_, Never, _>(|tx| {
+            tx.execute("UPDATE meta SET epoch = epoch", [])?;
+            Ok(())
+        });
+        Ok(touched.await?)
+    }
+
+    /// Until the writer has ended: after [`Store::stop`], or by a defect.
+    pub async fn ended(&self) {
+        self.shared.writer.ended().await;
     }
 
     /// Takes no more writes and finishes those that were queued. Blocks.

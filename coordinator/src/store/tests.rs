@@ -84,6 +84,20 @@ async fn a_stopped_store_says_so() {
     ));
 }
 
+#[tokio::test]
+async fn a_writer_that_dies_is_noticed_and_keeps_nobody_waiting() {
+    let (_dir, store) = scratch();
+    store.check().await.unwrap();
+    store.on_commit(|_| panic!("on purpose"));
+    let noted = store.write::<_, Never, _>(|tx| {
+        tx.note(Note::Desired(shared::ids::DeviceId(uuid::Uuid::nil())));
+        Ok(())
+    });
+    assert!(noted.await.is_err());
+    tokio::time::timeout(Duration::from_secs(10), store.ended()).await.unwrap();
+    assert!(matches!(store.check().await, Err(StoreError::Unavailable(Unavailable::Stopped))));
+}
+
 #[test]
 fn a_newer_schema_is_refused() {
     let dir = tempfile::tempdir().unwrap();

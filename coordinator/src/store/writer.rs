@@ -92,6 +92,7 @@ impl Queue {
 struct Shared {
     queue: Mutex<Queue>,
     arrived: Condvar,
+    ended: tokio::sync::Notify,
 }
 
 impl Shared {
@@ -152,6 +153,10 @@ impl Writer {
         Ok(answer)
     }
 
+    pub(super) async fn ended(&self) {
+        self.shared.ended.notified().await;
+    }
+
     /// Takes no more, finishes what was queued, and waits for that. Blocks.
     pub(super) fn stop(&self) {
         self.shared.lock().stopped = true;
@@ -175,7 +180,22 @@ struct Workplace {
     changes: Listener,
 }
 
+/// However the thread ends, nobody waits for it any more.
+struct Ending<'a>(&'a Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.stopped = true;
+        let left = (std::mem::take(&mut queue.normal), std::mem::take(&mut queue.low));
+        drop(queue);
+        drop(left);
+        self.0.ended.notify_one();
+    }
+}
+
 fn work(place: &Workplace, shared: &Shared) {
+    let _ending = Ending(shared);
     while let Some(first) = wait(shared) {
         run_group(place, first, shared);
     }
