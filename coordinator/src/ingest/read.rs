@@ -4,10 +4,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shared::event::{self, Event, Presence, Tick};
-use shared::ids::DeviceId;
+use shared::ids::{DeviceId, OperationId, StreamId};
 use shared::inventory::{self, Inventory};
 use shared::limits;
 
+use crate::operation::event::Refused;
 use crate::store::event::Reported;
 
 /// Why a payload is dropped.
@@ -21,7 +22,12 @@ pub enum Malformed {
     Version(u8),
     #[error("{found} events, more than {limit}")]
     TooMany { found: usize, limit: usize },
+    #[error("a number larger than any count of ours")]
+    Number,
 }
+
+/// No counter gets there; SQLite's integers end here.
+const LARGEST: u64 = i64::MAX.unsigned_abs();
 
 /// [`shared::event::Events`], with each body kept as it came.
 #[derive(Deserialize)]
@@ -30,10 +36,19 @@ struct Posted {
     events: Vec<Value>,
 }
 
-/// Reads a batch of milestones.
+/// What every version of a milestone has: enough to acknowledge it.
+#[derive(Deserialize)]
+struct Key {
+    operation: OperationId,
+    stream: StreamId,
+    seq: u64,
+}
+
+/// Reads a batch of milestones. One that has a key and is otherwise none of this version's is a
+/// refused one: the device gets an answer to it and is not held up by it for ever.
 ///
 /// # Errors
-/// The whole batch, if one of them is not a milestone: no agent of ours sends such a thing.
+/// The whole batch, if one of them has no key: nothing could be answered to it.
 pub fn read_events(device: DeviceId, payload: &[u8]) -> Result<Vec<Reported>, Malformed> {
     let posted: Posted = read(payload, limits::EVENTS)?;
     check_version(posted.v, event::VERSION)?;
@@ -45,15 +60,25 @@ pub fn read_events(device: DeviceId, payload: &[u8]) -> Result<Vec<Reported>, Ma
 }
 
 fn read_event(device: DeviceId, value: Value) -> Result<Reported, Malformed> {
+    let Key { operation, stream, seq } = Key::deserialize(&value)?;
     let body = value.get("body").map(Value::to_string).unwrap_or_default();
-    check_size(body.len(), limits::EVENT)?;
-    let event: Event = serde_json::from_value(value)?;
-    Ok(Reported { device, event, body })
+    let event = if body.len() > limits::EVENT {
+        Err(Refused::TooLarge)
+    } else if seq > LARGEST {
+        Err(Refused::BadNumber)
+    } else {
+        serde_json::from_value::<Event>(value).map_err(|_| Refused::Malformed)
+    };
+    let body = if event.is_ok() { body } else { limits::cut(body) };
+    Ok(Reported { device, operation, stream, seq, event, body })
 }
 
 pub fn read_tick(payload: &[u8]) -> Result<Tick, Malformed> {
     let tick: Tick = read(payload, limits::TICK)?;
     check_version(tick.v, event::VERSION)?;
+    if tick.n > LARGEST || tick.fetched.is_some_and(|fetched| fetched > LARGEST) {
+        return Err(Malformed::Number);
+    }
     Ok(tick)
 }
 
@@ -102,7 +127,7 @@ mod tests {
     fn a_newer_agents_words_are_kept_as_they_came() {
         let body = r#"{"level":9,"type":"levitated"}"#;
         let read = read_events(device(), &post(body, 1)).unwrap();
-        assert_eq!(read[0].event.body, event::EventBody::Unknown);
+        assert_eq!(read[0].event.as_ref().unwrap().body, event::EventBody::Unknown);
         assert_eq!(read[0].body, body);
     }
 
@@ -115,9 +140,41 @@ mod tests {
             Err(Malformed::TooMany { .. })
         ));
         let long = format!(r#"{{"type":"held","reason":"{}"}}"#, "x".repeat(limits::EVENT));
-        assert!(matches!(read_events(device(), &post(&long, 1)), Err(Malformed::TooLarge { .. })));
+        let read = read_events(device(), &post(&long, 2)).unwrap();
+        assert_eq!((read.len(), &read[0].event), (2, &Err(Refused::TooLarge)));
+        assert!(read[0].body.len() <= limits::DETAIL);
         let huge = vec![b' '; limits::EVENTS + 1];
         assert!(matches!(read_events(device(), &huge), Err(Malformed::TooLarge { .. })));
+    }
+
+    #[test]
+    fn what_has_a_key_gets_an_answer() {
+        let id = device();
+        let key = format!(r#""operation":"{id}","stream":"{id}""#);
+        for (event, refused) in [
+            (format!(r#"{{{key},"seq":7}}"#), Refused::Malformed),
+            (format!(r#"{{{key},"seq":7,"slot":"main","attempt":-1}}"#), Refused::Malformed),
+            (format!(r#"{{{key},"seq":{}}}"#, u64::MAX), Refused::BadNumber),
+        ] {
+            let post = format!(r#"{{"v":1,"events":[{event}]}}"#);
+            let read = read_events(id, post.as_bytes()).unwrap();
+            assert_eq!(read[0].event, Err(refused), "{event}");
+        }
+    }
+
+    #[test]
+    fn a_tick_beyond_every_count_is_refused() {
+        let id = device();
+        let tick = |n: u64, fetched: u64| {
+            format!(
+                r#"{{"v":1,"operation":"{id}","slot":"main","stream":"{id}","attempt":0,"n":{n},
+                     "phase":"downloading","percent":1,"fetched":{fetched}}}"#
+            )
+        };
+        assert!(read_tick(tick(1, 1).as_bytes()).is_ok());
+        for (n, fetched) in [(u64::MAX, 1), (1, u64::MAX)] {
+            assert!(matches!(read_tick(tick(n, fetched).as_bytes()), Err(Malformed::Number)));
+        }
     }
 
     #[test]

@@ -109,8 +109,19 @@ impl Signs {
 
     async fn write(&self, signs: Vec<Sign>) {
         for piece in signs.chunks(PIECE) {
-            if let Err(error) = self.store.record_signs(piece.to_vec()).await {
-                complain(&error, piece.len());
+            match self.store.record_signs(piece.to_vec()).await {
+                // One of them may be at fault: it must not cost the others theirs.
+                Err(StoreError::Database(_)) if piece.len() > 1 => self.write_singly(piece).await,
+                Err(error) => complain(&error, piece.len()),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    async fn write_singly(&self, piece: &[Sign]) {
+        for sign in piece {
+            if let Err(error) = self.store.record_signs(vec![sign.clone()]).await {
+                complain(&error, 1);
             }
         }
     }
@@ -122,4 +133,46 @@ impl Signs {
 
 fn complain(error: &StoreError, lost: usize) {
     tracing::warn!(%error, lost, "signs of life were not written");
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::ids::{SessionId, Slot, StreamId};
+    use shared::stages::Phase;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::fixture::Fixture;
+
+    #[tokio::test]
+    async fn a_sign_that_the_store_cannot_take_costs_nobody_else_theirs() {
+        let f = Fixture::new().await;
+        let (bad, good, image) = (f.device(1).await, f.device(2).await, f.image("v2").await);
+        let operations =
+            [f.ask(bad, image).await.unwrap().id, f.ask(good, image).await.unwrap().id];
+        let tick = |operation, n| Tick {
+            v: 1,
+            operation,
+            slot: Slot::default(),
+            stream: StreamId(Uuid::from_u128(1)),
+            attempt: 0,
+            n,
+            phase: Phase::Downloading,
+            percent: 10,
+            stalled: false,
+            detail: None,
+            fetched: None,
+        };
+        let presence = Presence { v: 1, session: SessionId(Uuid::from_u128(1)), online: true };
+        let signs = Signs::new(f.store.clone());
+        signs
+            .write(vec![
+                Sign::Presence(good, presence),
+                Sign::Tick(bad, tick(operations[0], u64::MAX)),
+                Sign::Tick(good, tick(operations[1], 1)),
+            ])
+            .await;
+        assert_eq!(f.operation(operations[0]).await.tick_n, 0);
+        assert_eq!(f.operation(operations[1]).await.tick_n, 1);
+    }
 }

@@ -21,6 +21,12 @@ pub enum Refused {
     BadNumber,
     #[error("an attempt that was never granted")]
     NotGranted,
+    #[error("larger than a milestone may be")]
+    TooLarge,
+    #[error("not a milestone as this version knows them")]
+    Malformed,
+    #[error("more milestones than any operation has")]
+    TooMany,
 }
 
 impl Refused {
@@ -33,6 +39,9 @@ impl Refused {
             Self::TooLate => "too_late",
             Self::BadNumber => "bad_number",
             Self::NotGranted => "not_granted",
+            Self::TooLarge => "too_large",
+            Self::Malformed => "malformed",
+            Self::TooMany => "too_many",
         }
     }
 }
@@ -74,7 +83,16 @@ fn check(operation: &Operation, event: &Event) -> Result<(), Refused> {
         return Err(Refused::BadNumber);
     }
     match (operation.granted, operation.stream) {
-        (Some(granted), _) if granted.stream != event.stream => return Err(Refused::OtherStream),
+        // A closed grant binds nobody: a reinstalled agent's journal begins anew.
+        (Some(granted), _) if granted.stream != event.stream => {
+            if granted.open || operation.status.is_terminal() {
+                return Err(Refused::OtherStream);
+            }
+            if event.attempt > 0 {
+                return Err(Refused::NotGranted);
+            }
+        }
+        (Some(granted), _) if event.attempt > granted.attempt => return Err(Refused::NotGranted),
         (Some(_), _) => {}
         (None, _) if event.attempt > 0 => return Err(Refused::NotGranted),
         (None, Some(stream)) if stream == event.stream => {}

@@ -11,11 +11,29 @@ use super::{Operation, Status};
 pub const PATIENCE_MS: u64 = 24 * 3600 * 1000;
 
 /// Ends the operation if its time has come; says whether it did.
-pub fn expire(operation: &mut Operation, now: u64) -> bool {
+///
+/// `listening_since` is when the coordinator began to hear anybody at all: while it was down the
+/// device was not silent.
+pub fn expire(operation: &mut Operation, listening_since: u64, now: u64) -> bool {
     if operation.status.is_terminal() {
         return false;
     }
-    if operation.is_granted() { lose(operation, now) } else { overdue(operation, now) }
+    if operation.is_granted() {
+        lose(operation, listening_since, now)
+    } else {
+        overdue(operation, now)
+    }
+}
+
+/// Whether the operation was given up for silence and its device, heard of last at `seen`, is
+/// silent still: another attempt could meet the first one at work.
+pub fn is_lost(operation: &Operation, seen: u64) -> bool {
+    operation.status == Status::Failed
+        && operation.late_result.is_none()
+        && operation.finished_at.is_some_and(|finished| seen <= finished)
+        && operation.failure.as_ref().is_some_and(|failure| {
+            failure.kind == FailureKind::AttemptLost && failure.condition == ModemCondition::Unknown
+        })
 }
 
 fn overdue(operation: &mut Operation, now: u64) -> bool {
@@ -23,14 +41,23 @@ fn overdue(operation: &mut Operation, now: u64) -> bool {
         return false;
     }
     let phase = operation.phase.unwrap_or(Phase::Waiting);
-    let detail = "the deadline passed before the modem was touched";
-    end(operation, Failure::untouched(phase, FailureKind::Expired, detail), Status::Aborted, now);
+    let kind = FailureKind::Expired;
+    if operation.granted.is_none() {
+        let detail = "the deadline passed before the modem was touched";
+        end(operation, Failure::untouched(phase, kind, detail), Status::Aborted, now);
+        return true;
+    }
+    // A grant is closed only by a device that saw the old version run.
+    let last = operation.failure.as_ref().map(|failure| failure.condition);
+    let condition = last.unwrap_or(ModemCondition::OldVersion);
+    let detail = "the deadline passed after an attempt that failed";
+    end(operation, Failure::new(phase, kind, condition, detail), Status::Failed, now);
     true
 }
 
-fn lose(operation: &mut Operation, now: u64) -> bool {
+fn lose(operation: &mut Operation, listening_since: u64, now: u64) -> bool {
     let Some(granted) = operation.granted else { return false };
-    let heard = operation.heard_at.unwrap_or(granted.at).max(granted.at);
+    let heard = operation.heard_at.unwrap_or(granted.at).max(granted.at).max(listening_since);
     if now < heard.saturating_add(granted.dark_longest_ms).saturating_add(PATIENCE_MS) {
         return false;
     }

@@ -35,11 +35,12 @@ pub fn start(
     now: u64,
 ) -> Result<Leave, Refusal> {
     check_status(operation)?;
-    if standing == Standing::Quarantined {
-        return Err(refusal(RefusalCode::Quarantined, "the device is not accepted"));
-    }
+    // Before the standing: whoever lost the answer has its leave all the same.
     if is_same(operation, request) {
         return Ok(Leave::Repeated);
+    }
+    if standing == Standing::Quarantined {
+        return Err(refusal(RefusalCode::Quarantined, "the device is not accepted"));
     }
     if operation.deadline.is_some_and(|deadline| now >= deadline) {
         return Err(refusal(RefusalCode::Expired, "the operation's deadline has passed"));
@@ -64,6 +65,7 @@ fn adopt(operation: &mut Operation, request: &StartRequest, now: u64) {
         operation.last_seq = 0;
         operation.tick_n = 0;
         operation.tick_attempt = 0;
+        operation.attempt = 0;
         operation.stream = Some(request.stream);
     }
     operation.status = Status::InProgress;
@@ -93,10 +95,10 @@ fn is_same(operation: &Operation, request: &StartRequest) -> bool {
 }
 
 /// An open grant belongs to one journal. Another one is a reinstalled agent or a cloned router:
-/// neither may flash while the first may be flashing.
+/// neither may flash while the first may be flashing. A closed grant binds nobody.
 fn check_stream(operation: &Operation, request: &StartRequest) -> Result<(), Refusal> {
     match operation.granted {
-        Some(granted) if granted.stream != request.stream => Err(Refusal {
+        Some(granted) if granted.open && granted.stream != request.stream => Err(Refusal {
             retry_after_s: Some(ASK_AGAIN_S),
             ..refusal(RefusalCode::Quarantined, "another journal of this device holds the grant")
         }),
@@ -105,7 +107,8 @@ fn check_stream(operation: &Operation, request: &StartRequest) -> Result<(), Ref
 }
 
 fn check_attempt(operation: &Operation, request: &StartRequest) -> Result<(), Refusal> {
-    let last = operation.granted.map_or(0, |granted| granted.attempt);
+    let of_journal = operation.granted.filter(|granted| granted.stream == request.stream);
+    let last = of_journal.map_or(0, |granted| granted.attempt);
     if request.attempt <= last {
         return Err(refusal(RefusalCode::Attempts, "this attempt is over"));
     }

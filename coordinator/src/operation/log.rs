@@ -12,7 +12,7 @@ impl Operation {
         if self.log.len() >= LIMIT {
             return;
         }
-        let text = shared::limits::cut(text.replace(['\n', '\r'], " "));
+        let text = shared::limits::cut(text.replace(char::is_control, " "));
         self.log.push_str(&format!("{} {text}\n", rfc3339(now)));
         if self.log.len() >= LIMIT {
             self.log.push_str(FULL);

@@ -273,9 +273,10 @@ fn dark_is_not_failed_until_nobody_can_hope_any_more() {
     let mut op = operation();
     grant(&mut op, 1).unwrap();
     let longest = 1 + 600 * 1000 + expiry::PATIENCE_MS;
-    assert!(!expire(&mut op, longest - 1));
-    assert!(!expire(&mut op, 0));
-    assert!(expire(&mut op, longest));
+    assert!(!expire(&mut op, 0, longest - 1));
+    assert!(!expire(&mut op, 0, 0));
+    assert!(!expire(&mut op, 2, longest), "nobody listened before");
+    assert!(expire(&mut op, 0, longest));
     assert_eq!((op.status, op.is_granted()), (Status::Failed, false));
     // What comes later is kept, moves `installed`, and turns nothing round.
     let effects = apply(&mut op, &event(1, 1, succeeded()), &reaches(), longest + 1).unwrap();
@@ -287,14 +288,60 @@ fn dark_is_not_failed_until_nobody_can_hope_any_more() {
 #[test]
 fn a_deadline_ends_what_was_not_granted() {
     let mut op = operation();
-    assert!(!expire(&mut op, 30 * DAY - 1));
-    assert!(expire(&mut op, 30 * DAY));
+    assert!(!expire(&mut op, 0, 30 * DAY - 1));
+    assert!(expire(&mut op, 0, 30 * DAY));
     assert_eq!(op.status, Status::Aborted);
     assert_eq!(op.failure.unwrap().kind, FailureKind::Expired);
     let mut op = operation();
     grant(&mut op, 1).unwrap();
     op.heard_at = Some(30 * DAY);
-    assert!(!expire(&mut op, 30 * DAY), "a granted one finishes and reports");
+    assert!(!expire(&mut op, 0, 30 * DAY), "a granted one finishes and reports");
+}
+
+#[test]
+fn a_deadline_after_a_failed_attempt_does_not_say_untouched() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    tell(&mut op, &event(1, 1, retrying(ModemCondition::OldVersion))).unwrap();
+    assert!(expire(&mut op, 0, 30 * DAY));
+    let failure = op.failure.unwrap();
+    assert_eq!((op.status, failure.kind), (Status::Failed, FailureKind::Expired));
+    assert_eq!(failure.condition, ModemCondition::OldVersion);
+}
+
+#[test]
+fn a_lost_answer_is_given_again_whatever_became_of_the_device() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    let again = start(&mut op, Standing::Quarantined, &request(1, 1), 1);
+    assert_eq!(again, Ok(Leave::Repeated));
+    let next = start(&mut op, Standing::Quarantined, &request(2, 1), 1).unwrap_err();
+    assert_eq!(next.code, RefusalCode::Quarantined);
+}
+
+#[test]
+fn a_closed_grant_does_not_bind_a_reinstalled_agent() {
+    let other = |seq, attempt, body| Event { stream: stream(2), ..event(seq, attempt, body) };
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    tell(&mut op, &event(1, 1, retrying(ModemCondition::OldVersion))).unwrap();
+    tell(&mut op, &other(1, 0, entered(Phase::Downloading))).unwrap();
+    let early = other(2, 1, succeeded());
+    assert_eq!(tell(&mut op, &early), Err(Refused::NotGranted));
+    assert_eq!(start(&mut op, Standing::Good, &request(1, 2), 2), Ok(Leave::New));
+    assert_eq!(op.attempts_granted, 2, "it counts on");
+    let late = event(2, 1, entered(Phase::Backoff));
+    assert_eq!(tell(&mut op, &late), Err(Refused::OtherStream));
+    tell(&mut op, &early).unwrap();
+    assert_eq!(op.status, Status::Success);
+}
+
+#[test]
+fn an_attempt_above_the_granted_one_is_not_believed() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    assert_eq!(tell(&mut op, &event(1, 2, succeeded())), Err(Refused::NotGranted));
+    assert!(op.is_granted());
 }
 
 #[test]
@@ -337,11 +384,12 @@ fn a_scripts_word_moves_only_what_no_agent_has_taken_up() {
 fn the_log_is_bounded_and_has_a_line_each() {
     let mut op = operation();
     for seq in 1..2000 {
-        let reason = "a\nb".repeat(100);
+        let reason = "a\n\u{1b}[2J\u{85}b".repeat(100);
         tell(&mut op, &event(seq, 0, EventBody::Postponed { reason })).unwrap();
     }
     assert!(op.log.len() < log::LIMIT + 1024);
     assert!(op.log.ends_with("(the log is full)\n"));
+    assert!(!op.log.contains(|c: char| c.is_control() && c != '\n'));
     assert!(op.log.lines().all(|line| line.starts_with("1970-01-01T") || line.starts_with('(')));
 }
 
@@ -421,7 +469,7 @@ proptest! {
                     prop_assert_eq!(cancelled, possible);
                 }
                 Action::Supersede => { let _ = supersede(&mut op, OperationId(Uuid::nil()), now); }
-                Action::Pass(time) => { now += time; expire(&mut op, now); }
+                Action::Pass(time) => { now += time; expire(&mut op, 0, now); }
                 Action::Report(status) => {
                     let report = Report { progress_percent: None, status: Some(status) };
                     let _ = report::apply(&mut op, report, now);

@@ -35,8 +35,9 @@ pub fn apply(op: &mut Operation, tick: &Tick, now: u64) -> bool {
 
 fn speaks_for(op: &Operation, tick: &Tick) -> bool {
     match op.granted {
-        Some(granted) => granted.stream == tick.stream && tick.attempt <= granted.attempt,
-        None => tick.attempt == 0,
+        Some(granted) if granted.stream == tick.stream => tick.attempt <= granted.attempt,
+        Some(granted) if granted.open => false,
+        Some(_) | None => tick.attempt == 0,
     }
 }
 

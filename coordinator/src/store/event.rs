@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::OptionalExtension;
 use shared::ack::{Ack, Verdict};
 use shared::event::{Event, EventBody, Outcome, Presence, Tick, VersionLine};
-use shared::ids::{DeviceId, OperationId};
+use shared::ids::{DeviceId, ImageId, OperationId, StreamId};
 use shared::manifest::Manifest;
 
 use super::column::to_json;
@@ -17,8 +17,12 @@ use crate::operation::{Effects, Operation, tick};
 #[derive(Debug, Clone)]
 pub struct Reported {
     pub device: DeviceId,
-    pub event: Event,
-    /// Its body's JSON, with what this version does not understand.
+    pub operation: OperationId,
+    pub stream: StreamId,
+    pub seq: u64,
+    /// None of this version's, where it was refused already.
+    pub event: Result<Event, Refused>,
+    /// Its body's JSON, with what this version does not understand; cut where it was refused.
     pub body: String,
 }
 
@@ -30,6 +34,11 @@ pub enum Sign {
     /// The device was heard of at this time, in unix milliseconds.
     Seen(DeviceId, u64),
 }
+
+/// Milestones kept of an operation: a defect or malice must not fill the disk.
+pub const MILESTONES: u32 = 2000;
+/// Room beyond that for the ends, which must not be missed.
+const ENDS: u32 = 64;
 
 /// Dead letters kept for a device; the oldest go.
 const DEAD_LETTERS: u32 = 256;
@@ -85,30 +94,44 @@ struct Recording<'a, 'tx> {
 
 struct Loaded {
     operation: Operation,
+    milestones: u32,
     changed: bool,
     desired: bool,
 }
 
 impl Recording<'_, '_> {
     fn record(&mut self, reported: &Reported) -> rusqlite::Result<Ack> {
-        let event = &reported.event;
-        let verdict = match self.try_record(reported)? {
+        let Reported { operation, stream, seq, .. } = *reported;
+        let tried = match &reported.event {
+            Ok(event) => self.try_record(reported, event)?,
+            Err(refused) => Err(*refused),
+        };
+        let verdict = match tried {
             Ok(verdict) => verdict,
             Err(refused) => {
-                bury(self.tx, reported, refused)?;
+                if refused != Refused::TooMany {
+                    bury(self.tx, reported, refused)?;
+                }
                 Verdict::Refused { reason: refused.code().into() }
             }
         };
-        Ok(Ack { operation: event.operation, stream: event.stream, seq: event.seq, verdict })
+        Ok(Ack { operation, stream, seq, verdict })
     }
 
-    fn try_record(&mut self, reported: &Reported) -> rusqlite::Result<Result<Verdict, Refused>> {
-        let (tx, event) = (self.tx, &reported.event);
+    fn try_record(
+        &mut self,
+        reported: &Reported,
+        event: &Event,
+    ) -> rusqlite::Result<Result<Verdict, Refused>> {
+        let tx = self.tx;
         let Some(loaded) = self.load(reported.device, event.operation)? else {
             return Ok(Err(Refused::UnknownOperation));
         };
         if is_known(tx, event)? {
             return Ok(Ok(Verdict::Duplicate));
+        }
+        if loaded.milestones >= most(&event.body) {
+            return Ok(Err(Refused::TooMany));
         }
         let reaches = reaches(tx, &loaded.operation, event)?;
         let effects = match apply(&mut loaded.operation, event, &reaches, tx.now) {
@@ -116,6 +139,7 @@ impl Recording<'_, '_> {
             Err(refused) => return Ok(Err(refused)),
         };
         loaded.changed = true;
+        loaded.milestones += 1;
         loaded.desired |= effects.desired;
         insert(tx, reported)?;
         prove(tx, &loaded.operation, effects)?;
@@ -127,9 +151,13 @@ impl Recording<'_, '_> {
         let loaded = match self.operations.entry(id) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let found = operation::find(self.tx, id)?;
-                let loaded =
-                    found.map(|operation| Loaded { operation, changed: false, desired: false });
+                let loaded = match operation::find(self.tx, id)? {
+                    Some(operation) => {
+                        let milestones = count(self.tx, id)?;
+                        Some(Loaded { operation, milestones, changed: false, desired: false })
+                    }
+                    None => None,
+                };
                 entry.insert(loaded)
             }
         };
@@ -148,21 +176,29 @@ impl Recording<'_, '_> {
     }
 }
 
+fn most(body: &EventBody) -> u32 {
+    if matches!(body, EventBody::Finished { .. }) { MILESTONES + ENDS } else { MILESTONES }
+}
+
+fn count(tx: &Tx<'_>, id: OperationId) -> rusqlite::Result<u32> {
+    tx.prepare_cached("SELECT count(*) FROM milestones WHERE operation = ?1")?
+        .query_row([id.to_string()], |row| row.get(0))
+}
+
 fn is_known(tx: &Tx<'_>, event: &Event) -> rusqlite::Result<bool> {
     tx.prepare_cached("SELECT 1 FROM milestones WHERE operation = ?1 AND stream = ?2 AND seq = ?3")?
         .exists((event.operation.to_string(), event.stream.to_string(), event.seq))
 }
 
 fn insert(tx: &Tx<'_>, reported: &Reported) -> rusqlite::Result<()> {
-    let event = &reported.event;
     tx.prepare_cached(
         "INSERT INTO milestones (operation, stream, seq, received, body)
          VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
     .execute((
-        event.operation.to_string(),
-        event.stream.to_string(),
-        event.seq,
+        reported.operation.to_string(),
+        reported.stream.to_string(),
+        reported.seq,
         tx.now,
         &reported.body,
     ))?;
@@ -178,6 +214,11 @@ fn reaches(tx: &Tx<'_>, op: &Operation, event: &Event) -> rusqlite::Result<Vec<V
         }
     );
     let Some(image) = op.image.filter(|_| success) else { return Ok(Vec::new()) };
+    reached_by(tx, image)
+}
+
+/// The versions that the image's manifest names; none where there is no manifest.
+pub(super) fn reached_by(tx: &Tx<'_>, image: ImageId) -> rusqlite::Result<Vec<VersionLine>> {
     let manifest: Option<Vec<u8>> = tx
         .prepare_cached("SELECT manifest FROM images WHERE id = ?1 AND manifest IS NOT NULL")?
         .query_row([image.to_string()], |row| row.get(0))
@@ -205,27 +246,32 @@ fn prove(tx: &Tx<'_>, op: &Operation, effects: Effects) -> rusqlite::Result<()> 
         op.image.map(|id| id.to_string()),
         tx.now,
     ))?;
+    // A late result says what ran before a newer operation's turn.
     tx.prepare_cached(
-        "INSERT INTO modems (device, slot, versions, modified) VALUES (?1, ?2, ?3, ?4)
+        "INSERT INTO modems (device, slot, versions, modified) SELECT ?1, ?2, ?3, ?4
+         WHERE NOT EXISTS (SELECT 1 FROM operations n JOIN operations own ON own.id = ?5
+             WHERE n.device = ?1 AND n.slot = ?2
+                 AND (n.created, n.rowid) > (own.created, own.rowid))
          ON CONFLICT (device, slot) DO UPDATE SET versions = excluded.versions,
              condition = NULL, modified = excluded.modified",
     )?
-    .execute((&device, op.slot.as_str(), to_json(&versions)?, tx.now))?;
+    .execute((&device, op.slot.as_str(), to_json(&versions)?, tx.now, op.id.to_string()))?;
     Ok(())
 }
 
 fn bury(tx: &Tx<'_>, reported: &Reported, refused: Refused) -> rusqlite::Result<()> {
-    let (device, event) = (reported.device.to_string(), &reported.event);
-    tracing::warn!(%device, operation = %event.operation, seq = event.seq, %refused, "dead letter");
+    let Reported { operation, stream, seq, .. } = *reported;
+    let device = reported.device.to_string();
+    tracing::warn!(%device, %operation, seq, %refused, "dead letter");
     tx.prepare_cached(
         "INSERT INTO dead_letters (device, operation, stream, seq, reason, received, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute((
         &device,
-        event.operation.to_string(),
-        event.stream.to_string(),
-        event.seq,
+        operation.to_string(),
+        stream.to_string(),
+        i64::try_from(seq).ok(),
         refused.code(),
         tx.now,
         &reported.body,

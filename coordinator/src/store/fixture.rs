@@ -169,7 +169,8 @@ pub(crate) fn event(operation: OperationId, seq: u64, attempt: u32, body: EventB
 
 pub(crate) fn reported(device: DeviceId, event: Event) -> Reported {
     let body = serde_json::to_string(&event.body).unwrap();
-    Reported { device, event, body }
+    let (operation, stream, seq) = (event.operation, event.stream, event.seq);
+    Reported { device, operation, stream, seq, event: Ok(event), body }
 }
 
 pub(crate) fn succeeded() -> EventBody {

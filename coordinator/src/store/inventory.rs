@@ -1,10 +1,12 @@
 //! What devices say of themselves.
 
-use shared::ids::DeviceId;
-use shared::inventory::Inventory;
+use rusqlite::OptionalExtension;
+use shared::event::VersionLine;
+use shared::ids::{DeviceId, ImageId};
+use shared::inventory::{Inventory, Modem};
 
-use super::column::to_json;
-use super::{Never, Store, StoreError, Tx, device};
+use super::column::{parsed, to_json};
+use super::{Never, Store, StoreError, Tx, device, event};
 
 impl Store {
     /// Keeps the newest inventory and the modems in it.
@@ -40,6 +42,35 @@ pub(super) fn set(tx: &Tx<'_>, id: DeviceId, inventory: &Inventory) -> rusqlite:
             &modem.unreadable,
             tx.now,
         ))?;
+        contradict(tx, id, modem)?;
+    }
+    Ok(())
+}
+
+/// `installed` ends where the modem runs something else than the image's manifest names. What it
+/// could not be asked for contradicts nothing.
+fn contradict(tx: &Tx<'_>, id: DeviceId, modem: &Modem) -> rusqlite::Result<()> {
+    let slot = (id.to_string(), modem.slot.as_str());
+    let image: Option<ImageId> = tx
+        .prepare_cached(
+            "SELECT image FROM device_firmware
+             WHERE device = ?1 AND slot = ?2 AND installed AND image IS NOT NULL",
+        )?
+        .query_row(slot.clone(), |row| parsed(row, "image"))
+        .optional()?;
+    let Some(image) = image else { return Ok(()) };
+    let reached = event::reached_by(tx, image)?;
+    let differs = |read: &VersionLine| {
+        reached.iter().any(|line| {
+            (&line.command, line.line) == (&read.command, read.line) && line.value != read.value
+        })
+    };
+    if modem.versions.iter().any(differs) {
+        tx.prepare_cached(
+            "UPDATE device_firmware SET installed = 0, evidence = 'versions', modified = ?3
+             WHERE device = ?1 AND slot = ?2",
+        )?
+        .execute((slot.0, slot.1, tx.now))?;
     }
     Ok(())
 }

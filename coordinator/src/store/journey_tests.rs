@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 
 use shared::ack::Verdict;
-use shared::event::{EventBody, Presence, Tick};
+use shared::event::{EventBody, Presence, Tick, VersionLine};
 use shared::grant::RefusalCode;
 use shared::identity::DeviceState;
 use shared::ids::{DeviceId, OperationId, SessionId, Slot};
@@ -11,14 +11,15 @@ use shared::stages::Phase;
 use uuid::Uuid;
 
 use super::enrolment::EnrolRefusal;
-use super::event::Sign;
+use super::event::{Reported, Sign};
 use super::fixture::*;
 use super::listing::{Order, Rows, Scope};
 use super::note::Note;
 use super::operation::{ChangeRefused, OperationList, StartRefused, UpgradeRefused};
-use super::{Rejection, Store};
+use super::{Never, Rejection, Store};
 use crate::operation::Status;
 use crate::operation::cancel::CannotCancel;
+use crate::operation::event::Refused;
 use crate::operation::grant::Leave;
 
 async fn tell(
@@ -320,6 +321,127 @@ async fn silence_after_a_grant_is_lost_only_after_a_long_time() {
     let late = f.operation(op.id).await;
     assert!(late.status == Status::Failed && late.late_result.is_some());
     assert!(installed(&f.store, device).await, "installed follows the evidence");
+}
+
+#[tokio::test]
+async fn while_the_coordinator_is_down_nobody_is_silent() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    f.store.start(device, op.id, request(1)).await.unwrap();
+    f.store.stop();
+    f.pass(3 * 24 * 3600 * 1000);
+    let store = Store::open(&f.dir.path().join("db"), f.store.clock().clone()).unwrap();
+    assert_eq!(store.expire_operations().await.unwrap(), 0);
+    f.pass(24 * 3600 * 1000 + 600 * 1000);
+    assert_eq!(store.expire_operations().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_modem_is_not_flashed_blindly_again() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    f.store.start(device, op.id, request(1)).await.unwrap();
+    f.pass(2 * 24 * 3600 * 1000);
+    assert_eq!(f.store.expire_operations().await.unwrap(), 1);
+    let blind = f.ask(device, image).await;
+    assert!(
+        matches!(blind, Err(Rejection::Refused(UpgradeRefused::NotHeardSince(id))) if id == op.id)
+    );
+    f.pass(1);
+    f.store.record_signs(vec![Sign::Seen(device, f.store.clock().now())]).await.unwrap();
+    f.ask(device, image).await.unwrap();
+}
+
+#[tokio::test]
+async fn installed_ends_where_the_modem_says_otherwise_and_with_its_image() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let proved = async || {
+        let op = f.ask(device, image).await.unwrap();
+        f.store.start(device, op.id, request(1)).await.unwrap();
+        assert_eq!(tell(&f, device, op.id, 2, succeeded()).await, Verdict::Accepted);
+        assert!(installed(&f.store, device).await);
+    };
+    let reads = async |versions: Vec<VersionLine>| {
+        let modem = serde_json::json!({
+            "slot": "main", "manufacturer": "Telit", "model": "FN990", "imei": "1",
+            "versions": versions, "sole_uplink": true
+        });
+        let inventory = serde_json::from_value(serde_json::json!({
+            "v": 1, "agent_version": "0.1.0", "capabilities": [], "board": "b", "hostname": "r",
+            "boot_id": "", "require_signature": true, "keys": [], "profiles": [], "staging": [],
+            "modems": [modem]
+        }))
+        .unwrap();
+        f.store.set_inventory(device, inventory).await.unwrap();
+    };
+    proved().await;
+    reads(versions()).await;
+    reads(vec![]).await;
+    assert!(installed(&f.store, device).await, "what was not read contradicts nothing");
+    let mut other = versions();
+    other[0].value = "another".into();
+    reads(other).await;
+    assert!(!installed(&f.store, device).await);
+    proved().await;
+    f.store
+        .write::<_, Never, _>(|tx| {
+            tx.execute("DELETE FROM images", [])?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    assert!(!installed(&f.store, device).await);
+}
+
+#[tokio::test]
+async fn an_older_operations_late_result_is_no_news_of_the_modem() {
+    let f = Fixture::new().await;
+    let device = f.device(1).await;
+    let (v2, v3) = (f.image("v2").await, f.image("v3").await);
+    let older = f.ask(device, v2).await.unwrap();
+    f.store.start(device, older.id, request(1)).await.unwrap();
+    f.pass(2 * 24 * 3600 * 1000);
+    f.store.expire_operations().await.unwrap();
+    f.pass(1);
+    f.store.record_signs(vec![Sign::Seen(device, f.store.clock().now())]).await.unwrap();
+    f.ask(device, v3).await.unwrap();
+    assert_eq!(tell(&f, device, older.id, 2, succeeded()).await, Verdict::Accepted);
+    assert!(f.operation(older.id).await.late_result.is_some());
+    assert_eq!(count(&f.store, "modems").await, 0);
+}
+
+#[tokio::test]
+async fn milestones_are_bounded_and_the_end_comes_through() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    f.store.start(device, op.id, request(1)).await.unwrap();
+    let most = u64::from(super::event::MILESTONES);
+    let entered = EventBody::Entered { phase: Phase::Installing };
+    let flood = (1..=most + 10).map(|seq| reported(device, event(op.id, seq, 1, entered.clone())));
+    let acks = f.store.record_events(flood.collect()).await.unwrap();
+    let too_many = acks.iter().filter(|ack| refused(&ack.verdict) == Some("too_many")).count();
+    assert_eq!(too_many, 10);
+    assert_eq!(tell(&f, device, op.id, most + 11, succeeded()).await, Verdict::Accepted);
+    assert_eq!(f.operation(op.id).await.status, Status::Success);
+    assert_eq!(count(&f.store, "milestones").await, most + 1);
+    assert_eq!(count(&f.store, "dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn a_milestone_that_cannot_be_read_is_answered_and_buried() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    let good = reported(device, event(op.id, 1, 0, EventBody::Held { reason: "?".into() }));
+    let odd = Reported { seq: u64::MAX, event: Err(Refused::BadNumber), ..good.clone() };
+    let acks = f.store.record_events(vec![odd, good]).await.unwrap();
+    assert_eq!(refused(&acks[0].verdict), Some("bad_number"));
+    assert_eq!((acks[0].seq, &acks[1].verdict), (u64::MAX, &Verdict::Accepted));
+    assert_eq!(count(&f.store, "dead_letters").await, 1);
 }
 
 #[tokio::test]

@@ -175,6 +175,12 @@ CREATE TABLE device_firmware (
 CREATE INDEX device_firmware_by_image ON device_firmware (image);
 CREATE INDEX device_firmware_by_created ON device_firmware (created);
 CREATE INDEX device_firmware_by_modified ON device_firmware (modified);
+-- Also where the image goes with its build or category: what has no image is not installed.
+CREATE TRIGGER device_firmware_without_image AFTER UPDATE OF image ON device_firmware
+WHEN NEW.image IS NULL AND NEW.installed
+BEGIN
+    UPDATE device_firmware SET installed = 0, evidence = NULL WHERE id = NEW.id;
+END;
 
 -- Operations -----------------------------------------------------------------------------------
 

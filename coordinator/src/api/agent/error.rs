@@ -91,7 +91,9 @@ impl From<Malformed> for Error {
             Malformed::TooLarge { .. } | Malformed::TooMany { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string())
             }
-            Malformed::Json(_) | Malformed::Version(_) => Self::malformed(error.to_string()),
+            Malformed::Json(_) | Malformed::Version(_) | Malformed::Number => {
+                Self::malformed(error.to_string())
+            }
         }
     }
 }

@@ -65,6 +65,11 @@ pub enum UpgradeRefused {
     NoManifest,
     #[error("operation {0} is past the point of no return: its modem may be being flashed")]
     InProgress(OperationId),
+    #[error(
+        "operation {0} was lost and its device was not heard of since: nobody knows whether its \
+         modem is being flashed"
+    )]
+    NotHeardSince(OperationId),
     #[error(transparent)]
     Options(#[from] BadOption),
 }
@@ -203,10 +208,11 @@ impl Store {
 
     /// Ends operations whose time has come, some at a time; answers how many.
     pub async fn expire_operations(&self) -> Result<usize, StoreError> {
-        let ended = self.write::<_, Never, _>(|tx| {
+        let since = self.shared.listening_since;
+        let ended = self.write::<_, Never, _>(move |tx| {
             let mut ended = 0;
-            for mut operation in unfinished(tx)? {
-                if expiry::expire(&mut operation, tx.now) {
+            for mut operation in due(tx, since)? {
+                if expiry::expire(&mut operation, since, tx.now) {
                     save(tx, &operation)?;
                     device::bump(tx, operation.device)?;
                     ended += 1;
@@ -221,16 +227,18 @@ impl Store {
 /// Bulk work is done in pieces, so that the writer is free in between.
 const PIECE: u32 = 1000;
 
-fn unfinished(tx: &Tx<'_>) -> rusqlite::Result<Vec<Operation>> {
+/// The same rule as [`expiry`]'s, so that a piece is never full of what is not due.
+fn due(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Operation>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM {FROM} WHERE t.status IN ('idle', 'in-progress')
-             AND (t.deadline <= :now
-                  OR t.grant_open AND max(t.heard_at, t.granted_at) + t.dark_longest_ms
-                                  + :patience <= :now)
+             AND ((NOT t.grant_open AND t.deadline <= :now)
+                  OR (t.grant_open
+                      AND max(coalesce(t.heard_at, 0), t.granted_at, :since) + t.dark_longest_ms
+                          + :patience <= :now))
          LIMIT {PIECE}"
     );
     let mut statement = tx.prepare_cached(&sql)?;
-    let times = named_params! { ":now": tx.now, ":patience": expiry::PATIENCE_MS };
+    let times = named_params! { ":now": tx.now, ":since": since, ":patience": expiry::PATIENCE_MS };
     let rows = statement.query_map(times, operation)?;
     rows.collect()
 }
@@ -259,6 +267,9 @@ pub(super) fn create(
         Some(false) => return refuse(UpgradeRefused::NoManifest),
         Some(true) => {}
     }
+    if let Some(lost) = lost_in(tx, request.device, &request.slot)? {
+        return refuse(UpgradeRefused::NotHeardSince(lost));
+    }
     let id = OperationId(uuid::Uuid::new_v4());
     if let Some(mut older) = unfinished_in(tx, request.device, &request.slot)? {
         if cancel::supersede(&mut older, id, tx.now).is_err() {
@@ -283,6 +294,21 @@ pub(super) fn create(
     want(tx, &operation)?;
     device::bump(tx, operation.device)?;
     Ok(operation)
+}
+
+/// The slot's newest operation, if it was given up after a long silence that still lasts.
+fn lost_in(tx: &Tx<'_>, device: DeviceId, slot: &Slot) -> rusqlite::Result<Option<OperationId>> {
+    let newest = tx
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS}, max(coalesce(d.last_seen, 0), coalesce(d.inventory_at, 0)) AS seen
+             FROM {FROM} JOIN devices d ON d.id = t.device
+             WHERE t.device = ?1 AND t.slot = ?2 ORDER BY t.created DESC, t.rowid DESC LIMIT 1"
+        ))?
+        .query_row((device.to_string(), slot.as_str()), |row| {
+            Ok((operation(row)?, row.get::<_, u64>("seen")?))
+        })
+        .optional()?;
+    Ok(newest.and_then(|(newest, seen)| expiry::is_lost(&newest, seen).then_some(newest.id)))
 }
 
 /// The slot's firmware association follows what is asked for.
