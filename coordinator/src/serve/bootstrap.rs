@@ -1,16 +1,22 @@
 //! The first start: random secrets, made once, printed once, kept only as digests.
+//!
+//! They are in a private file of the data directory before the digests are committed, so that a
+//! power cut or a lost output in between locks nobody out.
 
 use std::fmt;
+use std::path::Path;
 
 use shared::hex::sha256;
 use shared::ids::OrganizationSlug;
 
 use super::StartError;
-use crate::secret;
 use crate::store::Store;
 use crate::store::bootstrap::FirstStart;
 use crate::tls::Pin;
+use crate::{secret, secret_file};
 
+/// In the data directory: what the first start made, to be deleted once it was read.
+pub(super) const FILE: &str = "first-start";
 const SUPERUSER: &str = "admin";
 const ORGANIZATION: &str = "default";
 
@@ -38,7 +44,14 @@ impl fmt::Display for Bootstrap {
 }
 
 /// Makes it if there is no user yet.
-pub(super) async fn first_start(store: &Store, pin: Pin) -> Result<Option<Bootstrap>, StartError> {
+pub(super) async fn first_start(
+    store: &Store,
+    pin: Pin,
+    data: &Path,
+) -> Result<Option<Bootstrap>, StartError> {
+    if store.has_users().await? {
+        return Ok(None);
+    }
     let bootstrap = Bootstrap {
         superuser: SUPERUSER.into(),
         organization: ORGANIZATION.parse().map_err(|_| StartError::NoRandomness)?,
@@ -52,6 +65,10 @@ pub(super) async fn first_start(store: &Store, pin: Pin) -> Result<Option<Bootst
         api_token: sha256(bootstrap.api_token.as_bytes()),
         enrolment_token: sha256(bootstrap.enrolment_token.as_bytes()),
     };
+    let path = data.join(FILE);
+    secret_file::write(&path, bootstrap.to_string().as_bytes())
+        .map_err(|source| StartError::Data { path: path.clone(), source })?;
+    tracing::info!(path = %path.display(), "the first secrets are in this file: delete it once read");
     Ok(store.bootstrap(first).await?.then_some(bootstrap))
 }
 

@@ -1,8 +1,8 @@
 //! The composition root: puts the parts together, starts them, and ends them in order.
 //!
 //! ```text
-//! data directory (locked) ─▶ store ─▶ first start ─▶ admission, retained states ─▶ listeners
-//!                                                                        │
+//! data directory (locked) ─▶ store ─▶ admission, retained states ─▶ ports ─▶ first start ─▶ service
+//!                                                                                             │
 //! stop: no new connections ─▶ lines closed ─▶ ingest empty ─▶ store stopped
 //! ```
 
@@ -73,22 +73,29 @@ pub struct Running {
 }
 
 /// Starts a coordinator. At its first start it also makes a superuser, an organization and the
-/// secrets to begin with: they are in the answer and nowhere else.
+/// secrets to begin with: they are in the answer and in a private file of the data directory.
 ///
 /// # Errors
 /// See [`StartError`]; nothing keeps running then.
 pub async fn start(config: Config) -> Result<(Running, Option<Bootstrap>), StartError> {
     let lock = lock(&config.data)?;
     let parts = Parts::open(&config).await?;
-    let bootstrap = bootstrap::first_start(&parts.store, parts.pin).await?;
     parts.recall().await?;
-    let running = listen(parts, &config, lock)?;
+    // Whatever can fail comes before the secrets, which are told only once.
+    let ports = (bind(config.https)?, bind(config.mqtt)?);
+    let bootstrap = bootstrap::first_start(&parts.store, parts.pin, &config.data).await?;
+    let running = listen(parts, &config, ports, lock)?;
     Ok((running, bootstrap))
 }
 
-fn listen(parts: Parts, config: &Config, lock: File) -> Result<Running, StartError> {
-    let (web_listener, https) = bind(config.https)?;
-    let (mqtt_listener, mqtt) = bind(config.mqtt)?;
+type Port = (TcpListener, SocketAddr);
+
+fn listen(
+    parts: Parts,
+    config: &Config,
+    ((web_listener, https), (mqtt_listener, mqtt)): (Port, Port),
+    lock: File,
+) -> Result<Running, StartError> {
     let nofile = raise_descriptors();
     tracing::info!(%https, %mqtt, nofile, "listening");
     let (inbound, received) = tokio::sync::mpsc::channel(ingest::QUEUE);
@@ -121,6 +128,8 @@ impl Running {
                 // A handle that was awaited must not be awaited again.
                 drop(self.serving.remove(index));
             }
+            _ = &mut self.ingesting => tracing::error!("what devices report is not taken any more"),
+            () = self.store.ended() => tracing::error!("the store's writer ended"),
             () = self.web.ended() => tracing::error!("HTTPS ended"),
         }
     }
@@ -131,7 +140,9 @@ impl Running {
         self.registry.close_all();
         self.web.stop(GRACE).await;
         // The lines hold ingest's queue: it ends when the last of them has.
-        if tokio::time::timeout(GRACE, &mut self.ingesting).await.is_err() {
+        if !self.ingesting.is_finished()
+            && tokio::time::timeout(GRACE, &mut self.ingesting).await.is_err()
+        {
             tracing::warn!("lines were still open");
         }
         self.signs.flush().await;
@@ -175,7 +186,7 @@ fn keep_private(data: &Path) {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn bind(address: SocketAddr) -> Result<Port, StartError> {
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         let local = listener.local_addr()?;
@@ -232,4 +243,35 @@ async fn signal() -> io::Result<()> {
 /// The clock of a coordinator in earnest.
 fn clock() -> Clock {
     Clock::System
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::Fragment;
+
+    #[tokio::test]
+    async fn a_first_start_that_fails_locks_nobody_out() {
+        let data = tempfile::tempdir().unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let config = |mqtt| Config {
+            data: data.path().into(),
+            https: free,
+            mqtt,
+            ..Fragment::default().validate().unwrap()
+        };
+        let refused = start(config(taken.local_addr().unwrap())).await;
+        assert!(matches!(refused, Err(StartError::Listen { .. })));
+        let (running, bootstrap) = start(config(free)).await.unwrap();
+        let file = data.path().join(bootstrap::FILE);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), bootstrap.unwrap().to_string());
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        running.stop().await;
+        let (running, again) = start(config(free)).await.unwrap();
+        assert!(again.is_none());
+        running.stop().await;
+    }
 }

@@ -53,6 +53,11 @@ impl Store {
         .await
     }
 
+    /// Whether the first start is over.
+    pub async fn has_users(&self) -> Result<bool, StoreError> {
+        self.read(|conn| Ok(conn.prepare("SELECT 1 FROM users")?.exists([])?)).await
+    }
+
     /// Answers with the token's id.
     pub async fn create_enrolment_token(&self, new: NewEnrolmentToken) -> Result<Uuid, StoreError> {
         Ok(self.write::<_, Never, _>(move |tx| Ok(insert_enrolment_token(tx, &new)?)).await?)
