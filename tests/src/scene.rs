@@ -20,7 +20,6 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Everything of it ends with this value; the directory stays for whoever has to look, unless
 /// [`Self::end`] is called.
 pub struct Scene {
-    // Before the coordinator: routers do not survive it.
     pub coordinator: Coordinator,
     pub api: Api,
     pub key: Key,

@@ -1,6 +1,12 @@
 //! A coordinator that is killed in the middle of things and started again, and devices that are not
 //! what they were.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what tests share is a test as well"
+)]
 #![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
 
 use lab::{

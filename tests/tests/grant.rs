@@ -1,6 +1,12 @@
 //! The point of no return: passed with the coordinator's leave alone, counted once, and exact
 //! against a cancel.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what tests share is a test as well"
+)]
 #![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
 
 use lab::{

@@ -1,6 +1,12 @@
 //! What must not reach a modem: each is a clear failure with its stage and kind, and the modem was
 //! not touched.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what tests share is a test as well"
+)]
 #![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
 
 use lab::{
@@ -93,7 +99,7 @@ fn assert_untouched(router: &Router, case: &str) {
     assert_eq!((flash.begun, flash.condition), (0, FlashCondition::Whole), "{case}");
     assert_eq!(flash.versions.package, FROM, "{case}");
     assert_eq!(router.holder_calls(), Vec::<String>::new(), "{case}: something was held");
-    // Reading takes it; it is the last look, or put back.
+    // Looking takes it, so it is put back.
     let left = take_tool_faults(&router.dir).unwrap();
     assert_eq!(left, [UNUSED.kind], "{case}: the tool ran");
     write_tool_faults(&router.dir, &[UNUSED]).unwrap();

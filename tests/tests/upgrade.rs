@@ -1,6 +1,12 @@
 //! Whole upgrades, with real processes: the smooth one, and those whose modem is touched while
 //! something breaks.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what tests share is a test as well"
+)]
 #![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
 
 use lab::{
