@@ -69,7 +69,7 @@ impl Figure {
     }
 
     fn line(&self) -> String {
-        let mut line = format!("{:<58} {:>10} {:<12}", self.name, short(self.value), self.unit);
+        let mut line = format!("{:<72} {:>9} {:<8}", self.name, short(self.value), self.unit);
         if let Some(budget) = self.budget {
             let (sign, limit) = match budget {
                 Budget::AtLeast(limit) => ("≥", limit),
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_line_says_whether_the_budget_is_met() {
         let figure = Figure::new("x", 12_345.6, "1/s").budget(Budget::AtLeast(20_000.0));
-        assert!(figure.line().ends_with("12,346 1/s          ≥ 20,000   NOT MET"));
+        assert!(figure.line().ends_with("12,346 1/s      ≥ 20,000   NOT MET"));
         assert_eq!(figure.json()["met"], false);
         assert_eq!(figure.json()["budget"], json!({ "at_least": 20_000.0 }));
         let figure = Figure::new("x", 3.0, "MB").budget(Budget::AtMost(3.0)).compared_with("y");
