@@ -44,7 +44,7 @@ impl FromRequestParts<App> for Reader {
         let found = app.store.authenticate(sha256(token.as_bytes())).await?;
         let principal = found.ok_or_else(ApiError::invalid_token)?;
         let now = app.store.clock().now();
-        app.throttle.take(principal.user, now).map_err(ApiError::throttled)?;
+        app.throttle.take(principal.user.0, now).map_err(ApiError::throttled)?;
         if let Some(actor) = parts.extensions.get::<Actor>() {
             actor.is(&principal.name);
         }

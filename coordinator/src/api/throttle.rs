@@ -1,18 +1,18 @@
-//! How often one user may ask: a fixed count a minute.
+//! How often one user or device may ask: a fixed count a minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use shared::ids::UserId;
+use uuid::Uuid;
 
 const WINDOW_MS: u64 = 60_000;
-/// From here on, users whose window is over are forgotten.
-const MANY: usize = 4096;
+/// From here on, those whose window is over are forgotten.
+const MANY: usize = 65_536;
 
 #[derive(Debug)]
 pub struct Throttle {
     limit: u32,
-    windows: Mutex<HashMap<UserId, Window>>,
+    windows: Mutex<HashMap<Uuid, Window>>,
 }
 
 #[derive(Debug)]
@@ -31,14 +31,14 @@ impl Throttle {
     ///
     /// # Errors
     /// Seconds to wait.
-    pub fn take(&self, user: UserId, now: u64) -> Result<(), u64> {
+    pub fn take(&self, who: Uuid, now: u64) -> Result<(), u64> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() > MANY {
             windows.retain(|_, window| window.ends > now);
         }
         let fresh = || Window { ends: now + WINDOW_MS, requests: 0 };
-        let window = windows.entry(user).or_insert_with(fresh);
-        // A clock set back must not lock a user out for longer than a window.
+        let window = windows.entry(who).or_insert_with(fresh);
+        // A clock set back must not lock anybody out for longer than a window.
         if window.ends <= now || window.ends > now + WINDOW_MS {
             *window = fresh();
         }
@@ -52,14 +52,12 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     #[test]
-    fn each_user_has_a_window_of_their_own() {
+    fn each_has_a_window_of_their_own() {
         let throttle = Throttle::new(2);
-        let (one, other) = (UserId(Uuid::from_u128(1)), UserId(Uuid::from_u128(2)));
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         assert_eq!(throttle.take(one, 1000), Ok(()));
         assert_eq!(throttle.take(one, 31_000), Ok(()));
         assert_eq!(throttle.take(one, 31_001), Err(30));

@@ -133,6 +133,7 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         audience: audience.into(),
         mqtt_port,
         token_lifetime: config.token_lifetime,
+        throttle: Arc::new(Throttle::new(api::agent::REQUESTS_A_MINUTE)),
     };
     let routes = api::router(operators).nest("/api/v1/agent", api::agent::router(agents));
     let routes = routes.layer(middleware::from_fn(take_small_body));

@@ -287,3 +287,23 @@ async fn malformed_and_oversized_requests_are_told_apart() {
     let inventory = device.request(Method::PUT, "inventory").json(&json!({ "v": 1 }));
     assert_eq!(code(inventory.send().await.unwrap()).await, (400, "malformed".into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_asks_too_much_is_told_to_wait_and_the_others_are_served() {
+    let stand = Stand::new().await;
+    let (loud, _) = stand.ready(1).await;
+    let (quiet, _) = stand.ready(2).await;
+    let mut refused = None;
+    for _ in 0..=2 * coordinator::api::agent::REQUESTS_A_MINUTE {
+        let answer = loud.get("desired").await;
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some(answer);
+            break;
+        }
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let refused = refused.unwrap();
+    assert!(refused.headers().contains_key(header::RETRY_AFTER));
+    assert_eq!(code(refused).await.1, "too_many");
+    assert_eq!(quiet.get("desired").await.status(), StatusCode::OK);
+}

@@ -25,6 +25,9 @@ impl FromRequestParts<AgentApi> for Caller {
             return Err(Error::unauthorized("audience", "the token is not a device's"));
         }
         api.admission.check(claims.sub, claims.epoch).map_err(not_admitted)?;
+        api.throttle.take(claims.sub, api.store.clock().now()).map_err(|seconds| {
+            Error::too_many(format!("too many requests; ask again in {seconds} s"))
+        })?;
         let device = DeviceId(claims.sub);
         api.signs.seen(device);
         Ok(Self(device))

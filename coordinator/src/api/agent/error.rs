@@ -53,6 +53,8 @@ impl Error {
 
 /// Seconds after which a store that is out of order may work again.
 const RETRY_AFTER: &str = "5";
+/// Seconds after which a device that asks too much may ask again.
+const CALM_DOWN: &str = "30";
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
@@ -61,6 +63,7 @@ impl IntoResponse for Error {
         let extra = match self.status {
             StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Bearer"),
             StatusCode::SERVICE_UNAVAILABLE => (header::RETRY_AFTER, RETRY_AFTER),
+            StatusCode::TOO_MANY_REQUESTS => (header::RETRY_AFTER, CALM_DOWN),
             _ => return response,
         };
         response.headers_mut().insert(extra.0, header::HeaderValue::from_static(extra.1));

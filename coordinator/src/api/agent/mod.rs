@@ -13,7 +13,7 @@
 //! | `GET /images/{id}/{file,manifest,signature}` | 200, 206, 304 |
 //!
 //! All but the first three take an access token for the audience `api`; whose device it is comes
-//! from there and from nowhere else. Errors are [`ApiError`](shared::identity::ApiError).
+//! from there and from nowhere else. More than [`REQUESTS_A_MINUTE`] of them are 429. Errors are [`ApiError`](shared::identity::ApiError).
 
 mod auth;
 mod enrolment;
@@ -33,6 +33,7 @@ use shared::limits;
 
 pub use nonce::Nonces;
 
+use crate::api::throttle::Throttle;
 use crate::artifacts::Artifacts;
 use crate::ingest::Signs;
 use crate::lines::acl::Admission;
@@ -57,7 +58,12 @@ pub struct AgentApi {
     pub mqtt_port: u16,
     /// How long access tokens are good.
     pub token_lifetime: Duration,
+    /// How often one device may ask.
+    pub throttle: Arc<Throttle>,
 }
+
+/// Requests a minute that one device may make: many times what a healthy one needs.
+pub const REQUESTS_A_MINUTE: u32 = 600;
 
 /// The routes, to be nested under `/api/v1/agent`.
 pub fn router(api: AgentApi) -> Router {
