@@ -168,15 +168,19 @@ impl Environment {
         self.uplink.tick(tick);
     }
 
-    /// Who must let go: what the profile names, and what the router's settings name.
+    /// Who must let go: what the profile names, and what the router's settings name. Those that
+    /// would restart the router go first, for what follows is what they wait for.
     #[must_use]
     pub fn who_holds(&self) -> Vec<Holder> {
         let own = &self.settings.upgrade.holders;
-        let profile = self.job.profile.iter().flat_map(|p| p.holds.services.iter());
-        let mut holders: Vec<Holder> =
-            own.interfaces.iter().cloned().map(Holder::Interface).collect();
-        for service in profile.chain(&own.services) {
-            let holder = Holder::Service(service.clone());
+        let held = self.job.profile.as_ref().map(|p| p.holds.clone()).unwrap_or_default();
+        let service = |name: String| Holder::Service(name);
+        let mut holders: Vec<Holder> = held.rebooters.into_iter().map(service).collect();
+        holders.extend(own.interfaces.iter().cloned().map(Holder::Interface));
+        // An inhibited ModemManager is stopped as well, as long as nothing inhibits it.
+        let modem_manager = std::iter::once("modemmanager".to_owned());
+        let services = modem_manager.chain(held.services).chain(own.services.iter().cloned());
+        for holder in services.map(service) {
             if !holders.contains(&holder) {
                 holders.push(holder);
             }

@@ -6,10 +6,12 @@
 //! element after a fixed flag ([`options`]).
 
 pub mod options;
+mod surroundings;
 
 use crate::{ids::UsbId, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+pub use surroundings::{Gates, Holds, ModemManager, Needs, Restore, Setting};
 
 /// The profiles that come with the software: name and TOML.
 pub const BUILT_IN: &[(&str, &str)] = &[
@@ -34,7 +36,11 @@ pub struct ToolProfile {
     #[serde(default)]
     pub needs: Needs,
     #[serde(default)]
+    pub gates: Gates,
+    #[serde(default)]
     pub holds: Holds,
+    #[serde(default)]
+    pub restore: Restore,
 }
 
 /// Which modems the tool is for.
@@ -144,27 +150,6 @@ fn grace() -> u64 {
     10
 }
 
-/// What must be there before the modem is touched.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Needs {
-    /// Kernel drivers, as in /sys/bus/usb/drivers or usb-serial/drivers.
-    #[serde(default)]
-    pub drivers: Vec<String>,
-    /// Whether the modem's diagnostic port must be known.
-    #[serde(default)]
-    pub diag: bool,
-}
-
-/// What is held down while the modem is flashed, beside what the router's settings name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Holds {
-    /// Services under /etc/init.d.
-    #[serde(default)]
-    pub services: Vec<String>,
-}
-
 /// Why a text is not a profile.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
@@ -218,6 +203,7 @@ impl ToolProfile {
         if t.total_s == 0 || t.typical_s > t.total_s || t.total_s > 24 * 3600 {
             return Err(key("timeouts", "total_s must be 1 to 86400 and not below typical_s"));
         }
+        self.check_surroundings()?;
         self.options.iter().try_for_each(|(name, rule)| {
             rule.check().map_err(|problem| key(format!("options.{name}"), problem))
         })

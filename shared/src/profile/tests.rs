@@ -55,8 +55,42 @@ fn a_mistake_names_its_key() {
         ("values = [\"115200\"", "values = [\"-x\", \"115200\"", "options.speed"),
         ("download_mode = [\"1bc7:9010\"]", "", "fits.download_mode"),
         ("total_s = 1200", "total_s = 0", "timeouts"),
+        ("drivers = [\"option\"]", "", "needs.drivers"),
+        ("drivers = [\"option\"]", "drivers = [\"../x\"]", "needs.drivers"),
+        ("[\"--help\"]", "[\"--port\", \"{diag}\"]", "needs.probe_argv"),
+        ("# min_voltage_mv = 3135", "min_voltage_mv = 3", "gates.min_voltage_mv"),
+        ("# max_temperature_c = 85", "max_temperature_c = -1", "gates.max_temperature_c"),
+        ("[\"watchcat\"]", "[\"watch cat\"]", "holds.rebooters"),
+        ("modemmanager = \"stop\"", "modemmanager = \"kill\"", "modemmanager"),
+        ("restarts = [\"#FWSWITCH\", ", "restarts = [\"#QSS\", ", "restarts"),
+        ("commands = [\"#FWSWITCH\", ", "commands = [", "restore.restarts"),
     ] {
         let error = ToolProfile::parse(&text.replacen(from, to, 1)).unwrap_err().to_string();
         assert!(error.contains(name), "{name}: {error}");
     }
+}
+
+#[test]
+fn what_is_around_the_tool_is_read() {
+    let text = BUILT_IN[0].1.replace("# m", "m").replace("\"stop\"", "\"inhibit\"");
+    let profile = ToolProfile::parse(&text).unwrap();
+    assert_eq!(profile.gates, Gates { min_voltage_mv: Some(3135), max_temperature_c: Some(85) });
+    assert_eq!(profile.holds.modemmanager, ModemManager::Inhibit);
+    assert_eq!(profile.holds.rebooters, ["watchcat"]);
+    let both = [Setting::FirmwareSwitch, Setting::UsbComposition];
+    assert_eq!(
+        (&profile.restore.commands[..], &profile.restore.restarts[..]),
+        (&both[..], &both[..])
+    );
+    assert!(profile.needs.binds_download_mode);
+}
+
+#[test]
+fn what_a_profile_does_not_say_is_safe() {
+    let text = BUILT_IN[0].1;
+    let short = &text[..text.find("# The modem comes back").unwrap()];
+    let profile = ToolProfile::parse(short).unwrap();
+    assert_eq!(profile.holds.modemmanager, ModemManager::Stop);
+    assert_eq!(profile.gates, Gates::default());
+    assert_eq!(profile.restore, Restore::default());
 }

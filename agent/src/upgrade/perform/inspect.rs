@@ -153,9 +153,9 @@ impl Environment {
         }
     }
 
-    /// Whether a modem in download mode would get a port: without one it cannot be recovered.
+    /// Whether a modem in download mode would get a port: without one the tool loses it.
     fn check_download_mode(&self, profile: &ToolProfile) -> Result<(), (FailureKind, String)> {
-        if profile.tool.recovery_argv.is_empty() || profile.needs.drivers.is_empty() {
+        if !profile.needs.binds_download_mode {
             return Ok(());
         }
         let paths = &self.settings.paths;
