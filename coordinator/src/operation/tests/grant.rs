@@ -1,0 +1,92 @@
+//! The grant: who gets it, how often, and what it makes impossible.
+
+use super::*;
+
+#[test]
+fn the_same_grant_counts_once() {
+    let mut op = operation();
+    assert_eq!(grant(&mut op, 1), Ok(Leave::New));
+    let once = op.clone();
+    assert_eq!(grant(&mut op, 1), Ok(Leave::Repeated));
+    assert_eq!(op, once);
+    assert_eq!(op.attempts_granted, 1);
+}
+
+#[test]
+fn three_attempts_and_no_more() {
+    let mut op = operation();
+    for attempt in 1..=3 {
+        assert_eq!(grant(&mut op, attempt), Ok(Leave::New));
+    }
+    assert_eq!(grant(&mut op, 4), Err(RefusalCode::Attempts));
+    assert_eq!(grant(&mut op, 1), Err(RefusalCode::Attempts));
+    assert_eq!(op.attempts_granted, 3);
+}
+
+#[test]
+fn a_cancel_before_the_grant_means_no_flash_ever() {
+    let mut op = operation();
+    cancel(&mut op, "admin", 1).unwrap();
+    assert_eq!(op.status, Status::Cancelled);
+    assert_eq!(grant(&mut op, 1), Err(RefusalCode::Cancelled));
+    let effects = tell(&mut op, &event(1, 0, finished(Outcome::Cancelled)));
+    assert_eq!(effects, Err(Refused::TooLate), "nothing had been heard of this journal");
+    assert_eq!(op.late_result, None);
+}
+
+#[test]
+fn a_cancel_after_the_grant_is_refused_until_the_attempt_is_over() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    assert_eq!(cancel(&mut op, "admin", 2), Err(CannotCancel::PastPointOfNoReturn(1)));
+    // In download mode the modem is still in the attempt's hands.
+    tell(&mut op, &event(1, 1, retrying(ModemCondition::InDownloadMode))).unwrap();
+    assert_eq!(cancel(&mut op, "admin", 2), Err(CannotCancel::PastPointOfNoReturn(1)));
+    tell(&mut op, &event(2, 1, retrying(ModemCondition::OldVersion))).unwrap();
+    cancel(&mut op, "admin", 2).unwrap();
+    assert_eq!(grant(&mut op, 2), Err(RefusalCode::Cancelled));
+    assert_eq!(grant(&mut op, 1), Err(RefusalCode::Cancelled));
+    tell(&mut op, &event(3, 1, finished(Outcome::Cancelled))).unwrap();
+    assert_eq!((op.status, op.late_result), (Status::Cancelled, None));
+}
+
+#[test]
+fn an_old_attempts_failure_does_not_reopen_a_new_grant() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    grant(&mut op, 2).unwrap();
+    tell(&mut op, &event(9, 1, retrying(ModemCondition::OldVersion))).unwrap();
+    assert!(op.is_granted());
+    assert_eq!(cancel(&mut op, "admin", 2), Err(CannotCancel::PastPointOfNoReturn(2)));
+}
+
+#[test]
+fn a_newer_operation_supersedes_only_an_ungranted_one() {
+    let newer = OperationId(Uuid::from_u128(9));
+    let mut op = operation();
+    supersede(&mut op, newer, 1).unwrap();
+    assert_eq!(grant(&mut op, 1), Err(RefusalCode::Superseded));
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    assert!(supersede(&mut op, newer, 1).is_err());
+}
+
+#[test]
+fn quarantined_and_expired_operations_are_not_started() {
+    let mut op = operation();
+    let refused = start(&mut op, Standing::Quarantined, &request(1, 1), 1).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::Quarantined);
+    let refused = start(&mut op, Standing::Good, &request(1, 1), 30 * DAY).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::Expired);
+    assert_eq!(op, operation());
+}
+
+#[test]
+fn a_lost_answer_is_given_again_whatever_became_of_the_device() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    let again = start(&mut op, Standing::Quarantined, &request(1, 1), 1);
+    assert_eq!(again, Ok(Leave::Repeated));
+    let next = start(&mut op, Standing::Quarantined, &request(2, 1), 1).unwrap_err();
+    assert_eq!(next.code, RefusalCode::Quarantined);
+}
