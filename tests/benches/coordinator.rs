@@ -32,7 +32,7 @@ const USERS: usize = 64;
 /// How long a rate is measured.
 const TIME: Duration = Duration::from_secs(5);
 /// From the last connection to the look at the memory.
-const CALM: Duration = Duration::from_secs(20);
+const CALM: Duration = Duration::from_secs(60);
 /// Ticks a second and device: the coordinator takes 50.
 const FASTEST: u32 = 45;
 

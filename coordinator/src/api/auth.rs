@@ -2,13 +2,15 @@
 //! predecessor's clients write it).
 
 use axum::extract::FromRequestParts;
-use axum::http::{HeaderMap, Method, header, request::Parts};
+use axum::http::{HeaderMap, header, request::Parts};
 use shared::hex::sha256;
 use shared::ids::{OrganizationId, OrganizationSlug};
 
 use super::App;
-use super::audit::Actor;
+use super::audit;
 use super::error::{Answer, ApiError};
+use crate::store::Store;
+use crate::store::audit::Entry;
 use crate::store::listing::Scope;
 use crate::store::user::{Principal, Role, TokenScope};
 
@@ -17,15 +19,18 @@ const LONGEST_TOKEN: usize = 256;
 
 /// The user behind a request.
 #[derive(Debug, Clone)]
-pub struct Operator(pub Principal);
+pub struct Operator {
+    pub user: Principal,
+    /// What the audit log says if the request changes something.
+    pub entry: Entry,
+}
 
 impl FromRequestParts<App> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let Reader(operator) = Reader::from_request_parts(parts, app).await?;
-        let reads = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if operator.0.scope == TokenScope::Read && !reads {
+        if operator.user.scope == TokenScope::Read && !audit::reads(&parts.method) {
             return Err(ApiError::forbidden_because("This token may only read."));
         }
         Ok(operator)
@@ -45,10 +50,8 @@ impl FromRequestParts<App> for Reader {
         let principal = found.ok_or_else(ApiError::invalid_token)?;
         let now = app.store.clock().now();
         app.throttle.take(principal.user.0, now).map_err(ApiError::throttled)?;
-        if let Some(actor) = parts.extensions.get::<Actor>() {
-            actor.is(&principal.name);
-        }
-        Ok(Self(Operator(principal)))
+        let entry = audit::entry(parts, &principal.name);
+        Ok(Self(Operator { user: principal, entry }))
     }
 }
 
@@ -65,9 +68,14 @@ fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
 }
 
 impl Operator {
+    /// The store for this user's changes, which are on record.
+    pub fn store(&self, app: &App) -> Store {
+        app.store.on_record(self.entry.clone())
+    }
+
     /// Whose rows they may see.
     pub fn sees(&self) -> Scope {
-        self.0.sees()
+        self.user.sees()
     }
 
     /// Passes a row on if its organization is visible; what is another's is not found. Shared rows
@@ -77,20 +85,24 @@ impl Operator {
         row: Option<T>,
         organization: impl FnOnce(&T) -> Option<OrganizationId>,
     ) -> Answer<T> {
-        row.filter(|row| self.0.sees().sees(organization(row))).ok_or_else(ApiError::not_found)
+        row.filter(|row| self.user.sees().sees(organization(row))).ok_or_else(ApiError::not_found)
     }
 
     /// Whether they may change what belongs to `organization`; shared things are the superuser's.
     pub fn may_change(&self, organization: Option<OrganizationId>) -> Answer<()> {
-        if self.0.has(Role::Operator, organization) { Ok(()) } else { Err(ApiError::forbidden()) }
+        if self.user.has(Role::Operator, organization) {
+            Ok(())
+        } else {
+            Err(ApiError::forbidden())
+        }
     }
 
     /// As [`Operator::may_change`], by the organization's slug.
     pub fn may_change_in(&self, slug: &OrganizationSlug) -> Answer<()> {
-        let of = self.0.memberships.iter().find(|of| of.slug == *slug);
+        let of = self.user.memberships.iter().find(|of| of.slug == *slug);
         match of {
             Some(of) => self.may_change(Some(of.organization)),
-            None if self.0.superuser => Ok(()),
+            None if self.user.superuser => Ok(()),
             None => Err(ApiError::forbidden()),
         }
     }
@@ -98,17 +110,17 @@ impl Operator {
     /// Where new things go if nothing is said: the user's only organization, else (and for
     /// superusers) what is shared.
     pub fn home(&self) -> Option<OrganizationId> {
-        match self.0.memberships.as_slice() {
-            [only] if !self.0.superuser => Some(only.organization),
+        match self.user.memberships.as_slice() {
+            [only] if !self.user.superuser => Some(only.organization),
             _ => None,
         }
     }
 
     /// The organization asked for, or the only one of this user's.
     pub fn organization(&self, asked: Option<OrganizationSlug>) -> Answer<OrganizationSlug> {
-        let mut own = self.0.memberships.iter().map(|of| &of.slug);
+        let mut own = self.user.memberships.iter().map(|of| &of.slug);
         match (asked, own.len()) {
-            (Some(slug), _) if self.0.superuser || own.any(|of| *of == slug) => Ok(slug),
+            (Some(slug), _) if self.user.superuser || own.any(|of| *of == slug) => Ok(slug),
             (None, 1) => own.next().cloned().ok_or_else(ApiError::not_found),
             (Some(_), _) | (None, 0) => Err(ApiError::not_found()),
             (None, _) => Err(ApiError::field("organization", "Name one of your organizations.")),

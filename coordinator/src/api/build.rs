@@ -81,7 +81,7 @@ pub async fn create(
     // `read` has made sure of it: it is required.
     let category = change.category.ok_or_else(|| ApiError::field("category", "Required."))?;
     may_use(&app, &operator, category).await?;
-    let build = app.store.create_build(category, change).await?;
+    let build = operator.store(&app).create_build(category, change).await?;
     Ok((StatusCode::CREATED, Json(view(build))))
 }
 
@@ -106,7 +106,7 @@ pub async fn change(
     if let Some(category) = change.category {
         may_use(&app, &operator, category).await?;
     }
-    Ok(Json(view(app.store.change_build(id, change).await?)))
+    Ok(Json(view(operator.store(&app).change_build(id, change).await?)))
 }
 
 pub async fn delete(
@@ -116,7 +116,7 @@ pub async fn delete(
 ) -> Answer<StatusCode> {
     let build = find(&app, &operator, id).await?;
     operator.may_change(build.organization)?;
-    let files = app.store.delete_build(id).await?;
+    let files = operator.store(&app).delete_build(id).await?;
     forget_files(&app, files).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -67,7 +67,7 @@ pub async fn create(
         change.organization = Some(operator.home());
     }
     operator.may_change(change.organization.flatten())?;
-    let category = app.store.create_category(change).await?;
+    let category = operator.store(&app).create_category(change).await?;
     Ok((StatusCode::CREATED, Json(view(category))))
 }
 
@@ -92,7 +92,7 @@ pub async fn change(
     if let Some(organization) = change.organization {
         operator.may_change(organization)?;
     }
-    Ok(Json(view(app.store.change_category(id, change).await?)))
+    Ok(Json(view(operator.store(&app).change_category(id, change).await?)))
 }
 
 pub async fn delete(
@@ -102,7 +102,7 @@ pub async fn delete(
 ) -> Answer<StatusCode> {
     let category = find(&app, &operator, id).await?;
     operator.may_change(category.organization)?;
-    let files = app.store.delete_category(id).await?;
+    let files = operator.store(&app).delete_category(id).await?;
     forget_files(&app, files).await;
     Ok(StatusCode::NO_CONTENT)
 }

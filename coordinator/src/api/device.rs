@@ -40,12 +40,32 @@ pub struct DeviceView {
     online: bool,
     last_seen: Option<Time>,
     agent_version: Option<String>,
-    modems: Vec<Modem>,
+    modems: Vec<ModemView>,
     created: Time,
     modified: Time,
 }
 
+#[derive(Debug, Serialize)]
+struct ModemView {
+    #[serde(flatten)]
+    modem: Modem,
+    /// When its model, IMEI and versions were read; older than the inventory where it is
+    /// unreadable now. Null: never.
+    read: Option<Time>,
+}
+
+fn modems(device: &Device) -> Vec<ModemView> {
+    let modems = device.inventory.iter().flat_map(|known| known.modems.iter().cloned());
+    let view = |modem: Modem| {
+        let read = !modem.imei.is_empty() || !modem.versions.is_empty();
+        let read_at = device.read_at.get(&modem.slot).filter(|_| read);
+        ModemView { read: read_at.copied().map(Time), modem }
+    };
+    modems.map(view).collect()
+}
+
 fn view(device: Device) -> (DeviceView, Option<Inventory>) {
+    let modems = modems(&device);
     let inventory = device.inventory;
     let view = DeviceView {
         id: device.id,
@@ -62,7 +82,7 @@ fn view(device: Device) -> (DeviceView, Option<Inventory>) {
         online: device.online,
         last_seen: device.last_seen.map(Time),
         agent_version: inventory.as_ref().map(|known| known.agent_version.clone()),
-        modems: inventory.as_ref().map(|known| known.modems.clone()).unwrap_or_default(),
+        modems,
         created: Time(device.created),
         modified: Time(device.modified),
     };
@@ -124,7 +144,7 @@ pub async fn change(
     let deactivated = fields.optional("deactivated", boolean);
     fields.finish()?;
     let device = match deactivated {
-        Some(value) => app.store.deactivate_device(operator.sees(), id, value).await?,
+        Some(value) => operator.store(&app).deactivate_device(operator.sees(), id, value).await?,
         None => device,
     };
     Ok(Json(whole(device)))
@@ -138,7 +158,7 @@ pub async fn accept(
 ) -> Answer<Json<Value>> {
     let device = find(&app, &operator, id).await?;
     operator.may_change(Some(device.organization))?;
-    Ok(Json(whole(app.store.accept_device(operator.sees(), id).await?)))
+    Ok(Json(whole(operator.store(&app).accept_device(operator.sees(), id).await?)))
 }
 
 /// Shuts a device out for good: its key is not taken again.
@@ -149,7 +169,7 @@ pub async fn revoke(
 ) -> Answer<Json<Value>> {
     let device = find(&app, &operator, id).await?;
     operator.may_change(Some(device.organization))?;
-    Ok(Json(whole(app.store.revoke_device(operator.sees(), id).await?)))
+    Ok(Json(whole(operator.store(&app).revoke_device(operator.sees(), id).await?)))
 }
 
 pub(super) async fn find(app: &App, operator: &Operator, id: DeviceId) -> Answer<Device> {

@@ -137,7 +137,7 @@ pub async fn delete(
     query: ListQuery,
 ) -> Answer<StatusCode> {
     let (device, slot) = place(&app, &operator, id, None, &query).await?;
-    app.store.delete_firmware(device, slot).await?;
+    operator.store(&app).delete_firmware(device, slot).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -204,7 +204,7 @@ async fn assign(
     wanted: Wanted,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let Some(image) = wanted.image.flatten() else {
-        let firmware = app.store.clear_firmware(device, slot).await?;
+        let firmware = operator.store(app).clear_firmware(device, slot).await?;
         return Ok((StatusCode::OK, Json(view(&firmware))));
     };
     let found = image::find(app, operator, image).await;
@@ -215,9 +215,9 @@ async fn assign(
         slot,
         image,
         upgrade_options: wanted.upgrade_options,
-        by: operator.0.name.clone(),
+        by: operator.user.name.clone(),
     };
-    let done = app.store.assign_firmware(wanted).await?;
+    let done = operator.store(app).assign_firmware(wanted).await?;
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(assigned(&done))))
 }

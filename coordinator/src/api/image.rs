@@ -91,12 +91,12 @@ pub async fn create(
     let build = build::find(&app, &operator, id).await?;
     operator.may_change(build.organization)?;
     let parts = incoming.read(Some(&app.artifacts)).await?;
-    let image = record(&app, id, parts).await?;
+    let image = record(&app, &operator, id, parts).await?;
     Ok((StatusCode::CREATED, Json(view(image, &site))))
 }
 
 /// Checks the parts, keeps the file, and records the image; or leaves nothing behind.
-async fn record(app: &App, build: BuildId, parts: Parts) -> Answer<Image> {
+async fn record(app: &App, operator: &Operator, build: BuildId, parts: Parts) -> Answer<Image> {
     let required = |field| ApiError::field(field, "This field is required.");
     let (file_name, file) = parts.file.ok_or_else(|| required("file"))?;
     let tool = parts.tool.ok_or_else(|| required("type"))?;
@@ -120,7 +120,7 @@ async fn record(app: &App, build: BuildId, parts: Parts) -> Answer<Image> {
             }
         };
         let new = NewImage { build, tool, boards, file_name, size, sha256, signed };
-        Ok(app.store.create_image(new).await?)
+        Ok(operator.store(app).create_image(new).await?)
     };
     let recorded = recorded.await;
     drop(kept);
@@ -156,7 +156,7 @@ pub async fn delete(
 ) -> Answer<StatusCode> {
     let image = find_in(&app, &operator, ids).await?;
     operator.may_change(image.organization)?;
-    let file = app.store.delete_image(image.id).await?;
+    let file = operator.store(&app).delete_image(image.id).await?;
     forget_files(&app, [file]).await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -200,7 +200,7 @@ pub async fn complete(
     let (signed, manifest) = manifest::read(parts.manifest, parts.signature, subject)?
         .ok_or_else(|| ApiError::field("manifest", "This field is required."))?;
     manifest::check_blocks(stored(&app, image.sha256).await?, manifest).await?;
-    Ok(Json(view(app.store.complete_image(id, signed).await?, &site)))
+    Ok(Json(view(operator.store(&app).complete_image(id, signed).await?, &site)))
 }
 
 /// The manifest's exact bytes.

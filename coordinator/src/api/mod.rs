@@ -16,6 +16,7 @@ pub mod firmware;
 pub mod health;
 pub mod image;
 mod manifest;
+pub mod metrics;
 pub mod operation;
 pub mod page;
 pub mod path;
@@ -36,7 +37,11 @@ use axum::{
 };
 
 use crate::{
-    artifacts::Artifacts, feed::Feed, lines::registry::Registry, store::Store, tokens::Tokens,
+    artifacts::Artifacts,
+    feed::Feed,
+    lines::{reason::Counters, registry::Registry},
+    store::Store,
+    tokens::Tokens,
 };
 
 pub use auth::Operator;
@@ -57,8 +62,9 @@ pub struct App {
     pub tokens: Arc<Tokens>,
     pub feed: Arc<Feed>,
     pub registry: Arc<Registry>,
+    pub counters: Arc<Counters>,
     pub throttle: Arc<Throttle>,
-    pub census: Arc<health::LastCensus>,
+    pub census: Arc<metrics::LastCensus>,
     pub streams: Arc<stream::Streams>,
     /// Where dashboards find the lines.
     pub mqtt_port: u16,
@@ -66,12 +72,14 @@ pub struct App {
 
 /// Every route.
 pub fn router(app: App) -> Router {
-    let audited = middleware::from_fn_with_state(app.clone(), audit::record);
     Router::new()
-        .nest(BASE, operators(app.artifacts.limits().file).layer(audited))
+        .nest(
+            BASE,
+            operators(app.artifacts.limits().file).layer(middleware::from_fn(audit::finish)),
+        )
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+        .route("/metrics", get(metrics::metrics))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|method: Method| async move {
             ApiError::method_not_allowed(method.as_str())

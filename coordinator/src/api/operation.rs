@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use shared::{
     failure::Failure,
@@ -99,20 +99,26 @@ pub fn view(operation: &Operation) -> OperationView<'_> {
     }
 }
 
+/// An operation on its way out.
+#[derive(Debug)]
+pub struct Shown(Operation);
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        view(&self.0).serialize(serializer)
+    }
+}
+
 /// The same as JSON bytes, for the feed.
 pub fn payload(operation: &Operation) -> Bytes {
     serde_json::to_vec(&view(operation)).map(Bytes::from).unwrap_or_default()
-}
-
-fn value(operation: &Operation) -> Value {
-    json!(view(operation))
 }
 
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
     query: ListQuery,
-) -> Answer<Json<Listing<Value>>> {
+) -> Answer<Json<Listing<Shown>>> {
     let device = query.id("device")?;
     listing(&app, &operator, &query, device).await
 }
@@ -123,7 +129,7 @@ pub async fn list_of_device(
     operator: Operator,
     Ids(device): Ids<DeviceId>,
     query: ListQuery,
-) -> Answer<Json<Listing<Value>>> {
+) -> Answer<Json<Listing<Shown>>> {
     app.store.device(operator.sees(), device).await?.ok_or_else(ApiError::not_found)?;
     listing(&app, &operator, &query, Some(device)).await
 }
@@ -133,7 +139,7 @@ async fn listing(
     operator: &Operator,
     query: &ListQuery,
     device: Option<DeviceId>,
-) -> Answer<Json<Listing<Value>>> {
+) -> Answer<Json<Listing<Shown>>> {
     let choice = "Select a valid choice: idle, in-progress, success, failed, aborted or cancelled.";
     let newest = Order { column: "created", descending: true };
     let wanted = OperationList {
@@ -147,15 +153,15 @@ async fn listing(
         rows: query.rows(),
     };
     let found = app.store.operations(wanted).await?;
-    Ok(Json(query.listing(found, |operation| value(&operation))?))
+    Ok(Json(query.listing(found, Shown)?))
 }
 
 pub async fn detail(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OperationId>,
-) -> Answer<Json<Value>> {
-    Ok(Json(value(&find(&app, &operator, id).await?)))
+) -> Answer<Json<Shown>> {
+    Ok(Json(Shown(find(&app, &operator, id).await?)))
 }
 
 /// PATCH: the word of a device's script that has only HTTP. It proves nothing.
@@ -164,15 +170,15 @@ pub async fn report(
     operator: Operator,
     Ids(id): Ids<OperationId>,
     mut fields: Fields,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Shown>> {
     may_change(&app, &operator, id).await?;
     let report = Report {
         progress_percent: fields.optional("progress_percent", up_to(100)),
         status: fields.optional("status", status),
     };
     fields.finish()?;
-    let operation = app.store.report_operation(operator.sees(), id, report).await?;
-    Ok(Json(value(&operation)))
+    let operation = operator.store(&app).report_operation(operator.sees(), id, report).await?;
+    Ok(Json(Shown(operation)))
 }
 
 pub async fn cancel(
@@ -181,7 +187,7 @@ pub async fn cancel(
     Ids(id): Ids<OperationId>,
 ) -> Answer<Json<Value>> {
     may_change(&app, &operator, id).await?;
-    app.store.cancel_operation(operator.sees(), id, operator.0.name.clone()).await?;
+    operator.store(&app).cancel_operation(operator.sees(), id, operator.user.name.clone()).await?;
     Ok(Json(json!({ "message": "The upgrade is cancelled: the modem will not be flashed." })))
 }
 

@@ -79,7 +79,7 @@ pub async fn of_operation(
     let found = operation::find(&app, &operator, id).await?;
     let interest = Interest { organizations: Some(vec![found.organization]), operation: Some(id) };
     last_event_id(&headers)?;
-    let open = app.streams.open(operator.0.user)?;
+    let open = app.streams.open(operator.user.user)?;
     // Listen first, look second: nothing can fall between.
     let changes = app.feed.subscribe(interest);
     let now = operation::find(&app, &operator, id).await?;
@@ -97,15 +97,15 @@ pub async fn of_organization(
 ) -> Answer<Events> {
     let organizations = match query.organization()? {
         Some(asked) => Some(vec![operator.organization(Some(asked))?]),
-        None if operator.0.superuser => None,
-        None => Some(operator.0.memberships.iter().map(|of| of.slug.clone()).collect()),
+        None if operator.user.superuser => None,
+        None => Some(operator.user.memberships.iter().map(|of| of.slug.clone()).collect()),
     };
     let interest = Interest { organizations, operation: None };
     let changes = match last_event_id(&headers)? {
         Some(last) => app.feed.resume(interest, last),
         None => app.feed.subscribe(interest),
     };
-    Ok(sse(events(changes).boxed(), app.streams.open(operator.0.user)?))
+    Ok(sse(events(changes).boxed(), app.streams.open(operator.user.user)?))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {

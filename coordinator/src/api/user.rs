@@ -27,28 +27,30 @@ pub async fn mqtt_token(
     let asked = fields.optional("organization", slug);
     fields.finish()?;
     let organization = match asked {
-        None if operator.0.superuser => the_only(&app).await?,
+        None if operator.user.superuser => the_only(&app).await?,
         asked => operator.organization(asked)?,
     };
     if app.store.organization(organization.clone()).await?.is_none() {
         return Err(ApiError::not_found());
     }
     let bearer = Bearer {
-        subject: operator.0.user.0,
+        subject: operator.user.user.0,
         organization: organization.clone(),
         kind: Kind::User,
-        epoch: operator.0.epoch,
+        epoch: operator.user.epoch,
     };
     let now = app.store.clock().now();
-    let left = operator.0.expires.map(|expires| Duration::from_millis(expires.saturating_sub(now)));
+    let left =
+        operator.user.expires.map(|expires| Duration::from_millis(expires.saturating_sub(now)));
     let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
+    app.store.record_audit(operator.entry.clone()).await?;
     let token = app.tokens.issue(Audience::Mqtt, &bearer, lifetime);
     let token = token.map_err(|error| ApiError::internal(&error))?;
     let answer = json!({
         "token": token,
         "expires_in": lifetime.as_secs(),
         "organization": organization,
-        "username": operator.0.user,
+        "username": operator.user.user,
         "port": app.mqtt_port,
         "topics": [
             format!("{ROOT}/{organization}/+/+/operation"),

@@ -8,18 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use shared::desired::OptionValue;
+use shared::profile::options::PREDECESSORS;
 
-/// Accepted for the predecessor's users, decided by the router alone.
-const ROUTERS_OWN: &[&str] = &[
-    "tool_path",
-    "transfer_timeout",
-    "upgrade_timeout",
-    "verify_checksum",
-    "progress_callback_interval",
-    "safe_update_path",
-    "verify_update_path",
-    "state_dir",
-];
 /// Leave to stage the image where a power cut erases it; a field of the job, not of the tool.
 const VOLATILE: &str = "allow_volatile_staging";
 const MOST: usize = 32;
@@ -67,7 +57,7 @@ pub fn read(options: &Map<String, Value>) -> Result<JobOptions, BadOption> {
         check_name(name)?;
         if name == VOLATILE {
             job.allow_volatile_staging = value.as_bool().ok_or(BadOption::Value(name.clone()))?;
-        } else if ROUTERS_OWN.contains(&name.as_str()) {
+        } else if PREDECESSORS.contains(&name.as_str()) {
             check_own(name, value)?;
         } else {
             let value = read_value(value).ok_or_else(|| BadOption::Value(name.clone()))?;

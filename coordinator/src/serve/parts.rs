@@ -37,6 +37,7 @@ pub(super) struct Parts {
     pub pin: Pin,
     pub admission: Arc<Admission>,
     pub registry: Arc<Registry>,
+    pub counters: Arc<Counters>,
     pub dispatch: Arc<Dispatch>,
     pub feed: Arc<Feed>,
     pub signs: Signs,
@@ -95,7 +96,7 @@ impl Parts {
             registry: self.registry.clone(),
             feed: self.feed.clone(),
             inbound,
-            counters: Arc::new(Counters::default()),
+            counters: self.counters.clone(),
             limits: Limits::default(),
         }))
     }
@@ -122,6 +123,7 @@ fn open(config: &Config) -> Result<Parts, StartError> {
         identity,
         admission,
         registry,
+        counters: Arc::default(),
         dispatch,
         feed: Feed::new(&clock()),
         signs: Signs::new(store.clone()),

@@ -117,6 +117,7 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         tokens: parts.tokens.clone(),
         feed: parts.feed.clone(),
         registry: parts.registry.clone(),
+        counters: parts.counters.clone(),
         throttle: Arc::new(Throttle::new(config.requests_a_minute)),
         census: Arc::default(),
         streams: Arc::default(),

@@ -26,8 +26,9 @@ pub struct Recorded {
 }
 
 impl Store {
+    /// Records what changes nothing here and is to be known nevertheless.
     pub async fn record_audit(&self, entry: Entry) -> Result<(), StoreError> {
-        Ok(self.write::<_, Never, _>(move |tx| Ok(record(tx, &entry)?)).await?)
+        Ok(self.on_record(entry).write::<_, Never, _>(|_| Ok(())).await?)
     }
 
     /// The newest entries, newest first.

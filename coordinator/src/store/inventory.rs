@@ -1,11 +1,11 @@
-//! What devices say of themselves.
+//! What devices say of themselves, and what it proves.
 
 use rusqlite::OptionalExtension;
 use shared::event::VersionLine;
 use shared::ids::{DeviceId, ImageId};
 use shared::inventory::{Inventory, Modem};
 
-use super::column::{parsed, to_json};
+use super::column::{json, json_opt, parsed, to_json};
 use super::{Never, Store, StoreError, Tx, device, event};
 
 impl Store {
@@ -15,24 +15,26 @@ impl Store {
         device: DeviceId,
         inventory: Inventory,
     ) -> Result<(), StoreError> {
-        let set = self.write::<_, Never, _>(move |tx| Ok(set(tx, device, &inventory)?));
+        let set = self.write::<_, Never, _>(move |tx| Ok(set(tx, device, inventory)?));
         Ok(set.await?)
     }
 }
 
-pub(super) fn set(tx: &Tx<'_>, id: DeviceId, inventory: &Inventory) -> rusqlite::Result<()> {
+fn set(tx: &Tx<'_>, id: DeviceId, mut inventory: Inventory) -> rusqlite::Result<()> {
+    let read = inventory.modems.iter_mut().map(|modem| recall(tx, id, modem));
+    let read = read.collect::<rusqlite::Result<Vec<_>>>()?;
     tx.prepare_cached(
         "UPDATE devices SET inventory = ?2, inventory_at = ?3, board = ?4, modified = ?3
          WHERE id = ?1",
     )?
-    .execute((id.to_string(), to_json(inventory)?, tx.now, &inventory.board))?;
+    .execute((id.to_string(), to_json(&inventory)?, tx.now, &inventory.board))?;
     device::set_seen(tx, id, tx.now)?;
     tx.prepare_cached("DELETE FROM modems WHERE device = ?1")?.execute([id.to_string()])?;
     let mut insert = tx.prepare_cached(
         "INSERT OR REPLACE INTO modems (device, slot, model, imei, versions, condition, modified)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    for modem in &inventory.modems {
+    for (modem, read_at) in inventory.modems.iter().zip(read) {
         insert.execute((
             id.to_string(),
             modem.slot.as_str(),
@@ -40,37 +42,96 @@ pub(super) fn set(tx: &Tx<'_>, id: DeviceId, inventory: &Inventory) -> rusqlite:
             &modem.imei,
             to_json(&modem.versions)?,
             &modem.unreadable,
-            tx.now,
+            read_at,
         ))?;
-        contradict(tx, id, modem)?;
+        weigh(tx, id, modem)?;
     }
     Ok(())
 }
 
-/// `installed` ends where the modem runs something else than the image's manifest names. What it
-/// could not be asked for contradicts nothing.
-fn contradict(tx: &Tx<'_>, id: DeviceId, modem: &Modem) -> rusqlite::Result<()> {
-    let slot = (id.to_string(), modem.slot.as_str());
-    let image: Option<ImageId> = tx
+/// A modem that could not be asked, for instance while somebody else talks to it, stays what it was
+/// when it last could; answers when that was.
+fn recall(tx: &Tx<'_>, id: DeviceId, modem: &mut Modem) -> rusqlite::Result<u64> {
+    if modem.unreadable.is_none() {
+        return Ok(tx.now);
+    }
+    let known = tx
         .prepare_cached(
-            "SELECT image FROM device_firmware
-             WHERE device = ?1 AND slot = ?2 AND installed AND image IS NOT NULL",
+            "SELECT d.inventory, m.versions, m.modified FROM modems m
+                 JOIN devices d ON d.id = m.device WHERE m.device = ?1 AND m.slot = ?2",
         )?
-        .query_row(slot.clone(), |row| parsed(row, "image"))
+        .query_row((id.to_string(), modem.slot.as_str()), |row| {
+            let inventory: Option<Inventory> = json_opt(row, "inventory")?;
+            let versions: Vec<VersionLine> = json(row, "versions")?;
+            Ok((inventory, versions, row.get("modified")?))
+        })
         .optional()?;
-    let Some(image) = image else { return Ok(()) };
-    let reached = event::reached_by(tx, image)?;
-    let differs = |read: &VersionLine| {
-        reached.iter().any(|line| {
+    let Some((inventory, versions, read_at)) = known else { return Ok(tx.now) };
+    let modems = inventory.map(|inventory| inventory.modems).unwrap_or_default();
+    let before = modems.into_iter().find(|before| before.slot == modem.slot);
+    Ok(if fill(modem, before, versions) { read_at } else { tx.now })
+}
+
+/// False where another modem has come into the slot.
+fn fill(modem: &mut Modem, before: Option<Modem>, versions: Vec<VersionLine>) -> bool {
+    if let Some(before) = before {
+        if !modem.imei.is_empty() && modem.imei != before.imei {
+            return false;
+        }
+        for (said, known) in [
+            (&mut modem.manufacturer, before.manufacturer),
+            (&mut modem.model, before.model),
+            (&mut modem.imei, before.imei),
+        ] {
+            if said.is_empty() {
+                *said = known;
+            }
+        }
+    }
+    if modem.versions.is_empty() {
+        modem.versions = versions;
+    }
+    true
+}
+
+/// `installed` follows the versions: it ends where the modem runs something else than the image's
+/// manifest names, and begins where it runs all of that. What could not be asked says neither.
+///
+/// An operation is not ended by it: a success is also the same SIM and network back, and whether
+/// its holders were given back only its journal knows.
+fn weigh(tx: &Tx<'_>, id: DeviceId, modem: &Modem) -> rusqlite::Result<()> {
+    if modem.unreadable.is_some() {
+        return Ok(());
+    }
+    let slot = (id.to_string(), modem.slot.as_str());
+    let wanted: Option<(ImageId, bool)> = tx
+        .prepare_cached(
+            "SELECT image, installed FROM device_firmware
+             WHERE device = ?1 AND slot = ?2 AND image IS NOT NULL",
+        )?
+        .query_row(slot.clone(), |row| Ok((parsed(row, "image")?, row.get("installed")?)))
+        .optional()?;
+    let Some((image, before)) = wanted else { return Ok(()) };
+    let installed = runs(&event::reached_by(tx, image)?, &modem.versions).unwrap_or(before);
+    if installed != before {
+        tx.prepare_cached(
+            "UPDATE device_firmware SET installed = ?3, evidence = 'versions', modified = ?4
+             WHERE device = ?1 AND slot = ?2",
+        )?
+        .execute((slot.0, slot.1, installed, tx.now))?;
+    }
+    Ok(())
+}
+
+/// Whether the versions that were read are those of the manifest; `None` where that cannot be told.
+fn runs(reaches: &[VersionLine], read: &[VersionLine]) -> Option<bool> {
+    let differs = |line: &VersionLine| {
+        read.iter().any(|read| {
             (&line.command, line.line) == (&read.command, read.line) && line.value != read.value
         })
     };
-    if modem.versions.iter().any(differs) {
-        tx.prepare_cached(
-            "UPDATE device_firmware SET installed = 0, evidence = 'versions', modified = ?3
-             WHERE device = ?1 AND slot = ?2",
-        )?
-        .execute((slot.0, slot.1, tx.now))?;
+    if reaches.iter().any(differs) {
+        return Some(false);
     }
-    Ok(())
+    (!reaches.is_empty() && reaches.iter().all(|line| read.contains(line))).then_some(true)
 }

@@ -72,6 +72,8 @@ impl Deref for Tx<'_> {
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
+    /// Goes into the audit log with every change made through this clone.
+    entry: Option<Arc<audit::Entry>>,
 }
 
 struct Shared {
@@ -101,7 +103,13 @@ impl Store {
         let listening_since = clock.now();
         let _checkpointer = checkpointer;
         let shared = Shared { writer, readers, clock, changes, listening_since, _checkpointer };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), entry: None })
+    }
+
+    /// The same store for somebody whose changes are on record: each commits together with this
+    /// entry, and what is refused leaves none.
+    pub fn on_record(&self, entry: audit::Entry) -> Self {
+        Self { shared: self.shared.clone(), entry: Some(Arc::new(entry)) }
     }
 
     /// Has what is committed from now on passed on: in the order of the commits, and before the
@@ -137,7 +145,13 @@ impl Store {
         T: Send + 'static,
         R: Send + 'static,
     {
-        let answer = self.shared.writer.submit(priority, rule)?;
+        let entry = self.entry.clone();
+        let on_record = move |tx: &Tx<'_>| {
+            let done = rule(tx)?;
+            entry.iter().try_for_each(|entry| audit::record(tx, entry))?;
+            Ok(done)
+        };
+        let answer = self.shared.writer.submit(priority, on_record)?;
         answer.await.unwrap_or_else(|_| Err(StoreError::from(Unavailable::RolledBack).into()))
     }
 
@@ -187,7 +201,5 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 
 #[cfg(test)]
 pub(crate) mod fixture;
-#[cfg(test)]
-mod journey_tests;
 #[cfg(test)]
 mod tests;

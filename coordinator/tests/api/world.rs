@@ -99,6 +99,7 @@ impl World {
             registry: Arc::default(),
             throttle: Arc::new(Throttle::new(requests_a_minute)),
             census: Arc::default(),
+            counters: Arc::default(),
             streams: Arc::default(),
             mqtt_port: 8883,
             store,

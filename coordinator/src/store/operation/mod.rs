@@ -8,7 +8,7 @@ use shared::grant::{Refusal, StartRequest};
 use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug, Slot};
 
 use super::column::parsed;
-use super::listing::{Found, Order, Rows, Scope, Where, list};
+use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::{Never, Rejection, Store, StoreError, Tx, device};
 use crate::operation::cancel::{self, CannotCancel};
 use crate::operation::grant::{self, Leave, Standing};
@@ -17,7 +17,7 @@ use crate::operation::report::{self, Report, ReportRefused};
 use crate::operation::{Operation, Requested, Status, expiry};
 
 pub(super) use row::save;
-use row::{insert, operation};
+use row::{COLUMNS, insert, operation};
 
 /// Days after which an operation that nobody started is given up.
 pub const EXPIRY_DAYS: u64 = 30;
@@ -91,15 +91,14 @@ pub enum ChangeRefused<R> {
     Rule(#[from] R),
 }
 
-pub(super) const COLUMNS: &str = "t.*, o.slug AS organization_slug";
-pub(super) const FROM: &str = "operations t JOIN organizations o ON o.id = t.organization";
+const FROM: &str = "operations t";
 
 impl Store {
     pub async fn operations(&self, wanted: OperationList) -> Result<Found<Operation>, StoreError> {
         self.read(move |conn| {
             let mut filter = Where::default();
             filter.visible("t.organization", &wanted.scope);
-            filter.and_if("o.slug = ?", wanted.organization);
+            filter.and_if(OF_ORGANIZATION, wanted.organization);
             filter.and_if("t.device = ?", wanted.device);
             filter.and_if("t.image = ?", wanted.image);
             filter.and_if("t.batch = ?", wanted.batch);

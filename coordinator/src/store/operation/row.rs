@@ -2,11 +2,11 @@
 
 use rusqlite::{Row, named_params};
 use serde_json::Value;
-use shared::failure::Failure;
+use shared::ids::StreamId;
 
 use crate::operation::{Granted, Operation};
 use crate::store::Tx;
-use crate::store::column::{json, json_opt, parsed, parsed_opt, to_json, word};
+use crate::store::column::{Cells, to_json};
 use crate::store::note::Note;
 
 pub(super) fn insert(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
@@ -80,51 +80,142 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
     Ok(())
 }
 
+/// In the order in which [`operation`] takes them.
+pub(super) const COLUMNS: &str = "t.id,
+    (SELECT slug FROM organizations o WHERE o.id = t.organization),
+    t.device, t.slot, t.image, t.batch, t.retry_of, t.superseded_by, t.upgrade_options,
+    t.allow_volatile_staging, t.status, t.phase, t.attempt, t.progress_percent, t.detail, t.stalled,
+    t.fetched, t.failure, t.evidence, t.late_result, t.log, t.stream, t.last_seq, t.tick_attempt,
+    t.tick_n, t.attempts_granted, t.granted_stream, t.granted_attempt, t.granted_at,
+    t.dark_expected_ms, t.dark_longest_ms, t.grant_open, t.heard_at, t.deadline, t.finished_at,
+    t.created, t.modified";
+
+/// A row that begins with [`COLUMNS`].
 pub(super) fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
+    let mut cells = Cells::of(row);
     Ok(Operation {
-        id: parsed(row, "id")?,
-        organization: parsed(row, "organization_slug")?,
-        device: parsed(row, "device")?,
-        slot: parsed(row, "slot")?,
-        image: parsed_opt(row, "image")?,
-        batch: parsed_opt(row, "batch")?,
-        retry_of: parsed_opt(row, "retry_of")?,
-        superseded_by: parsed_opt(row, "superseded_by")?,
-        upgrade_options: json(row, "upgrade_options")?,
-        allow_volatile_staging: row.get("allow_volatile_staging")?,
-        status: parsed(row, "status")?,
-        phase: word(row, "phase")?,
-        attempt: row.get("attempt")?,
-        progress_percent: row.get("progress_percent")?,
-        detail: row.get("detail")?,
-        stalled: row.get("stalled")?,
-        fetched: row.get("fetched")?,
-        failure: json_opt::<Failure>(row, "failure")?,
-        evidence: word(row, "evidence")?,
-        late_result: json_opt(row, "late_result")?,
-        log: row.get("log")?,
-        stream: parsed_opt(row, "stream")?,
-        last_seq: row.get("last_seq")?,
-        tick_attempt: row.get("tick_attempt")?,
-        tick_n: row.get("tick_n")?,
-        attempts_granted: row.get("attempts_granted")?,
-        granted: granted(row)?,
-        heard_at: row.get("heard_at")?,
-        deadline: row.get("deadline")?,
-        finished_at: row.get("finished_at")?,
-        created: row.get("created")?,
-        modified: row.get("modified")?,
+        id: cells.parsed()?,
+        organization: cells.parsed()?,
+        device: cells.parsed()?,
+        slot: cells.parsed()?,
+        image: cells.parsed_opt()?,
+        batch: cells.parsed_opt()?,
+        retry_of: cells.parsed_opt()?,
+        superseded_by: cells.parsed_opt()?,
+        upgrade_options: cells.json()?,
+        allow_volatile_staging: cells.plain()?,
+        status: cells.parsed()?,
+        phase: cells.word()?,
+        attempt: cells.plain()?,
+        progress_percent: cells.plain()?,
+        detail: cells.plain()?,
+        stalled: cells.plain()?,
+        fetched: cells.plain()?,
+        failure: cells.json_opt()?,
+        evidence: cells.word()?,
+        late_result: cells.json_opt()?,
+        log: cells.plain()?,
+        stream: cells.parsed_opt()?,
+        last_seq: cells.plain()?,
+        tick_attempt: cells.plain()?,
+        tick_n: cells.plain()?,
+        attempts_granted: cells.plain()?,
+        granted: granted(&mut cells)?,
+        heard_at: cells.plain()?,
+        deadline: cells.plain()?,
+        finished_at: cells.plain()?,
+        created: cells.plain()?,
+        modified: cells.plain()?,
     })
 }
 
-fn granted(row: &Row<'_>) -> rusqlite::Result<Option<Granted>> {
-    let Some(stream) = parsed_opt(row, "granted_stream")? else { return Ok(None) };
-    Ok(Some(Granted {
-        attempt: row.get("granted_attempt")?,
-        stream,
-        at: row.get("granted_at")?,
-        dark_expected_ms: row.get("dark_expected_ms")?,
-        dark_longest_ms: row.get("dark_longest_ms")?,
-        open: row.get("grant_open")?,
-    }))
+fn granted(cells: &mut Cells<'_>) -> rusqlite::Result<Option<Granted>> {
+    let stream: Option<StreamId> = cells.parsed_opt()?;
+    let (attempt, at): (Option<u32>, Option<u64>) = (cells.plain()?, cells.plain()?);
+    let (expected, longest): (Option<u64>, Option<u64>) = (cells.plain()?, cells.plain()?);
+    let open = cells.plain()?;
+    let known = (stream, attempt, at, expected, longest);
+    let (Some(stream), Some(attempt), Some(at), Some(dark_expected_ms), Some(dark_longest_ms)) =
+        known
+    else {
+        return Ok(None);
+    };
+    Ok(Some(Granted { attempt, stream, at, dark_expected_ms, dark_longest_ms, open }))
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::event::Outcome;
+    use shared::failure::{Failure, FailureKind, ModemCondition};
+    use shared::ids::{BatchId, OperationId};
+    use shared::stages::Phase;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::operation::{Evidence, LateResult, Status};
+    use crate::store::Never;
+    use crate::store::fixture::{Fixture, stream};
+
+    #[tokio::test]
+    async fn every_column_comes_back_as_itself() {
+        let f = Fixture::new().await;
+        let (device, image) = (f.device(1).await, f.image("v2").await);
+        let (older, newer) = (f.device(2).await, f.device(3).await);
+        let older = f.ask(older, image).await.unwrap().id;
+        let newer = f.ask(newer, image).await.unwrap().id;
+        let asked = f.ask(device, image).await.unwrap();
+        let failure = Failure::new(
+            Phase::Probing,
+            FailureKind::AttemptLost,
+            ModemCondition::OldVersion,
+            "why",
+        );
+        let whole = Operation {
+            id: OperationId(Uuid::from_u128(5)),
+            slot: "second".parse().unwrap(),
+            batch: Some(BatchId(Uuid::from_u128(6))),
+            retry_of: Some(older),
+            superseded_by: Some(newer),
+            allow_volatile_staging: true,
+            status: Status::Failed,
+            phase: Some(Phase::Probing),
+            attempt: 1,
+            progress_percent: 12,
+            detail: Some("detail".into()),
+            stalled: true,
+            fetched: 13,
+            failure: Some(failure),
+            evidence: Some(Evidence::Reported),
+            late_result: Some(LateResult { outcome: Outcome::Cancelled, received: 14 }),
+            log: "log".into(),
+            stream: Some(stream(15)),
+            last_seq: 16,
+            tick_attempt: 17,
+            tick_n: 18,
+            attempts_granted: 2,
+            granted: Some(Granted {
+                attempt: 3,
+                stream: stream(19),
+                at: 20,
+                dark_expected_ms: 21,
+                dark_longest_ms: 22,
+                open: true,
+            }),
+            heard_at: Some(23),
+            deadline: Some(24),
+            finished_at: Some(25),
+            created: 26,
+            modified: 27,
+            ..asked
+        };
+        let saved = whole.clone();
+        f.store
+            .write::<_, Never, _>(move |tx| {
+                insert(tx, &saved)?;
+                Ok(save(tx, &saved)?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(f.operation(whole.id).await, whole);
+    }
 }

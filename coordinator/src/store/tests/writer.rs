@@ -1,6 +1,6 @@
 //! The store's core: groups, savepoints, refusals, priorities, migrations.
 
-use super::*;
+use super::super::*;
 
 fn scratch() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,63 @@
+//! Ends by time, and what may follow them.
+
+use super::*;
+
+#[tokio::test]
+async fn deadlines_end_operations_and_are_told() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    assert_eq!(f.store.expire_operations().await.unwrap(), 0);
+    f.pass(31 * 24 * 3600 * 1000);
+    assert_eq!(f.store.expire_operations().await.unwrap(), 1);
+    assert_eq!(f.operation(op.id).await.status, Status::Aborted);
+    assert!(f.store.desired(device, None).await.unwrap().unwrap().jobs.is_empty());
+}
+
+#[tokio::test]
+async fn silence_after_a_grant_is_lost_only_after_a_long_time() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    f.store.start(device, op.id, request(1)).await.unwrap();
+    f.pass(24 * 3600 * 1000);
+    assert_eq!(f.store.expire_operations().await.unwrap(), 0);
+    f.pass(600 * 1000);
+    assert_eq!(f.store.expire_operations().await.unwrap(), 1);
+    assert_eq!(f.operation(op.id).await.status, Status::Failed);
+    assert_eq!(tell(&f, device, op.id, 2, succeeded()).await, Verdict::Accepted);
+    let late = f.operation(op.id).await;
+    assert!(late.status == Status::Failed && late.late_result.is_some());
+    assert!(installed(&f.store, device).await, "installed follows the evidence");
+}
+
+#[tokio::test]
+async fn while_the_coordinator_is_down_nobody_is_silent() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    f.store.start(device, op.id, request(1)).await.unwrap();
+    f.store.stop();
+    f.pass(3 * 24 * 3600 * 1000);
+    let store = Store::open(&f.dir.path().join("db"), f.store.clock().clone()).unwrap();
+    assert_eq!(store.expire_operations().await.unwrap(), 0);
+    f.pass(24 * 3600 * 1000 + 600 * 1000);
+    assert_eq!(store.expire_operations().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_modem_is_not_flashed_blindly_again() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    f.store.start(device, op.id, request(1)).await.unwrap();
+    f.pass(2 * 24 * 3600 * 1000);
+    assert_eq!(f.store.expire_operations().await.unwrap(), 1);
+    let blind = f.ask(device, image).await;
+    assert!(
+        matches!(blind, Err(Rejection::Refused(UpgradeRefused::NotHeardSince(id))) if id == op.id)
+    );
+    f.pass(1);
+    f.store.record_signs(vec![Sign::Seen(device, f.store.clock().now())]).await.unwrap();
+    f.ask(device, image).await.unwrap();
+}

@@ -1,0 +1,141 @@
+//! From what is asked for to a proved version, and what is refused on the way.
+
+use super::*;
+
+#[tokio::test]
+async fn a_job_out_and_its_events_back() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let empty = f.store.desired(device, None).await.unwrap().unwrap();
+    assert!(empty.jobs.is_empty());
+    let op = f.ask(device, image).await.unwrap();
+    let desired = f.store.desired(device, Some(empty.generation)).await.unwrap().unwrap();
+    assert_eq!((desired.jobs.len(), desired.time), (1, NOW));
+    let job = &desired.jobs[0];
+    assert_eq!((job.operation, job.image.id, &job.options), (op.id, image, &options()));
+    let stored = f.store.job_image(device, image).await.unwrap().unwrap();
+    assert_eq!(shared::hex::sha256(&stored.manifest), job.image.manifest_sha256);
+    let known = Some(desired.generation.clone());
+    assert_eq!(f.store.desired(device, known.clone()).await.unwrap(), None);
+
+    let entered = EventBody::Entered { phase: Phase::Downloading };
+    assert_eq!(tell(&f, device, op.id, 1, entered.clone()).await, Verdict::Accepted);
+    assert_eq!(tell(&f, device, op.id, 1, entered).await, Verdict::Duplicate);
+    assert_eq!(f.store.desired(device, known.clone()).await.unwrap(), None, "progress is no news");
+    assert_eq!(f.store.start(device, op.id, request(1)).await.unwrap(), Leave::New);
+    assert_eq!(f.store.start(device, op.id, request(1)).await.unwrap(), Leave::Repeated);
+    let late = f.store.cancel_operation(Scope::Everything, op.id, "admin".into()).await;
+    assert!(matches!(
+        late,
+        Err(Rejection::Refused(ChangeRefused::Rule(CannotCancel::PastPointOfNoReturn(1))))
+    ));
+    assert!(!installed(&f.store, device).await);
+    assert_eq!(tell(&f, device, op.id, 2, succeeded()).await, Verdict::Accepted);
+    let done = f.operation(op.id).await;
+    assert_eq!((done.status, done.progress_percent), (Status::Success, 100));
+    assert!(installed(&f.store, device).await);
+    let desired = f.store.desired(device, known).await.unwrap().unwrap();
+    assert!(desired.jobs.is_empty());
+    assert_eq!(f.store.job_image(device, image).await.unwrap(), None);
+    assert_eq!(count(&f.store, "milestones").await, 2);
+}
+
+#[tokio::test]
+async fn a_cancel_before_the_grant_wins() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    f.store.cancel_operation(Scope::Everything, op.id, "admin".into()).await.unwrap();
+    assert!(f.store.desired(device, None).await.unwrap().unwrap().jobs.is_empty());
+    match f.store.start(device, op.id, request(1)).await {
+        Err(Rejection::Refused(StartRefused::Refused(refusal))) => {
+            assert_eq!(refusal.code, RefusalCode::Cancelled);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(f.operation(op.id).await.attempts_granted, 0);
+}
+
+#[tokio::test]
+async fn a_newer_upgrade_takes_the_slot_unless_the_older_was_granted() {
+    let f = Fixture::new().await;
+    let device = f.device(1).await;
+    let (v2, v3) = (f.image("v2").await, f.image("v3").await);
+    let older = f.ask(device, v2).await.unwrap();
+    let newer = f.ask(device, v3).await.unwrap();
+    let superseded = f.operation(older.id).await;
+    assert_eq!(superseded.status, Status::Cancelled);
+    assert_eq!(superseded.superseded_by, Some(newer.id));
+    let jobs = f.store.desired(device, None).await.unwrap().unwrap().jobs;
+    assert_eq!(jobs.iter().map(|job| job.operation).collect::<Vec<_>>(), [newer.id]);
+    f.store.start(device, newer.id, request(1)).await.unwrap();
+    match f.ask(device, v2).await {
+        Err(Rejection::Refused(UpgradeRefused::InProgress(id))) => assert_eq!(id, newer.id),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_made_that_cannot_be_flashed() {
+    let f = Fixture::new().await;
+    let device = f.device(1).await;
+    let unsigned = f.image_with("v1", None).await;
+    let refused = f.ask(device, unsigned).await;
+    assert!(matches!(refused, Err(Rejection::Refused(UpgradeRefused::NoManifest))));
+    let image = f.image("v2").await;
+    f.store.deactivate_device(Scope::Everything, device, true).await.unwrap();
+    let refused = f.ask(device, image).await;
+    assert!(matches!(refused, Err(Rejection::Refused(UpgradeRefused::Deactivated))));
+    let nobody = DeviceId(Uuid::from_u128(9));
+    let refused = f.ask(nobody, image).await;
+    assert!(matches!(refused, Err(Rejection::Refused(UpgradeRefused::UnknownDevice))));
+}
+
+#[tokio::test]
+async fn a_held_device_gets_no_job_but_finishes_what_was_granted() {
+    let f = Fixture::new().await;
+    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let op = f.ask(device, image).await.unwrap();
+    f.store.deactivate_device(Scope::Everything, device, true).await.unwrap();
+    assert!(f.store.desired(device, None).await.unwrap().unwrap().jobs.is_empty());
+    let start = f.store.start(device, op.id, request(1)).await;
+    assert!(matches!(start, Err(Rejection::Refused(StartRefused::Refused(refusal)))
+        if refusal.code == RefusalCode::Quarantined));
+    f.store.deactivate_device(Scope::Everything, device, false).await.unwrap();
+    f.store.start(device, op.id, request(1)).await.unwrap();
+    f.store.deactivate_device(Scope::Everything, device, true).await.unwrap();
+    assert_eq!(f.store.desired(device, None).await.unwrap().unwrap().jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_an_operation_survives_the_disk() {
+    let f = Fixture::new().await;
+    let (one, two, image) = (f.device(1).await, f.device(2).await, f.image("v2").await);
+    let first = f.ask(one, image).await.unwrap();
+    f.ask(two, image).await.unwrap();
+    f.store.start(one, first.id, request(1)).await.unwrap();
+    let list = |device, status| OperationList {
+        scope: Scope::Everything,
+        organization: Some("default".parse().unwrap()),
+        device,
+        image: Some(image),
+        batch: None,
+        status,
+        order: Order { column: "created", descending: true },
+        rows: Rows { offset: 0, limit: 10 },
+    };
+    assert_eq!(f.store.operations(list(None, None)).await.unwrap().count, 2);
+    let of_one = f.store.operations(list(Some(one), None)).await.unwrap().rows;
+    assert_eq!(of_one, [f.operation(first.id).await]);
+    let idle = f.store.operations(list(None, Some(Status::Idle))).await.unwrap();
+    assert_eq!((idle.count, idle.rows[0].device), (1, two));
+    assert_eq!(f.store.newest_operations().await.unwrap().len(), 2);
+    let foreign = f.store.operation(Scope::Organizations(vec![]), first.id).await.unwrap();
+    assert_eq!(foreign, None);
+
+    let path = f.dir.path().join("db");
+    let before = f.operation(first.id).await;
+    f.store.stop();
+    let again = Store::open(&path, f.store.clock().clone()).unwrap();
+    assert_eq!(again.operation(Scope::Everything, first.id).await.unwrap(), Some(before));
+}
