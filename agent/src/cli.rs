@@ -8,6 +8,7 @@
 //! | 3 | the settings are not valid |
 //! | 4 | `probe`: a modem is being flashed or otherwise in use |
 //! | 5 | `probe`: no modem; `status`: the agent does not run |
+//! | 6 | `run`: the settings say `enabled '0'` |
 
 mod arguments;
 mod probe;
@@ -25,6 +26,7 @@ const USAGE: u8 = 2;
 const SETTINGS: u8 = 3;
 const BUSY: u8 = 4;
 const ABSENT: u8 = 5;
+const DISABLED: u8 = 6;
 
 /// Entry point, shared with the lab's multi-call binary.
 #[must_use]
@@ -82,6 +84,10 @@ fn start_log() {
 }
 
 fn run(settings: Settings) -> ExitCode {
+    if !settings.enabled {
+        log::warn!("the settings say that this agent is not enabled");
+        return ExitCode::from(DISABLED);
+    }
     match on_runtime(crate::run::run(settings)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -102,12 +108,12 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn load(sources: &Sources) -> Result<Settings, SettingsError> {
-    settings::load(&sources.file, sources.overrides.clone())
+    settings::load(&sources.config, sources.overrides.clone())
 }
 
 /// For commands that look at this router only.
 fn load_local(sources: &Sources) -> Result<Settings, SettingsError> {
-    settings::load_local(&sources.file, sources.overrides.clone())
+    settings::load_local(&sources.config, sources.overrides.clone())
 }
 
 fn with(
@@ -117,7 +123,7 @@ fn with(
     match settings {
         Ok(settings) => work(settings),
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{:#}", anyhow::Error::from(error));
             ExitCode::from(SETTINGS)
         }
     }

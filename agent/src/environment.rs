@@ -88,7 +88,7 @@ impl Environment {
     pub fn new(settings: Arc<Settings>, slot: SlotSettings, ports: Ports) -> std::io::Result<Self> {
         let paths = &settings.paths;
         let run_dir = paths.run_dir.join(slot.slot.as_str());
-        let programs = settings.upgrade.holders.programs(paths);
+        let programs = settings.holders.programs(paths);
         files::create_private_dir(&run_dir)?;
         let results = Results::open(&paths.state_dir.join(slot.slot.as_str()));
         Ok(Self {
@@ -172,7 +172,7 @@ impl Environment {
     /// would restart the router go first, for what follows is what they wait for.
     #[must_use]
     pub fn who_holds(&self) -> Vec<Holder> {
-        let own = &self.settings.upgrade.holders;
+        let own = &self.settings.holders;
         let held = self.job.profile.as_ref().map(|p| p.holds.clone()).unwrap_or_default();
         let service = |name: String| Holder::Service(name);
         let mut holders: Vec<Holder> = held.rebooters.into_iter().map(service).collect();

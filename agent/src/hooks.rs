@@ -7,19 +7,16 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use shared::limits;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::timeout;
+
+use crate::commands::{self, Call};
 
 /// How long one hook may take.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long its output may take after it ended.
-const AFTERWARDS: Duration = Duration::from_secs(1);
 /// Most output kept of one hook, in bytes; the rest is read and dropped.
-const MAX_OUTPUT: u64 = 4096;
+const MAX_OUTPUT: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -90,43 +87,18 @@ fn runs(path: &Path) -> bool {
 }
 
 /// Why the hook did not say yes.
-#[allow(clippy::disallowed_methods, reason = "the one place that runs the router's hooks")]
 async fn call(hook: &Path, environment: &[(&str, String)], limit: Duration) -> Result<(), String> {
-    let mut child = tokio::process::Command::new(hook)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("cannot be run: {error}"))?;
-    let mut reading = tokio::spawn(first_bytes(child.stdout.take()));
-    let ended = timeout(limit, child.wait()).await;
-    // What a hook leaves behind with its output open is not waited for.
-    let text = timeout(AFTERWARDS, &mut reading).await;
-    reading.abort();
-    let text = text.ok().and_then(Result::ok).unwrap_or_default();
-    match ended {
-        Err(_) => Err(format!("did not end within {} s", limit.as_secs())),
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => match text.lines().map(str::trim).find(|line| !line.is_empty()) {
-            Some(line) => Err(line.to_owned()),
-            None => Err(status.to_string()),
-        },
-        Ok(Err(error)) => Err(error.to_string()),
+    let path = ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    let environment: Vec<_> = std::iter::once(path).chain(environment.iter().cloned()).collect();
+    let environment = Some(environment.as_slice());
+    let call = Call { keep: MAX_OUTPUT, environment, ..Call::new(hook, &[], limit) };
+    let done = commands::run(&call).await.map_err(|error| error.to_string())?;
+    if done.status.success() {
+        return Ok(());
     }
-}
-
-async fn first_bytes(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let mut kept = Vec::new();
-    let read = (&mut stream).take(MAX_OUTPUT).read_to_end(&mut kept).await;
-    if read.is_ok() {
-        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
-    }
-    String::from_utf8_lossy(&kept).into_owned()
+    let text = String::from_utf8_lossy(&done.output);
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Err(lines.next().map_or_else(|| done.status.to_string(), str::to_owned))
 }
 
 #[cfg(test)]

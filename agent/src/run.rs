@@ -84,7 +84,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let identity = Identity::open(&paths.state_dir, &board)?;
     let outbox = Outbox::open(&paths.state_dir);
     let tls = Tls::new(&settings.coordinator.trust, clock.clone())?;
-    let claims = board.claims(&paths.proc);
+    let mut claims = board.claims(&paths.proc);
+    claims.openwisp_uuid = settings.openwisp_uuid.clone();
     let client = source::client(tls.config()).map_err(RunError::Client)?;
     let (_tasks, uplink) = Uplink::start(&settings, tls, identity, claims, outbox)?;
     let status = StatusFile::new(paths.status_file());

@@ -108,17 +108,36 @@ fn has_aes() -> bool {
     false
 }
 
+/// A PEM file, or a directory of PEM files as openssl's `capath` is one.
 fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let shown = || path.display().to_string();
-    let unreadable = |source| TlsError::Unreadable { path: shown(), source };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-        // A bundle may hold a root that webpki does not know how to read; the others still count.
-        if let Err(error) = roots.add(certificate.map_err(unreadable)?) {
-            log::debug!("{}: a root is left out: {error}", shown());
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
+        for file in entries.filter(|file| file.is_file()) {
+            // There may be other things, and links that lead nowhere.
+            if let Err(error) = add_roots(&mut roots, &file) {
+                log::debug!("{}: {error}", file.display());
+            }
         }
+    } else {
+        add_roots(&mut roots, path)
+            .map_err(|source| TlsError::Unreadable { path: shown(), source })?;
     }
     if roots.is_empty() { Err(TlsError::NoRoots { path: shown() }) } else { Ok(roots) }
+}
+
+fn add_roots(
+    roots: &mut RootCertStore,
+    path: &Path,
+) -> Result<(), rustls::pki_types::pem::Error> {
+    for certificate in CertificateDer::pem_file_iter(path)? {
+        // A bundle may hold a root that webpki does not know how to read; the others still count.
+        if let Err(error) = roots.add(certificate?) {
+            log::debug!("{}: a root is left out: {error}", path.display());
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

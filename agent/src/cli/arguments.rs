@@ -7,7 +7,7 @@ use lexopt::prelude::{Long, Short, Value};
 
 use shared::ids::{BadName, Slot};
 
-use crate::settings::{DEFAULT_FILE, Fragment};
+use crate::settings::{Fragment, Source};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub enum Command {
 }
 
 /// Where settings come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
-    pub file: PathBuf,
+    pub config: Source,
     pub overrides: Vec<Fragment>,
 }
 
@@ -45,6 +45,8 @@ pub enum UsageError {
     UnknownCommand(String),
     #[error("--set wants section.option=value, not {0:?}")]
     BadAssignment(String),
+    #[error("--config {0}")]
+    BadSource(String),
     #[error("guard wants --run-dir DIR")]
     NoRunDir,
     #[error("recover wants --slot SLOT")]
@@ -67,12 +69,14 @@ Usage: modem-upgrader-agent COMMAND [OPTION...]
 
 'modem-upgrader-agent COMMAND --help' tells more; --version prints the version.
 Exit status: 0 done, 1 failed, 2 usage, 3 settings not valid, 4 modem in use,
-5 no modem, or the agent does not run.
+5 no modem, or the agent does not run; 6 'run': the settings say that it is not wanted.
 ";
 
 const SETTINGS: &str = "
-  -c, --config FILE               Settings (default: /etc/modem-upgrader/agent.toml)
-      --set SECTION.OPTION=VALUE  One setting; wins over the file; may be repeated
+  -c, --config SOURCE             Settings: a TOML FILE, uci:PACKAGE or uci:/FILE (default: the UCI
+                                  package modem-upgrader, and over it
+                                  /etc/modem-upgrader/agent.toml)
+      --set SECTION.OPTION=VALUE  One setting; wins over all others; may be repeated
 ";
 
 fn help(command: &str) -> String {
@@ -140,13 +144,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
 }
 
 fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageError> {
-    let mut sources = Sources { file: PathBuf::from(DEFAULT_FILE), overrides: Vec::new() };
+    let mut sources = Sources::default();
     let (mut json, mut run_dir, mut slot) = (false, None, None);
     let (guard, shows) = (command == "guard", matches!(command, "probe" | "status"));
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Parsed::Text(help(command))),
-            Short('c') | Long("config") if !guard => sources.file = parser.value()?.into(),
+            Short('c') | Long("config") if !guard => {
+                sources.config = Source::parse(&parser.value()?).map_err(UsageError::BadSource)?;
+            }
             Long("set") if !guard => {
                 let text = parser.value()?.to_string_lossy().into_owned();
                 let fragment = Fragment::from_assignment(&text);
@@ -185,7 +191,7 @@ mod tests {
         else {
             panic!("run");
         };
-        assert_eq!(sources.file, PathBuf::from("/tmp/a.toml"));
+        assert_eq!(sources.config, Source::Toml("/tmp/a.toml".into()));
         assert_eq!(sources.overrides, [Fragment::from_assignment("uplink.mqtt=false").unwrap()]);
 
         let guard = Command::Guard { run_dir: "/run/x".into() };
@@ -225,6 +231,7 @@ mod tests {
             "guard --run-dir",
             "guard -c /x --run-dir /y",
             "run --set uplink",
+            "run -c uci:../x",
             "run more",
             "recover",
             "recover --slot ../x",

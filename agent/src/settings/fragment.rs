@@ -1,11 +1,13 @@
-//! Settings as written: one source (a file, the command line, later UCI) as a list of entries.
+//! Settings as written: one source (TOML, UCI, the command line) as a list of entries.
 //!
-//! A fragment knows nothing of which options exist. Every value keeps its origin, so that
-//! an error can say where it was written. UCI will be one more function that yields a [`Fragment`];
-//! because its values are strings, the validation reads numbers and booleans from text too.
+//! A fragment knows nothing of which options exist. Every value keeps its origin, so that an error can
+//! say where it was written. UCI's values are texts only (`from_uci`), so the validation reads numbers and
+//! booleans from text too.
 
 use std::fmt;
 use std::path::Path;
+
+use super::origin::Origin;
 
 /// More than this is no settings file.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -62,8 +64,7 @@ pub struct Entry {
     pub section: Section,
     pub option: String,
     pub value: Value,
-    /// A path, or "command line".
-    pub origin: String,
+    pub origin: Origin,
 }
 
 /// All that one source says.
@@ -136,18 +137,13 @@ impl Fragment {
             Section::plain(section),
             option,
             Value::Text(value.to_owned()),
-            "command line",
+            Origin::CommandLine,
         );
         Some(fragment)
     }
 
-    pub fn push(&mut self, section: Section, option: &str, value: Value, origin: &str) {
-        self.entries.push(Entry {
-            section,
-            option: option.to_owned(),
-            value,
-            origin: origin.to_owned(),
-        });
+    pub fn push(&mut self, section: Section, option: &str, value: Value, origin: Origin) {
+        self.entries.push(Entry { section, option: option.to_owned(), value, origin });
     }
 
     fn add_named(
@@ -158,7 +154,8 @@ impl Fragment {
     ) -> Result<(), ReadError> {
         // An entry of its own, so that a section without options exists too.
         let name = section.name.clone().unwrap_or_default();
-        self.push(section.clone(), "name", Value::Text(name), origin);
+        let written = Origin::File(origin.to_owned());
+        self.push(section.clone(), "name", Value::Text(name), written);
         self.add_table(&section, "", options, origin)
     }
 
@@ -194,7 +191,7 @@ impl Fragment {
                     });
                 }
             };
-            self.push(section.clone(), &option, value, origin);
+            self.push(section.clone(), &option, value, Origin::File(origin.to_owned()));
         }
         Ok(())
     }

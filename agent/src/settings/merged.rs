@@ -9,23 +9,40 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fragment::{Fragment, Section, Value};
+use super::origin::Origin;
 
 /// What is wrong with one option, and where it was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {section} {option}: {problem}")]
 pub struct OptionError {
-    pub origin: String,
+    /// Absent where nothing was written.
+    pub origin: Option<Origin>,
     pub section: Section,
     pub option: String,
     pub problem: String,
 }
 
+impl std::fmt::Display for OptionError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { section, option, problem, .. } = self;
+        match &self.origin {
+            Some(origin @ Origin::Uci { section, line: Some(_), .. }) => {
+                write!(f, "{origin}, section {section}, option {option}: {problem}")
+            }
+            Some(Origin::Uci { path, section, line: None }) => {
+                write!(f, "{path}, section {section}, option {option}: {problem}")
+            }
+            Some(origin) => write!(f, "{origin}: {section} {option}: {problem}"),
+            None => write!(f, "settings: {section} {option}: {problem}"),
+        }
+    }
+}
+
 /// All options, each with the origin that won.
 #[derive(Debug, Default)]
 pub struct Merged {
-    values: BTreeMap<(Section, String), (Value, String)>,
+    values: BTreeMap<(Section, String), (Value, Origin)>,
     asked: BTreeSet<(String, String)>,
-    effective: Vec<(Section, String, Value, String)>,
+    effective: Vec<(Section, String, Value, Origin)>,
     errors: Vec<OptionError>,
 }
 
@@ -37,6 +54,16 @@ impl Merged {
             values.insert((entry.section, entry.option), (entry.value, entry.origin));
         }
         Self { values, ..Self::default() }
+    }
+
+    /// Where an option would stand that is not there: beside those of its section.
+    fn beside(&self, section: &Section) -> Option<Origin> {
+        let origins = self.values.iter().filter(|((other, _), _)| other == section);
+        let mut origins = origins.map(|(_, (_, origin))| origin.clone());
+        origins.next().map(|origin| match origin {
+            Origin::Uci { path, section, .. } => Origin::Uci { path, line: None, section },
+            other => other,
+        })
     }
 
     /// Names of the `[[kind]]` sections.
@@ -65,7 +92,7 @@ impl Merged {
         for ((section, option), (_, origin)) in &self.values {
             if !self.asked.contains(&(section.kind.clone(), option.clone())) {
                 self.errors.push(OptionError {
-                    origin: origin.clone(),
+                    origin: Some(origin.clone()),
                     section: section.clone(),
                     option: option.clone(),
                     problem: "no such option".to_owned(),
@@ -78,7 +105,7 @@ impl Merged {
 
 /// Options in force, for `check-config`.
 #[derive(Debug, Clone)]
-pub struct Effective(pub Vec<(Section, String, Value, String)>);
+pub struct Effective(pub Vec<(Section, String, Value, Origin)>);
 
 impl std::fmt::Display for Effective {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -203,7 +230,7 @@ impl Reader<'_> {
         let key = (self.section.clone(), option.to_owned());
         let (value, origin) = match self.merged.values.get(&key) {
             Some((value, origin)) => (value.clone(), origin.clone()),
-            None => (default?, "default".to_owned()),
+            None => (default?, Origin::Default),
         };
         self.merged.effective.push((key.0, key.1, value.clone(), origin));
         Some(value)
@@ -212,8 +239,8 @@ impl Reader<'_> {
     fn wrong<T>(&mut self, option: &str, problem: String) -> Option<T> {
         let key = (self.section.clone(), option.to_owned());
         let origin = match self.merged.values.get(&key) {
-            Some((_, origin)) => origin.clone(),
-            None => "settings".to_owned(),
+            Some((_, origin)) => Some(origin.clone()),
+            None => self.merged.beside(&key.0),
         };
         self.merged.errors.push(OptionError { origin, section: key.0, option: key.1, problem });
         None

@@ -1,31 +1,38 @@
 //! Settings in three steps: fragments as written, merged, validated.
 //!
 //! ```text
-//! /etc/modem-upgrader/agent.toml ─┐
-//! (UCI, later)                   ─┼─ Fragment ─ Merged ─ Settings   or every error at once,
-//! --set section.option=value     ─┘                                 each with file, section, option
+//! /etc/config/openwisp (its CA and uuid) ─┐
+//! /etc/config/modem-upgrader (UCI)       ─┤
+//! /etc/modem-upgrader/agent.toml         ─┼─ Fragment ─ Merged ─ Settings   or every error at once,
+//! --set section.option=value             ─┘                                 each with file, section, option
 //! ```
-//! Every option has a default except `[coordinator] url`. Secrets are given as paths of files.
+//! The later source wins. Every option has a default except `[coordinator] url`. Secrets are given as
+//! paths of files.
 
 mod derived;
 mod fragment;
+mod from_uci;
 mod merged;
+mod openwisp;
+mod origin;
+mod source;
+mod types;
+pub mod uci;
 mod validated;
+mod values;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
-
 pub use fragment::{Entry, Fragment, ReadError, Section, Value};
 pub use merged::{Effective, OptionError};
-pub use validated::{
+pub use origin::Origin;
+pub use source::{Router, Source};
+pub use types::{
     Coordinator, Holders, Image, Modem, Paths, Settings, SlotSettings, SpkiPin, Trust, Upgrade,
-    Uplink, parse_pin,
+    Uplink,
 };
-
-/// Where the settings lie unless told otherwise.
-pub const DEFAULT_FILE: &str = "/etc/modem-upgrader/agent.toml";
+pub use values::parse_pin;
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
@@ -40,27 +47,30 @@ fn lines(errors: &[OptionError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// The file and then `overrides`, the later one winning.
-pub fn load(file: &Path, overrides: Vec<Fragment>) -> Result<Settings, SettingsError> {
-    let file = Fragment::from_file(file)?;
-    from_fragments(std::iter::once(file).chain(overrides))
+/// Stands for a coordinator where none is needed.
+const UNCONFIGURED: &str = "https://unconfigured.invalid/";
+
+/// What `source` says and then `overrides`, the later one winning.
+pub fn load(source: &Source, overrides: Vec<Fragment>) -> Result<Settings, SettingsError> {
+    let written = Router::default().read(source)?;
+    if written.is_empty() {
+        return Err(source::nothing().into());
+    }
+    from_fragments(neighbours().into_iter().chain(written).chain(overrides))
 }
 
-/// As [`load`], for commands that look at this router only: the default file may be missing, and
-/// so may the coordinator's URL.
-pub fn load_local(file: &Path, overrides: Vec<Fragment>) -> Result<Settings, SettingsError> {
+/// As [`load`], for commands that look at this router only: nothing need be written, not even the
+/// coordinator's URL.
+pub fn load_local(source: &Source, overrides: Vec<Fragment>) -> Result<Settings, SettingsError> {
     let mut unset = Fragment::default();
-    let url = Value::Text("https://unconfigured.invalid/".to_owned());
-    unset.push(Section::plain("coordinator"), "url", url, "default");
-    let written = match Fragment::from_file(file) {
-        Err(ReadError::Unreadable { source, .. })
-            if file == Path::new(DEFAULT_FILE) && source.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Fragment::default()
-        }
-        read => read?,
-    };
-    from_fragments([unset, written].into_iter().chain(overrides))
+    let url = Value::Text(UNCONFIGURED.to_owned());
+    unset.push(Section::plain("coordinator"), "url", url, Origin::Default);
+    let written = Router::default().read(source)?;
+    from_fragments([unset].into_iter().chain(neighbours()).chain(written).chain(overrides))
+}
+
+fn neighbours() -> Option<Fragment> {
+    Router::default().openwisp()
 }
 
 /// Fragments in rising order of weight.

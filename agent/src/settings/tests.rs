@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use crate::modem::Sought;
@@ -25,7 +26,7 @@ fn the_url_alone_is_enough() {
     assert!(settings.image.require_signature);
     assert_eq!(settings.slots.len(), 1);
     assert_eq!(settings.slots[0].slot.to_string(), "main");
-    assert_eq!(settings.upgrade.holders.services, ["modemmanager"]);
+    assert_eq!(settings.holders.services, ["modemmanager"]);
     assert_eq!(
         settings.coordinator.trust.ca_file.as_deref(),
         Some(Path::new("/etc/ssl/certs/ca-certificates.crt"))
@@ -44,13 +45,13 @@ fn pins_alone_need_no_roots() {
 fn all_errors_come_at_once_and_name_file_section_and_option() {
     let errors = errors(
         "[coordinator]\nurl = \"http://h\"\n[uplink]\npoll_interval_s = 0\npol = 1\n\
-         [upgrade]\nmax_attempts = 4\nholders = { services = [\"-rf\"] }\n[tool]\npath = \"/x\"",
+         [upgrade]\nmax_attempts = 4\n[holders]\nservices = [\"-rf\"]\n[tool]\npath = \"/x\"",
     );
     let expected = [
         "agent.toml: [coordinator] url: ",
         "agent.toml: [uplink] poll_interval_s: expected a whole number from 1 to 86400",
         "agent.toml: [upgrade] max_attempts: expected a whole number from 1 to 3",
-        "agent.toml: [upgrade] holders.services: \"-rf\" is not a plain name",
+        "agent.toml: [holders] services: \"-rf\" is not a plain name",
         "agent.toml: [tool] path: no such option",
         "agent.toml: [uplink] pol: no such option",
     ];
@@ -140,7 +141,7 @@ fn what_is_set_reaches_those_who_use_it() {
     let policy = settings.policy();
     assert_eq!((policy.max_attempts, policy.backoff_s), (2, 3));
     assert_eq!((policy.recovery_s, policy.again_s), (4, 5));
-    let programs = settings.upgrade.holders.programs(&settings.paths);
+    let programs = settings.holders.programs(&settings.paths);
     assert_eq!(programs.services, Path::new("/lab/init.d"));
     assert_eq!(programs.ifdown, Path::new("/lab/ifdown"));
     assert_eq!(programs.ifup, Path::new("/sbin/ifup"));

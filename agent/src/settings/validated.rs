@@ -1,204 +1,97 @@
-//! Validated settings: types the rest of the agent may rely on, and the one list of options.
+//! The one list of options: each read once, with its type, range and default.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use reqwest::Url;
 use shared::ids::Slot;
 
-use crate::modem::Sought;
+use super::merged::{Merged, OptionError, Reader};
+use super::types::{
+    Coordinator, Holders, Image, Modem, Paths, Settings, SlotSettings, Trust, Upgrade, Uplink,
+};
+use super::values::{parse_imei, parse_name, parse_pin, parse_url, parse_usb_path};
+use super::{UNCONFIGURED, openwisp};
 
-use super::merged::{Effective, Merged, OptionError, Reader};
-
-/// Everything an agent may be told, checked.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub coordinator: Coordinator,
-    pub uplink: Uplink,
-    pub paths: Paths,
-    pub image: Image,
-    pub upgrade: Upgrade,
-    pub modem: Modem,
-    /// Never empty: without `[[slot]]` the one slot "main" without constraints.
-    pub slots: Vec<SlotSettings>,
-    /// What is in force and where it came from, for `check-config`.
-    pub effective: Effective,
-}
-
-/// Where the coordinator is and how it proves to be it.
-#[derive(Debug, Clone)]
-pub struct Coordinator {
-    /// `https://host[:port]/`; nothing else.
-    pub url: Url,
-    pub trust: Trust,
-    /// Holds the enrolment token; absent on a device that is already known.
-    pub enrolment_token_file: Option<PathBuf>,
-}
-
-/// What a server certificate is held against. At least one of the two is set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trust {
-    /// SHA-256 of the SubjectPublicKeyInfo; any one has to match.
-    pub pins: Vec<SpkiPin>,
-    /// PEM file of roots.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// SHA-256 of a certificate's SubjectPublicKeyInfo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpkiPin(pub [u8; 32]);
-
-/// How the agent talks to the coordinator.
-#[derive(Debug, Clone)]
-pub struct Uplink {
-    pub poll_interval: Duration,
-    /// Each pause is longer or shorter by up to this share of it, in percent.
-    pub poll_jitter_percent: u32,
-    /// First pause after a failure; doubled each time up to `retry_max`, with full jitter.
-    pub retry: Duration,
-    pub retry_max: Duration,
-    /// Limit of one HTTPS request (images have their own).
-    pub request_timeout: Duration,
-    pub inventory_interval: Duration,
-    pub mqtt: bool,
-    /// Events that MQTT did not get acknowledged for so long go over HTTPS.
-    pub mqtt_patience: Duration,
-}
-
-/// Where things lie. All can be redirected, which is how the lab has many routers on one machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Paths {
-    /// Journal, outbox, identity. Must survive a power cut.
-    pub state_dir: PathBuf,
-    /// Locks, exit records, status.json. Gone after a restart.
-    pub run_dir: PathBuf,
-    /// Directories that may hold an image, the preferred one first.
-    pub staging: Vec<PathBuf>,
-    pub keys_dir: PathBuf,
-    pub profiles_dir: PathBuf,
-    pub hooks_dir: PathBuf,
-    /// Init scripts, for services held during an upgrade.
-    pub init_dir: PathBuf,
-    /// netifd's commands for the interfaces held.
-    pub ifup: PathBuf,
-    pub ifdown: PathBuf,
-    pub ifstatus: PathBuf,
-    pub sysfs: PathBuf,
-    pub dev: PathBuf,
-    pub proc: PathBuf,
-}
-
-impl Paths {
-    /// Exists once NTP has set the clock in this boot.
-    #[must_use]
-    pub fn ntp_marker(&self) -> PathBuf {
-        self.run_dir.join("clock-set")
-    }
-
-    /// What `run` says of itself to `status`.
-    #[must_use]
-    pub fn status_file(&self) -> PathBuf {
-        self.run_dir.join("status.json")
-    }
-}
-
-/// Rules for firmware images.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// Only ever turned off here, never by a job.
-    pub require_signature: bool,
-    /// Stays free on the staging file system.
-    pub reserve_bytes: u64,
-    /// Accepts staging that a power cut erases although the modem is the sole uplink
-    /// (the job has to allow it too).
-    pub allow_volatile_staging: bool,
-}
-
-/// Rules for upgrades.
-#[derive(Debug, Clone)]
-pub struct Upgrade {
-    /// Of one modem.
-    pub max_flashes_per_30_days: u32,
-    /// Tool starts an operation, 1 to 3.
-    pub max_attempts: u8,
-    /// First pause before another attempt; it doubles.
-    pub backoff: Duration,
-    /// First pause before another recovery; it doubles, and recovery is never given up.
-    pub recovery: Duration,
-    /// First pause before a step that failed is tried again; it doubles.
-    pub again: Duration,
-    pub holders: Holders,
-}
-
-/// Who is asked to let go of the modem.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Holders {
-    /// Names in `init_dir`.
-    pub services: Vec<String>,
-    /// Logical interfaces for ifdown and ifup.
-    pub interfaces: Vec<String>,
-}
-
-/// Patience with modems.
-#[derive(Debug, Clone)]
-pub struct Modem {
-    /// A modem may be silent for so long after it appeared on the bus.
-    pub boot_silence: Duration,
-    /// A modem may be away from the bus for so long while it restarts.
-    pub away: Duration,
-}
-
-/// One place for a modem, and which modem belongs there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotSettings {
-    pub slot: Slot,
-    pub imei: Option<String>,
-    /// The bus id in sysfs, such as "1-1.4": where the modem is looked for until its IMEI is known.
-    pub usb_path: Option<String>,
-}
-
-impl SlotSettings {
-    /// How its modem is recognised; `known` is the IMEI that an upgrade has read.
-    #[must_use]
-    pub fn sought<'a>(&'a self, known: Option<&'a str>) -> Sought<'a> {
-        match (known.or(self.imei.as_deref()), self.usb_path.as_deref()) {
-            (Some(imei), _) => Sought::Imei(imei),
-            (None, Some(bus_id)) => Sought::At(bus_id),
-            (None, None) => Sought::Any,
-        }
-    }
-}
+/// Roots that OpenWrt's ca-bundle installs.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 impl Settings {
     /// Reads every option once; all errors at a time.
     pub(super) fn validate(mut merged: Merged) -> Result<Self, Vec<OptionError>> {
-        let coordinator = coordinator(&mut merged.section("coordinator"));
+        let enabled = merged.section("agent").flag("enabled", true);
+        let neighbour = neighbour(&mut merged.section(openwisp::SECTION));
+        let coordinator = coordinator(&mut merged.section("coordinator"), enabled, &neighbour);
         let uplink = uplink(&mut merged.section("uplink"));
         let paths = paths(&mut merged.section("paths"));
         let image = image(&mut merged.section("image"));
         let upgrade = upgrade(&mut merged.section("upgrade"));
+        let holders = holders(&mut merged.section("holders"));
         let modem = modem(&mut merged.section("modem"));
         let slots = slots(&mut merged);
         let effective = merged.finish()?;
         // `finish` has reported what made any of these absent.
         match (coordinator, paths, slots) {
-            (Some(coordinator), Some(paths), Some(slots)) => {
-                Ok(Self { coordinator, uplink, paths, image, upgrade, modem, slots, effective })
-            }
+            (Some(coordinator), Some(paths), Some(slots)) => Ok(Self {
+                enabled,
+                coordinator,
+                uplink,
+                paths,
+                image,
+                upgrade,
+                holders,
+                modem,
+                slots,
+                openwisp_uuid: neighbour.uuid,
+                effective,
+            }),
             _ => Err(Vec::new()),
         }
     }
 }
 
-fn coordinator(section: &mut Reader<'_>) -> Option<Coordinator> {
-    let url = section.parsed("url", Some(""), parse_url);
+/// What openwisp-config's settings lend to ours.
+struct Neighbour {
+    uuid: Option<String>,
+    ca_file: Option<String>,
+}
+
+fn neighbour(section: &mut Reader<'_>) -> Neighbour {
+    let text = |text: &str| Ok(text.to_owned());
+    Neighbour {
+        uuid: section.parsed("uuid", None, text),
+        ca_file: section.parsed("ca_file", None, text),
+    }
+}
+
+fn coordinator(
+    section: &mut Reader<'_>,
+    enabled: bool,
+    neighbour: &Neighbour,
+) -> Option<Coordinator> {
+    // Who is not to run need not know whereto.
+    let url = section.parsed("url", Some(if enabled { "" } else { UNCONFIGURED }), parse_url);
     let pins = section.list("pins", &[], parse_pin);
-    let default_ca = pins.is_empty().then_some("/etc/ssl/certs/ca-certificates.crt");
-    let ca_file = section.path("ca_file", default_ca);
+    let trust = section.parsed("trust", None, parse_trust);
+    let roots = match (trust, &neighbour.ca_file) {
+        (None, _) if !pins.is_empty() => None,
+        (None | Some(Roots::OpenWisp), Some(theirs)) => Some(theirs.as_str()),
+        (None | Some(_), _) => Some(SYSTEM_ROOTS),
+    };
+    let ca_file = section.path("ca_file", roots);
     let enrolment_token_file = section.path("enrolment_token_file", None);
     Some(Coordinator { url: url?, trust: Trust { pins, ca_file }, enrolment_token_file })
+}
+
+/// Whose roots count where `ca_file` names none.
+#[derive(Debug, Clone, Copy)]
+enum Roots {
+    System,
+    OpenWisp,
+}
+
+fn parse_trust(text: &str) -> Result<Roots, String> {
+    match text {
+        "system" => Ok(Roots::System),
+        "openwisp" => Ok(Roots::OpenWisp),
+        _ => Err(format!("{text:?}: expected system or openwisp")),
+    }
 }
 
 fn uplink(section: &mut Reader<'_>) -> Uplink {
@@ -264,10 +157,13 @@ fn upgrade(section: &mut Reader<'_>) -> Upgrade {
         backoff: section.seconds("backoff_s", 60, 0..=86_400),
         recovery: section.seconds("recovery_s", 30, 1..=86_400),
         again: section.seconds("again_s", 5, 1..=3_600),
-        holders: Holders {
-            services: section.list("holders.services", &["modemmanager"], parse_name),
-            interfaces: section.list("holders.interfaces", &[], parse_name),
-        },
+    }
+}
+
+fn holders(section: &mut Reader<'_>) -> Holders {
+    Holders {
+        services: section.list("services", &["modemmanager"], parse_name),
+        interfaces: section.list("interfaces", &[], parse_name),
     }
 }
 
@@ -299,56 +195,4 @@ fn slots(merged: &mut Merged) -> Option<Vec<SlotSettings>> {
         return None;
     }
     Some(slots)
-}
-
-fn parse_url(text: &str) -> Result<Url, String> {
-    if text.is_empty() {
-        return Err("is missing; expected https://host[:port]/".to_owned());
-    }
-    let url = Url::parse(text).map_err(|e| format!("{text:?}: {e}"))?;
-    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    let nobody = url.username().is_empty() && url.password().is_none();
-    if url.scheme() == "https" && url.has_host() && bare && nobody {
-        Ok(url)
-    } else {
-        Err(format!("{text:?}: expected https://host[:port]/ and nothing more"))
-    }
-}
-
-/// # Errors
-/// It is not `sha256//` and a digest in base64.
-pub fn parse_pin(text: &str) -> Result<SpkiPin, String> {
-    text.strip_prefix("sha256//")
-        .and_then(|encoded| STANDARD.decode(encoded).ok())
-        .and_then(|digest| digest.try_into().ok())
-        .map(SpkiPin)
-        .ok_or_else(|| format!("{text:?}: expected sha256// and the digest in base64"))
-}
-
-/// A name that becomes an argument or a file name: nothing a shell or an option parser minds.
-fn parse_name(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if starts_well && text.len() <= 64 && text.chars().all(plain) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("{text:?} is not a plain name"))
-    }
-}
-
-fn parse_imei(text: &str) -> Result<String, String> {
-    if text.len() == 15 && text.bytes().all(|b| b.is_ascii_digit()) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("{text:?} is not an IMEI of 15 digits"))
-    }
-}
-
-fn parse_usb_path(text: &str) -> Result<String, String> {
-    let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b'.');
-    if !text.is_empty() && text.len() <= 32 && text.bytes().all(plain) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("{text:?} is not a USB path such as 1-1.4"))
-    }
 }

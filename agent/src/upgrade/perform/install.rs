@@ -105,7 +105,7 @@ impl Environment {
                 total_ms: ms(limits.total_s),
                 grace_ms: ms(limits.grace_s),
             },
-            holders: self.settings.upgrade.holders.programs(&self.settings.paths),
+            holders: self.settings.holders.programs(&self.settings.paths),
             agent_lock: Presence::lock_path(&self.settings.paths.run_dir),
             orphan_grace_s: ORPHAN_GRACE_S,
         }
