@@ -127,10 +127,7 @@ fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     if roots.is_empty() { Err(TlsError::NoRoots { path: shown() }) } else { Ok(roots) }
 }
 
-fn add_roots(
-    roots: &mut RootCertStore,
-    path: &Path,
-) -> Result<(), rustls::pki_types::pem::Error> {
+fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), rustls::pki_types::pem::Error> {
     for certificate in CertificateDer::pem_file_iter(path)? {
         // A bundle may hold a root that webpki does not know how to read; the others still count.
         if let Err(error) = roots.add(certificate?) {

@@ -69,7 +69,10 @@ fn what_is_wrong_is_named_with_its_line() {
     for (text, error) in [
         ("config x\n option o 'open\n\n", "line 2: the quote that begins here has no end"),
         ("config x\n option o \"open", "line 2: the quote that begins here has no end"),
-        ("config x\n\noptoin o 1", "line 3: \"optoin\" is no statement; expected package, config, option or list"),
+        (
+            "config x\n\noptoin o 1",
+            "line 3: \"optoin\" is no statement; expected package, config, option or list",
+        ),
         ("option o 1", "line 1: an option outside of any section"),
         ("config", "line 1: config wants a type and at most a name"),
         ("config a b c", "line 1: config wants a type and at most a name"),
