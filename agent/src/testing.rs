@@ -1,11 +1,9 @@
 //! For the tests: scripts that stand in for a router's programs, firmware and its manifest.
 
-use shared::event::VersionLine;
 use shared::hex::sha256;
 use shared::limits;
-use shared::manifest::{Encoding, FORMAT, File, Manifest, Tool};
+use shared::manifest::Manifest;
 use shared::signature::SecretKey;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -34,33 +32,19 @@ pub fn firmware(size: usize) -> Vec<u8> {
     (0..size).map(|_| next()).collect()
 }
 
+/// The golden manifest, for `image` and for whatever version runs.
 pub fn manifest_of(image: &[u8]) -> Manifest {
+    let golden = include_bytes!("../../shared/tests/golden/manifest.json");
     let block = usize::try_from(limits::BLOCK).unwrap();
-    Manifest {
-        format: FORMAT,
-        vendor: "Telit".into(),
-        models: vec!["FN990A28".into()],
-        category: "FN990A".into(),
-        sequence: 7,
-        not_after: None,
-        allow_rollback: false,
-        reaches: vec![VersionLine {
-            command: "#SWPKGV".into(),
-            line: 1,
-            value: "45.00.012".into(),
-        }],
-        from: vec![],
-        tool: Tool { profile: "telit-uxfp".into(), options: BTreeMap::new() },
-        file: File {
-            name: "fn990.bin".into(),
-            size: image.len() as u64,
-            sha256: sha256(image),
-            encoding: Encoding::Identity,
-        },
-        block_size: limits::BLOCK,
-        blocks: image.chunks(block).map(sha256).collect(),
-        critical: vec![],
-    }
+    let mut manifest = Manifest::parse(golden).unwrap();
+    manifest.not_after = None;
+    manifest.allow_rollback = false;
+    manifest.from.clear();
+    manifest.tool.options.clear();
+    manifest.file.size = image.len() as u64;
+    manifest.file.sha256 = sha256(image);
+    manifest.blocks = image.chunks(block).map(sha256).collect();
+    manifest
 }
 
 pub fn secret_key(number: u8) -> SecretKey {

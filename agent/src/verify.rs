@@ -9,9 +9,8 @@ mod keys;
 
 pub use keys::{KeysError, read_keyring};
 
-use ring::digest;
 use shared::failure::FailureKind;
-use shared::hex::{Hex, Sha256};
+use shared::hex::{Hasher, Sha256, sha256};
 use shared::limits;
 use shared::manifest::{Manifest, ManifestError};
 use shared::signature::{Distrust, KeyNumber, Keyring};
@@ -222,33 +221,19 @@ impl VerifiedImage {
     }
 }
 
-/// SHA-256 by ring, which knows the CPU's instructions on every router.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> Sha256 {
-    finish(&digest::digest(&digest::SHA256, bytes))
-}
-
-/// Turns ring's digest into ours.
-#[must_use]
-pub fn finish(digest: &digest::Digest) -> Sha256 {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest.as_ref());
-    Hex(bytes)
-}
-
 /// Hashes exactly `size` bytes; a file that grows or shrinks meanwhile is an error.
 fn hash(file: &mut File, size: u64, mut progress: impl FnMut(u64)) -> io::Result<Sha256> {
-    let mut context = digest::Context::new(&digest::SHA256);
+    let mut hasher = Hasher::new();
     let mut buffer = vec![0; CHUNK];
     let mut done = 0;
     while done < size {
         let want = usize::try_from(size - done).map_or(CHUNK, |left| left.min(CHUNK));
         file.read_exact(&mut buffer[..want])?;
-        context.update(&buffer[..want]);
+        hasher.update(&buffer[..want]);
         done += want as u64;
         progress(done);
     }
-    Ok(finish(&context.finish()))
+    Ok(hasher.finish())
 }
 
 fn first_wrong_block(file: &mut File, manifest: &Manifest) -> io::Result<Option<u64>> {

@@ -1,6 +1,6 @@
 //! How an upgrade fails: where, in what way, and in what condition it leaves the modem.
 
-use crate::{limits, stages::Phase};
+use crate::{limits, names::wire_names, stages::Phase};
 use serde::{Deserialize, Serialize};
 
 /// The end of an attempt or an operation that did not succeed.
@@ -36,33 +36,6 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} in {}: {} (modem {})", self.kind, self.stage, self.detail, self.condition)
     }
-}
-
-macro_rules! wire_names {
-    ($(#[$doc:meta])* $enum:ident { $($(#[$vdoc:meta])* $variant:ident = $name:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub enum $enum {
-            $($(#[$vdoc])* #[serde(rename = $name)] $variant,)+
-            /// Of a newer version.
-            #[serde(rename = "unknown", other)]
-            Unknown,
-        }
-        impl $enum {
-            /// Every variant this version knows, in the order of the documentation.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            /// The name as on the wire.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ Self::Unknown => "unknown" }
-            }
-        }
-        impl std::fmt::Display for $enum {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
 }
 
 wire_names! {

@@ -1,5 +1,7 @@
-//! Lowercase hexadecimal, the form of every binary value in our JSON.
+//! Lowercase hexadecimal, the form of every binary value in our JSON, and the digest that most of them
+//! are.
 
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 
@@ -74,9 +76,44 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     }
 }
 
+/// SHA-256 of what comes in pieces, by ring, which knows the instructions of every router's CPU.
+#[derive(Clone)]
+pub struct Hasher(Context);
+
+impl Hasher {
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    #[must_use]
+    pub fn finish(self) -> Sha256 {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.0.finish().as_ref());
+        Hex(bytes)
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// SHA-256 of `bytes`.
+///
+/// ```
+/// // FIPS 180-2, appendix B.1.
+/// assert_eq!(shared::hex::sha256(b"abc").to_string(),
+///            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+/// ```
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Sha256 {
-    use sha2::Digest;
-    Hex(sha2::Sha256::digest(bytes).into())
+    let mut hasher = Hasher::new();
+    hasher.update(bytes);
+    hasher.finish()
 }

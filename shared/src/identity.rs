@@ -4,9 +4,11 @@
 //! A message is the domain's name, then every field with its length before it (u32, big endian):
 //! no two different sets of fields give the same bytes.
 
-use crate::hex::Hex;
+use crate::{
+    hex::{Hex, sha256},
+    names::wire_names,
+};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 const ENROL: &[u8] = b"mu-enrol-v1";
 const TOKEN: &[u8] = b"mu-token-v1";
@@ -60,15 +62,14 @@ pub struct Enrolled {
     pub state: DeviceState,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceState {
-    Accepted,
-    /// Waits for an operator.
-    Pending,
-    Revoked,
-    #[serde(other)]
-    Unknown,
+wire_names! {
+    /// Whether a device is let in.
+    DeviceState {
+        Accepted = "accepted",
+        /// Waits for an operator.
+        Pending = "pending",
+        Revoked = "revoked",
+    }
 }
 
 /// `POST token`.
@@ -128,9 +129,8 @@ pub fn enrol_message(
     token: &str,
     claims: &str,
 ) -> Vec<u8> {
-    let token = Sha256::digest(token.as_bytes());
-    let claims = Sha256::digest(claims.as_bytes());
-    message(ENROL, &[audience.as_bytes(), &nonce.0, &public_key.0, &token, &claims])
+    let (token, claims) = (sha256(token.as_bytes()), sha256(claims.as_bytes()));
+    message(ENROL, &[audience.as_bytes(), &nonce.0, &public_key.0, &token.0, &claims.0])
 }
 
 /// What is signed to get a token: `"mu-token-v1" ‖ audience ‖ nonce ‖ pubkey`.

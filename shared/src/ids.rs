@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
+/// Why a text is not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a UUID in lowercase with hyphens")]
+pub struct BadId;
+
 macro_rules! uuid_id {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
@@ -25,11 +30,11 @@ macro_rules! uuid_id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
         }
         impl FromStr for $name {
-            type Err = uuid::Error;
+            type Err = BadId;
             /// Takes only the canonical hyphenated form, so that one id has one spelling.
-            fn from_str(text: &str) -> Result<Self, uuid::Error> {
-                let id = Uuid::try_parse(text)?;
-                if id.to_string() == text { Ok(Self(id)) } else { Uuid::try_parse("").map(Self) }
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                let id = Uuid::try_parse(text).ok().filter(|id| id.to_string() == text);
+                id.map(Self).ok_or(BadId)
             }
         }
     )+};

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod inventory;
 pub mod limits;
 pub mod manifest;
+mod names;
 pub mod profile;
 pub mod signature;
 pub mod stages;

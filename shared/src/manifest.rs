@@ -75,7 +75,7 @@ pub enum Encoding {
 /// Why bytes are not a manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    #[error("the manifest has {0} bytes, more than 524288")]
+    #[error("the manifest has {0} bytes, more than {limit}", limit = limits::MANIFEST)]
     TooLarge(usize),
     #[error("the manifest is not valid JSON of its format")]
     Json(#[from] serde_json::Error),
@@ -121,10 +121,8 @@ impl Manifest {
         if self.reaches.is_empty() {
             return Err(field("reaches", "names no version to read back"));
         }
-        for set in self.from.iter().chain([&self.reaches]) {
-            check_versions(set)?;
-        }
-        Ok(())
+        check_versions("reaches", &self.reaches)?;
+        self.from.iter().try_for_each(|set| check_versions("from", set))
     }
 
     fn check_file(&self) -> Result<(), ManifestError> {
@@ -181,7 +179,7 @@ fn check_texts<'a>(
 
 /// Commands go to the modem: only plain identification commands, which change nothing, may stand
 /// in a manifest.
-fn check_versions(lines: &[VersionLine]) -> Result<(), ManifestError> {
+fn check_versions(name: &'static str, lines: &[VersionLine]) -> Result<(), ManifestError> {
     let readable = |command: &str| {
         command.len() <= 16
             && command.starts_with(['#', '+', '!', '^', '$'])
@@ -190,15 +188,13 @@ fn check_versions(lines: &[VersionLine]) -> Result<(), ManifestError> {
     };
     for line in lines {
         if !readable(&line.command) {
-            return Err(field(
-                "reaches",
-                format!("{:?} is not a read command", limits::cut(line.command.clone())),
-            ));
+            let command = limits::cut(line.command.clone());
+            return Err(field(name, format!("{command:?} is not a read command")));
         }
         if line.line == 0 {
-            return Err(field("reaches", "lines count from 1"));
+            return Err(field(name, "lines count from 1"));
         }
-        check_texts("reaches", [&line.value])?;
+        check_texts(name, [&line.value])?;
     }
     Ok(())
 }

@@ -9,8 +9,10 @@
 
 use crate::{hex::Hex, limits};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use sha2::{Digest, Sha512};
+use ring::{
+    digest::{SHA512, digest},
+    signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
+};
 
 const COMMENT: &str = "untrusted comment: ";
 const ALGORITHM: &[u8] = b"Ed";
@@ -62,6 +64,11 @@ fn part<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[from..from + N]);
     out
+}
+
+/// The first eight bytes of the SHA-512 of a secret key.
+fn checksum(key: &[u8]) -> [u8; 8] {
+    part(digest(&SHA512, key).as_ref(), 0)
 }
 
 /// A key that signatures are checked with.
@@ -135,7 +142,7 @@ impl SecretKey {
             return Err(FormError::Passphrase);
         }
         let key: [u8; 64] = part(&bytes, 40);
-        if Sha512::digest(key)[..8] != bytes[24..32] {
+        if checksum(&key) != bytes[24..32] {
             return Err(FormError::Checksum);
         }
         let secret = Self::from_random(part(&key, 0), part(&bytes, 32))?;
@@ -146,8 +153,7 @@ impl SecretKey {
     #[must_use]
     pub fn to_text(&self, comment: &str) -> String {
         let key = [self.seed, self.public].concat();
-        let checksum = &Sha512::digest(&key)[..8];
-        let fields = [ALGORITHM, KDF, &[0; 20], checksum, &self.number.0, &key];
+        let fields = [ALGORITHM, KDF, &[0; 20], &checksum(&key), &self.number.0, &key];
         encode(comment, &fields.concat())
     }
 

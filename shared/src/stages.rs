@@ -9,8 +9,8 @@
 //! | reboot | 90-95 |
 //! | confirm | 95-100 |
 
+use crate::names::wire_names;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// A stage as users of the predecessor know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,30 +55,27 @@ impl Stage {
     }
 }
 
-/// A phase of the upgrade machine: what the agent is doing right now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    Inspecting,
-    Waiting,
-    Downloading,
-    Verifying,
-    Baselining,
-    Committing,
-    Preparing,
-    Installing,
-    Probing,
-    Restarting,
-    Restoring,
-    Confirming,
-    Releasing,
-    Backoff,
-    Recovering,
-    Held,
-    Finished,
-    /// A phase of a newer version.
-    #[serde(other)]
-    Unknown,
+wire_names! {
+    /// A phase of the upgrade machine: what the agent is doing right now.
+    Phase {
+        Inspecting = "inspecting",
+        Waiting = "waiting",
+        Downloading = "downloading",
+        Verifying = "verifying",
+        Baselining = "baselining",
+        Committing = "committing",
+        Preparing = "preparing",
+        Installing = "installing",
+        Probing = "probing",
+        Restarting = "restarting",
+        Restoring = "restoring",
+        Confirming = "confirming",
+        Releasing = "releasing",
+        Backoff = "backoff",
+        Recovering = "recovering",
+        Held = "held",
+        Finished = "finished",
+    }
 }
 
 impl Phase {
@@ -120,37 +117,6 @@ impl Phase {
             | Self::Unknown => false,
         }
     }
-
-    /// The name as on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inspecting => "inspecting",
-            Self::Waiting => "waiting",
-            Self::Downloading => "downloading",
-            Self::Verifying => "verifying",
-            Self::Baselining => "baselining",
-            Self::Committing => "committing",
-            Self::Preparing => "preparing",
-            Self::Installing => "installing",
-            Self::Probing => "probing",
-            Self::Restarting => "restarting",
-            Self::Restoring => "restoring",
-            Self::Confirming => "confirming",
-            Self::Releasing => "releasing",
-            Self::Backoff => "backoff",
-            Self::Recovering => "recovering",
-            Self::Held => "held",
-            Self::Finished => "finished",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 #[cfg(test)]
@@ -168,7 +134,7 @@ mod tests {
 
     #[test]
     fn names_are_those_on_the_wire() {
-        for phase in [Phase::Inspecting, Phase::Backoff, Phase::Finished, Phase::Recovering] {
+        for phase in Phase::ALL {
             assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
         }
         assert_eq!(serde_json::from_str::<Phase>("\"teleporting\"").unwrap(), Phase::Unknown);

@@ -7,8 +7,8 @@
 use super::SourceError;
 use super::answer::Span;
 use crate::staging::{ImageFile, Staged, StagingError};
-use crate::verify::{VerifiedManifest, finish, sha256};
-use ring::digest;
+use crate::verify::VerifiedManifest;
+use shared::hex::{Hasher, sha256};
 use shared::manifest::Manifest;
 use std::io;
 use std::sync::Arc;
@@ -148,12 +148,12 @@ pub struct Assembly {
     manifest: Arc<Manifest>,
     index: usize,
     buffer: Vec<u8>,
-    hash: digest::Context,
+    hash: Hasher,
 }
 
 impl Assembly {
     fn new(manifest: Arc<Manifest>, index: usize) -> Self {
-        Self { manifest, index, buffer: Vec::new(), hash: digest::Context::new(&digest::SHA256) }
+        Self { manifest, index, buffer: Vec::new(), hash: Hasher::new() }
     }
 
     /// A buffer to fill next, whatever is in it.
@@ -181,8 +181,7 @@ impl Assembly {
         if self.buffer.len() < length {
             return Ok(None);
         }
-        let hash = std::mem::replace(&mut self.hash, digest::Context::new(&digest::SHA256));
-        if finish(&hash.finish()) != *expected {
+        if std::mem::take(&mut self.hash).finish() != *expected {
             return Err(SourceError::Block { index: self.index as u64 });
         }
         let block = Block { index: self.index, bytes: std::mem::take(&mut self.buffer) };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::staging::{Staged, Staging};
 use crate::testing::{firmware, manifest_of};
-use crate::verify::{SignaturePolicy, VerifiedImage, VerifiedManifest, sha256};
+use crate::verify::{SignaturePolicy, VerifiedImage, VerifiedManifest};
 use shared::failure::FailureKind;
 use shared::signature::Keyring;
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConnection, ServerConfig, ServerConnection};
-use sha2::{Digest as _, Sha256};
+use shared::hex::sha256;
 
 use super::*;
 use crate::settings::SpkiPin;
@@ -29,7 +29,7 @@ fn server(from: i32, until: i32) -> Server {
     leaf.not_before = date_time_ymd(from, 1, 1);
     leaf.not_after = date_time_ymd(until, 1, 1);
     let certificate = leaf.signed_by(&key, &issuer).unwrap();
-    let pin = SpkiPin(Sha256::digest(rcgen::PublicKeyData::subject_public_key_info(&key)).into());
+    let pin = SpkiPin(sha256(&rcgen::PublicKeyData::subject_public_key_info(&key)).0);
     let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring_provider::default_provider()))
         .with_safe_default_protocol_versions()

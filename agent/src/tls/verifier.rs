@@ -9,7 +9,7 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use sha2::{Digest as _, Sha256};
+use shared::hex::sha256;
 
 use super::TlsError;
 use super::time::{at, judge_at};
@@ -74,7 +74,7 @@ impl ServerVerifier {
     fn check_pin(&self, end_entity: &CertificateDer<'_>) -> Result<(), Error> {
         let certificate = webpki::EndEntityCert::try_from(end_entity)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let digest: [u8; 32] = Sha256::digest(&*certificate.subject_public_key_info()).into();
+        let digest = sha256(&certificate.subject_public_key_info()).0;
         if self.pins.iter().any(|pin| pin.0 == digest) {
             Ok(())
         } else {

@@ -14,7 +14,7 @@
 
 use crate::{files, upgrade::state::State};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use shared::hex::Hasher;
 use std::{
     fs::File,
     io,
@@ -159,7 +159,10 @@ fn encode(generation: u64, body: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 fn digest(generation: u64, body: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(generation.to_be_bytes()).chain_update(body).finalize().into()
+    let mut hasher = Hasher::new();
+    hasher.update(&generation.to_be_bytes());
+    hasher.update(body);
+    hasher.finish().0
 }
 
 fn read(file: &File, index: u64) -> io::Result<Slot> {

@@ -70,7 +70,7 @@ impl Store {
             let mut filter = Where::default();
             filter.visible("t.organization", &wanted.scope);
             filter.and_if(OF_ORGANIZATION, wanted.organization);
-            filter.and_if("t.state = ?", wanted.state.map(state_name));
+            filter.and_if("t.state = ?", wanted.state.map(DeviceState::as_str));
             list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, device)
         })
         .await
@@ -282,16 +282,6 @@ fn find_in(conn: &Connection, scope: &Scope, id: DeviceId) -> rusqlite::Result<O
         .query_row([id.to_string()], device)
         .optional()?;
     Ok(found.filter(|device| scope.sees(Some(device.organization))))
-}
-
-/// As in the database and on the wire.
-pub fn state_name(state: DeviceState) -> &'static str {
-    match state {
-        DeviceState::Accepted => "accepted",
-        DeviceState::Pending => "pending",
-        DeviceState::Revoked => "revoked",
-        DeviceState::Unknown => "unknown",
-    }
 }
 
 fn device(row: &Row<'_>) -> rusqlite::Result<Device> {

@@ -11,7 +11,7 @@ use shared::ids::{DeviceId, OrganizationId, OrganizationSlug};
 
 use super::audit::{self, Entry};
 use super::column::parsed;
-use super::device::{find_by_key, state_name};
+use super::device::find_by_key;
 use super::note::Note;
 use super::{Rejection, Store, Tx};
 
@@ -175,7 +175,7 @@ fn insert(
         key.0,
         claims.mac,
         claims.serial,
-        state_name(state),
+        state.as_str(),
         replaced.map(|id| id.to_string()),
         tx.now,
     ))?;
@@ -185,8 +185,8 @@ fn insert(
         action: "enrol".into(),
         subject: device.to_string(),
         detail: Some(match replaced {
-            Some(replaced) => format!("{}, would replace {replaced}", state_name(state)),
-            None => state_name(state).into(),
+            Some(replaced) => format!("{}, would replace {replaced}", state.as_str()),
+            None => state.as_str().into(),
         }),
     };
     audit::record(tx, &entry)?;

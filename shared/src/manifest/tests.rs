@@ -1,32 +1,13 @@
 use super::*;
 use crate::hex::Hex;
 
+/// The golden one, for an image of two blocks.
 fn manifest() -> Manifest {
-    Manifest {
-        format: FORMAT,
-        vendor: "Telit".into(),
-        models: vec!["FN990A28".into()],
-        category: "FN990A".into(),
-        sequence: 7,
-        not_after: None,
-        allow_rollback: false,
-        reaches: vec![VersionLine {
-            command: "#SWPKGV".into(),
-            line: 1,
-            value: "45.00.012".into(),
-        }],
-        from: vec![],
-        tool: Tool { profile: "telit-uxfp".into(), options: BTreeMap::new() },
-        file: File {
-            name: "fn990.bin".into(),
-            size: limits::BLOCK + 1,
-            sha256: Hex([0; 32]),
-            encoding: Encoding::Identity,
-        },
-        block_size: limits::BLOCK,
-        blocks: vec![Hex([1; 32]), Hex([2; 32])],
-        critical: vec!["sequence".into()],
-    }
+    let golden = include_bytes!("../../tests/golden/manifest.json");
+    let mut manifest = Manifest::parse(golden).unwrap();
+    manifest.file.size = limits::BLOCK + 1;
+    manifest.blocks = vec![Hex([1; 32]), Hex([2; 32])];
+    manifest
 }
 
 fn parse(manifest: &Manifest) -> Result<Manifest, ManifestError> {
@@ -46,7 +27,7 @@ type Change = fn(&mut Manifest);
 
 #[test]
 fn what_does_not_fit_together_is_refused() {
-    let cases: [(&str, Change); 13] = [
+    let cases: [(&str, Change); 14] = [
         ("format 2", |m| m.format = 2),
         ("critical", |m| m.critical = vec!["quantum".into()]),
         ("blocks", |m| m.blocks.truncate(1)),
@@ -60,6 +41,7 @@ fn what_does_not_fit_together_is_refused() {
         ("reaches", |m| m.reaches.clear()),
         ("reaches", |m| m.reaches[0].command = "#REBOOT;+CFUN=0".into()),
         ("reaches", |m| m.reaches[0].line = 0),
+        ("from", |m| m.from[0][0].command = "#REBOOT;".into()),
     ];
     for (index, (word, change)) in cases.into_iter().enumerate() {
         let mut bad = manifest();

@@ -12,7 +12,7 @@ use crate::{
     upgrade::state::{Outcome, State, ToolEnd},
     verify::VerifiedImage,
 };
-use sha2::{Digest, Sha256};
+use shared::hex::Hasher;
 use shared::{
     failure::{FailureKind, ModemCondition},
     profile::ToolProfile,
@@ -179,14 +179,13 @@ fn plan_id(state: &State) -> Uuid {
         Step::Recovering { tries, .. } => tries,
         _ => 0,
     };
-    let digest = Sha256::new()
-        .chain_update(state.record.job.operation.0.as_bytes())
-        .chain_update(state.record.stream.0.as_bytes())
-        .chain_update(state.record.attempts.to_be_bytes())
-        .chain_update(recoveries.to_be_bytes())
-        .finalize();
+    let mut hasher = Hasher::new();
+    hasher.update(state.record.job.operation.0.as_bytes());
+    hasher.update(state.record.stream.0.as_bytes());
+    hasher.update(&state.record.attempts.to_be_bytes());
+    hasher.update(&recoveries.to_be_bytes());
     let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
+    bytes.copy_from_slice(&hasher.finish().0[..16]);
     Uuid::from_bytes(bytes)
 }
 

@@ -13,10 +13,10 @@ use rumqttc::mqttbytes::v4::{
 };
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use shared::ack::{Ack, Acks, Verdict};
 use shared::event::{Event, Events};
 use shared::hex::Hex;
+use shared::hex::sha256;
 use shared::identity::{Enrol, TokenRequest, enrol_message, token_message, verify};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -96,7 +96,7 @@ enum Down {
 impl StandIn {
     pub async fn start() -> Self {
         let key = KeyPair::generate().unwrap();
-        let pin = SpkiPin(Sha256::digest(key.subject_public_key_info()).into());
+        let pin = SpkiPin(sha256(&key.subject_public_key_info()).0);
         let certificate =
             CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
