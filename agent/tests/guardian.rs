@@ -490,31 +490,40 @@ async fn an_orphaned_guardian_gives_back_the_holders() {
     assert_eq!(router.read("calls").lines().collect::<Vec<_>>(), ["running", "stop", "start"]);
 }
 
-#[tokio::test]
-async fn while_an_agent_lives_giving_back_is_its_business() {
-    let router = Router::new("exit 0");
-    let _presence = Presence::announce(&router.path("run")).unwrap().unwrap();
-    std::fs::write(router.run().holders(), r#"{"format":1,"holders":[{"service":"x"}]}"#).unwrap();
-    let mut plan = router.plan();
-    plan.orphan_grace_s = 0;
-    exit_of(&mut router.start_plan(&plan).await.unwrap()).await;
-    // Give the guardian many turns to do the wrong thing.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(router.run().holders().exists());
-    std::fs::remove_file(router.run().holders()).unwrap();
-}
-
-#[tokio::test]
-async fn an_agent_that_comes_back_meanwhile_keeps_its_holders() {
+/// A router whose service `x` is held, and a plan that gives an orphan no time.
+fn holding() -> (Router, Plan) {
     let router = Router::new("exit 0");
     std::fs::create_dir(router.path("init.d")).unwrap();
     let calls = router.path("calls");
     script(&router.path("init.d/x"), &format!("echo $1 >> {}", calls.display()));
     files::create_private_dir(router.run().path()).unwrap();
     std::fs::write(router.run().holders(), r#"{"format":1,"holders":[{"service":"x"}]}"#).unwrap();
+    let plan = Plan { orphan_grace_s: 0, ..router.plan() };
+    (router, plan)
+}
+
+#[tokio::test]
+async fn while_an_agent_lives_giving_back_is_its_business() {
+    let (router, plan) = holding();
+    let _presence = Presence::announce(router.run().path()).unwrap().unwrap();
+    exit_of(&mut router.start_plan(&plan).await.unwrap()).await;
+    until("a guardian that looks on", || async {
+        files::is_locked(&router.run().orphan_lock()).unwrap()
+    })
+    .await;
+    // What an orphan is done with by then, this one had the time for as well.
+    let (orphaned, plan) = holding();
+    orphaned.start_plan(&plan).await.unwrap();
+    until("given back", || async { !orphaned.run().holders().exists() }).await;
+    assert!(router.run().holders().exists());
+    assert!(!router.path("calls").exists());
+    std::fs::remove_file(router.run().holders()).unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_back_meanwhile_keeps_its_holders() {
+    let (router, plan) = holding();
     let agents = files::try_lock(&router.run().holders_lock()).unwrap().unwrap();
-    let mut plan = router.plan();
-    plan.orphan_grace_s = 0;
     router.start_plan(&plan).await.unwrap();
     // With the tool's lock in hand it waits for that of the holders.
     until("the orphan", || async {
@@ -524,7 +533,7 @@ async fn an_agent_that_comes_back_meanwhile_keeps_its_holders() {
     let _presence = Presence::announce(router.run().path()).unwrap().unwrap();
     drop(agents);
     until("the orphan's retreat", || async { !router.tool_runs() }).await;
-    assert!(!calls.exists(), "{}", router.read("calls"));
+    assert!(!router.path("calls").exists(), "{}", router.read("calls"));
     assert!(router.run().holders().exists());
     std::fs::remove_file(router.run().holders()).unwrap();
 }

@@ -178,7 +178,7 @@ impl Job {
         let manifest = VerifiedManifest::verify(
             &bytes,
             signature.as_deref(),
-            &agent::verify::sha256(&bytes),
+            &shared::hex::sha256(&bytes),
             &read_keyring(&keys)?,
             SignaturePolicy::Required,
         )?;
@@ -266,12 +266,13 @@ async fn idle(
         key: String::new(),
         sole_uplink: false,
         seed: 1,
+        uplink: coordinator.uplink(),
     };
-    let mut router = Router::build(exe, work, &plan, coordinator).await?;
+    let mut router = Router::build(exe, work, &plan).await?;
     router.start_agent()?;
     let api = coordinator.api()?;
     let device = watch::enrolled(&api, &router).await?;
-    connected(&api, &device).await?;
+    watch::online(&api, &device).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let pid = router.agent_pid().context("the agent is gone")?;
     let memory = machine::memory(pid)?;
@@ -283,18 +284,4 @@ async fn idle(
         "anonymous {anonymous}, of files {file} with the C library, shared memory {shared}"
     )));
     Ok(())
-}
-
-/// Waits until the device's MQTT connection stands.
-async fn connected(api: &coordinator::Api, device: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let path = format!("device/{device}/");
-    loop {
-        let shown = api.get(&path).await?;
-        if shown["online"] == true {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "it does not come online: {shown}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }

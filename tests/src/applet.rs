@@ -20,6 +20,8 @@ const APPLETS: &[(&str, Main)] = &[
     ("sim-uxfp", crate::uxfp::main),
     ("uxfp", crate::uxfp::main),
     ("sim-modem", crate::modem::process::main),
+    ("sim-router", crate::router::process::main),
+    ("sim-firmware", crate::firmware::main),
 ];
 
 /// Runs the applet that this process was called as.

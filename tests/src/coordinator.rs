@@ -1,5 +1,6 @@
 //! The real coordinator as a process, and its API as an operator uses it.
 
+use crate::router::Uplink;
 use agent::{clock::Clock, settings::Trust, tls::Tls};
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -94,6 +95,17 @@ impl Coordinator {
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.https)
+    }
+
+    /// What a router has to know of it.
+    #[must_use]
+    pub fn uplink(&self) -> Uplink {
+        Uplink {
+            https: self.https.port(),
+            mqtt: self.mqtt.port(),
+            pin: self.bootstrap.pin.clone(),
+            enrolment_token: self.bootstrap.enrolment_token.clone(),
+        }
     }
 
     /// The API with the superuser's token.

@@ -5,8 +5,10 @@
 //! ```
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
+use clap::Parser;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -152,6 +154,32 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Makes a firmware that the lab's tool and modems take.
+#[derive(Debug, Parser)]
+#[command(name = "sim-firmware")]
+struct Arguments {
+    #[arg(long, default_value = "FN990A28")]
+    model: Model,
+    #[arg(long)]
+    package: String,
+    /// Bytes.
+    #[arg(long)]
+    size: usize,
+    file: PathBuf,
+}
+
+/// `lab sim-firmware`.
+pub fn main() -> ExitCode {
+    let Arguments { model, package, size, file } = Arguments::parse();
+    match write_firmware(&file, model, &package, size, 1) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sim-firmware: {}: {error}", file.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(test)]

@@ -64,7 +64,8 @@ impl Link {
     }
 
     pub fn restore(&self) {
-        self.shared.up.send_replace(true);
+        // To what is up, any change is a cut.
+        self.shared.up.send_if_modified(|up| !std::mem::replace(up, true));
     }
 
     #[must_use]
@@ -76,13 +77,6 @@ impl Link {
     pub fn cut_after(&self, bytes: u64) {
         let now = self.shared.down.load(Ordering::Relaxed);
         self.shared.cut_at.store(now + bytes, Ordering::Relaxed);
-    }
-
-    /// Waits until [`Self::cut_after`] has struck.
-    pub async fn was_cut(&self) {
-        let mut up = self.shared.up.subscribe();
-        // The sender lives as long as this value.
-        let _ = up.wait_for(|up| !up).await;
     }
 
     /// Bytes that went towards the router so far, TLS and MQTT included.
@@ -97,8 +91,9 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) 
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                if let Ok((router, _)) = accepted && *shared.up.borrow() {
-                    connections.spawn(relay(router, target, shared.clone()));
+                let up = shared.up.subscribe();
+                if let Ok((router, _)) = accepted && *up.borrow() {
+                    connections.spawn(relay(router, target, shared.clone(), up));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -106,15 +101,20 @@ async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Shared>) 
     }
 }
 
-async fn relay(router: TcpStream, target: SocketAddr, shared: Arc<Shared>) {
-    let mut up = shared.up.subscribe();
+/// `up` is subscribed while the link is up, so any change is a cut, even if it is up again by now.
+async fn relay(
+    router: TcpStream,
+    target: SocketAddr,
+    shared: Arc<Shared>,
+    mut up: watch::Receiver<bool>,
+) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let (from_router, to_router) = router.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
         () = pump(from_router, to_server, None) => {}
         () = pump(from_server, to_router, Some(&shared)) => {}
-        _ = up.wait_for(|up| !up) => {}
+        _ = up.changed() => {}
     }
 }
 

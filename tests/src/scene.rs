@@ -8,17 +8,15 @@ use crate::{
     router::{Plan, Router},
     watch,
 };
+use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// Longest time for what ends by itself, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Everything of it ends with this value; the directory stays for whoever has to look, unless
-/// [`Self::end`] is called.
+/// Everything of it ends with this value. Its directory stays for whoever has to look, if that is
+/// a test that fails.
 pub struct Scene {
     pub coordinator: Coordinator,
     pub api: Api,
@@ -72,8 +70,9 @@ impl Scene {
             key: self.key.public.clone(),
             sole_uplink,
             seed: u64::from(number),
+            uplink: self.coordinator.uplink(),
         };
-        Router::build(&self.exe, &self.dir, &plan, &self.coordinator).await
+        Router::build(&self.exe, &self.dir, &plan).await
     }
 
     /// Starts the router's agent and waits until the coordinator knows the device.
@@ -85,6 +84,26 @@ impl Scene {
         watch::enrolled(&self.api, router).await
     }
 
+    /// [`watch::operation`] here.
+    ///
+    /// # Errors
+    /// It does not come so far.
+    pub async fn operation(
+        &self,
+        id: &str,
+        condition: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        watch::operation(&self.api, id, condition).await
+    }
+
+    /// [`watch::ended`] here.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn ended(&self, id: &str) -> anyhow::Result<Value> {
+        watch::ended(&self.api, id).await
+    }
+
     /// The coordinator's database, read and written beside it.
     ///
     /// # Errors
@@ -94,14 +113,13 @@ impl Scene {
         database.busy_timeout(Duration::from_secs(10))?;
         Ok(database)
     }
+}
 
-    /// Ends everything and removes the directory.
-    ///
-    /// # Errors
-    /// The directory cannot be removed.
-    pub fn end(self) -> std::io::Result<()> {
-        let Self { coordinator, dir, .. } = self;
-        drop(coordinator);
-        fs::remove_dir_all(dir)
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.coordinator.kill();
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
     }
 }

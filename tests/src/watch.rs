@@ -1,50 +1,80 @@
-//! Waiting for what a router and its operation come to. Nothing here has a deadline but
-//! [`until`]: how long is worth waiting is the caller's to say.
+//! Waiting for what a router and its operation come to: for the condition and never for a time, with a
+//! deadline that is the same for all.
 
 use crate::{coordinator::Api, modem::Mode, router::Router};
 use anyhow::{Context, bail};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tokio::time::sleep;
 
+/// Longest time for what ends by itself, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at a process or a file of this machine.
 const LOOK: Duration = Duration::from_millis(20);
 /// Between two questions to the coordinator; an operator has a thousand a minute.
 const ASK: Duration = Duration::from_millis(300);
 
-/// Waits until `condition` holds, and fails with `what` after `patience`.
+/// Looks again and again until `look` finds what it looks for.
+async fn poll<T>(
+    what: &str,
+    pace: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            bail!("{what}: not within {} s", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(pace).await;
+    }
+}
+
+/// Waits until `condition` holds on this machine.
 ///
 /// # Errors
-/// It did not come true.
-pub async fn until(
-    what: &str,
-    patience: Duration,
-    mut condition: impl FnMut() -> bool,
-) -> anyhow::Result<()> {
-    let deadline = Instant::now() + patience;
-    while !condition() {
-        if Instant::now() > deadline {
-            bail!("{what}: not within {} s", patience.as_secs());
-        }
-        sleep(LOOK).await;
-    }
-    Ok(())
+/// It does not come true; `what` says what it was.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
+    found(what, || condition().then_some(())).await
+}
+
+/// What `look` finds on this machine, once it does.
+///
+/// # Errors
+/// It finds nothing; `what` says what it was.
+pub async fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    poll(what, LOOK, async || look()).await
 }
 
 /// The id of the device once it has told the coordinator about its modem.
 ///
 /// # Errors
-/// It does not within a minute; its log is the error.
+/// It does not; its log is the error.
 pub async fn enrolled(api: &Api, router: &Router) -> anyhow::Result<String> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while Instant::now() < deadline {
-        if let Some(id) = devices(api, router).await?.into_iter().next() {
-            return Ok(id);
-        }
-        sleep(ASK).await;
-    }
-    bail!("{} did not enrol within a minute; its log:\n{}", router.name, router.agent_log())
+    another(api, router, "").await
+}
+
+/// The id of a device that is the router and not `known`: what a new key makes of it.
+///
+/// # Errors
+/// It does not enrol; its log is the error.
+pub async fn another(api: &Api, router: &Router, known: &str) -> anyhow::Result<String> {
+    let ours = poll("enrolled", ASK, async || {
+        let devices = devices(api, router).await.unwrap_or_default();
+        devices.into_iter().find(|id| id != known)
+    });
+    ours.await.with_context(|| format!("{}'s log:\n{}", router.name, router.agent_log()))
+}
+
+/// Waits until the device's line to the coordinator stands, which may be away meanwhile.
+///
+/// # Errors
+/// It does not come back by itself.
+pub async fn online(api: &Api, device: &str) -> anyhow::Result<()> {
+    let path = format!("device/{device}/");
+    poll("online", ASK, async || (api.get(&path).await.ok()?["online"] == true).then_some(())).await
 }
 
 /// Devices that call themselves as the router and have its modem, the newest first.
@@ -79,19 +109,28 @@ pub async fn cancel(api: &Api, operation: &str) -> anyhow::Result<(u16, Value)> 
 }
 
 /// The operation once `condition` holds for it. The coordinator may be away meanwhile.
-pub async fn operation(api: &Api, operation: &str, condition: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        if let Ok(value) = api.get(&format!("upgrade-operation/{operation}/")).await
-            && condition(&value)
-        {
-            return value;
-        }
-        sleep(ASK).await;
-    }
+///
+/// # Errors
+/// It does not come so far; the error says how far it came.
+pub async fn operation(
+    api: &Api,
+    id: &str,
+    condition: impl Fn(&Value) -> bool,
+) -> anyhow::Result<Value> {
+    let path = format!("upgrade-operation/{id}/");
+    let mut last = Value::Null;
+    let found = poll("the operation", ASK, async || {
+        last = api.get(&path).await.ok()?;
+        condition(&last).then(|| last.clone())
+    });
+    found.await.with_context(|| format!("{last:#}"))
 }
 
 /// The operation once it has ended.
-pub async fn ended(api: &Api, id: &str) -> Value {
+///
+/// # Errors
+/// It does not end.
+pub async fn ended(api: &Api, id: &str) -> anyhow::Result<Value> {
     operation(api, id, has_ended).await
 }
 
@@ -103,23 +142,29 @@ pub fn has_ended(operation: &Value) -> bool {
 /// Waits until the modem has taken a part of the firmware.
 ///
 /// # Errors
-/// The modem's thread has stopped.
+/// The tool does not come so far.
 pub async fn half_flashed(router: &Router) -> anyhow::Result<()> {
-    loop {
-        let state = router.modem.state()?;
-        if state.mode == Mode::Download && state.percent >= 40 {
-            return Ok(());
-        }
-        sleep(LOOK).await;
-    }
+    let half = || {
+        let state = router.modem.state();
+        state.is_ok_and(|state| state.mode == Mode::Download && state.percent >= 40)
+    };
+    until("half flashed", half).await
+}
+
+/// Waits until [`crate::link::Link::cut_after`] has struck.
+///
+/// # Errors
+/// So much does not go to the router.
+pub async fn cut(router: &Router) -> anyhow::Result<()> {
+    until("the link is cut", || !router.link.is_up()).await
 }
 
 /// Everything held is given back and no tool runs; the last of it may be behind the report.
 ///
 /// # Errors
-/// Something is still held after ten seconds.
+/// Something is still held.
 pub async fn given_back(router: &Router) -> anyhow::Result<()> {
     let free = || router.everything_given_back() && router.tool_processes().is_empty();
-    let waited = until("everything given back", Duration::from_secs(10), free).await;
+    let waited = until("everything given back", free).await;
     waited.with_context(|| format!("holders were called: {:?}", router.holder_calls()))
 }

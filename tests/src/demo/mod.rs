@@ -158,8 +158,9 @@ async fn start_routers(
             key: key.to_owned(),
             sole_uplink: scenario.is_sole_uplink(),
             seed: arguments.seed.wrapping_mul(1000) + u64::from(number),
+            uplink: coordinator.uplink(),
         };
-        let mut router = Router::build(exe, dir, &plan, coordinator).await?;
+        let mut router = Router::build(exe, dir, &plan).await?;
         scenario.prepare(&router)?;
         router.start_agent()?;
         routers.push((router, scenario));

@@ -7,7 +7,7 @@ use crate::{
     firmware::Model,
     modem::FlashCondition,
     router::Router,
-    watch::{cancel, ended, given_back, half_flashed},
+    watch::{cancel, cut, ended, given_back, half_flashed},
 };
 use anyhow::{Context, ensure};
 use futures_util::future::join_all;
@@ -131,24 +131,21 @@ async fn play_one(api: &Api, run: &mut Run) -> anyhow::Result<()> {
     let operation = run.operation.clone();
     match run.scenario {
         Scenario::LinkCut => {
-            run.router.link.was_cut().await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            cut(&run.router).await?;
             run.router.link.restore();
         }
         Scenario::PowerCut => {
             half_flashed(&run.router).await?;
             run.router.power_cut()?;
-            tokio::time::sleep(Duration::from_secs(1)).await;
             run.router.power_on()?;
         }
         Scenario::AgentKilled => {
             half_flashed(&run.router).await?;
             run.router.kill_agent();
-            tokio::time::sleep(Duration::from_secs(1)).await;
             run.router.start_agent()?;
         }
         Scenario::CancelWins => {
-            run.router.link.was_cut().await;
+            cut(&run.router).await?;
             let (status, answer) = cancel(api, &operation).await?;
             ensure!(status == 200, "the cancel was answered with {status} {answer}");
             run.router.link.restore();
@@ -160,7 +157,7 @@ async fn play_one(api: &Api, run: &mut Run) -> anyhow::Result<()> {
         }
         Scenario::ToolFailsOnce | Scenario::ToolLies | Scenario::OtherModel | Scenario::Smooth => {}
     }
-    let ended = ended(api, &run.operation).await;
+    let ended = ended(api, &run.operation).await?;
     judge(run, &ended).await
 }
 

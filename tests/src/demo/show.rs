@@ -7,10 +7,21 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
+/// Between two looks; an operator has a thousand requests a minute.
+const FRAME: Duration = Duration::from_millis(400);
+
 /// Progress bars, one a router, fed by the coordinator's own answers.
 pub struct Show {
+    api: Api,
+    watched: Vec<Watched>,
     task: JoinHandle<()>,
-    bars: Vec<ProgressBar>,
+}
+
+#[derive(Clone)]
+struct Watched {
+    operation: String,
+    scenario: &'static str,
+    bar: ProgressBar,
 }
 
 impl Show {
@@ -19,41 +30,43 @@ impl Show {
         // The template is fixed and right; the fallback only looks plainer.
         let style = ProgressStyle::with_template("{prefix:10} {bar:30} {pos:>3}%  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bars: Vec<_> = runs
+        let watched: Vec<_> = runs
             .iter()
             .map(|run| {
                 let bar = multi.add(ProgressBar::new(100)).with_style(style.clone());
                 bar.set_prefix(run.router.name.clone());
-                bar
+                let scenario = run.scenario.name();
+                Watched { operation: run.operation.clone(), scenario, bar }
             })
             .collect();
-        let watched: Vec<_> = runs
-            .iter()
-            .zip(&bars)
-            .map(|(run, bar)| (run.operation.clone(), run.scenario.name(), bar.clone()))
-            .collect();
-        let task = tokio::spawn(follow(api.clone(), watched));
-        Self { task, bars }
+        let task = tokio::spawn(follow(api.clone(), watched.clone()));
+        Self { api: api.clone(), watched, task }
     }
 
+    /// Leaves the bars where things ended.
     pub async fn end(self) {
-        // One more look, so that the bars stand where things ended.
-        tokio::time::sleep(Duration::from_millis(600)).await;
         self.task.abort();
-        self.bars.iter().for_each(ProgressBar::abandon);
+        look(&self.api, &self.watched).await;
+        self.watched.iter().for_each(|watched| watched.bar.abandon());
     }
 }
 
-async fn follow(api: Api, watched: Vec<(String, &'static str, ProgressBar)>) {
+async fn follow(api: Api, watched: Vec<Watched>) {
+    let mut frames = tokio::time::interval(FRAME);
     loop {
-        let listed = api.get("upgrade-operation/?page_size=100").await.unwrap_or_default();
-        for value in listed["results"].as_array().into_iter().flatten() {
-            let id = value["id"].as_str().unwrap_or_default();
-            if let Some((_, scenario, bar)) = watched.iter().find(|(o, ..)| o == id) {
-                paint(bar, scenario, value);
-            }
+        frames.tick().await;
+        look(&api, &watched).await;
+    }
+}
+
+/// A bar that cannot be asked for stays as it is.
+async fn look(api: &Api, watched: &[Watched]) {
+    let listed = api.get("upgrade-operation/?page_size=100").await.unwrap_or_default();
+    for value in listed["results"].as_array().into_iter().flatten() {
+        let id = value["id"].as_str().unwrap_or_default();
+        if let Some(watched) = watched.iter().find(|watched| watched.operation == id) {
+            paint(&watched.bar, watched.scenario, value);
         }
-        tokio::time::sleep(Duration::from_millis(400)).await;
     }
 }
 

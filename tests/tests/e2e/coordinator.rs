@@ -1,34 +1,16 @@
 //! A coordinator that is killed in the middle of things and started again, and devices that are not
 //! what they were.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what tests share is a test as well"
-)]
-#![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
-
+use crate::{SLOW, cut_in_the_download, enrolled, scene, under_way};
 use lab::{
-    faults::{ToolFault, ToolFaultKind, write_tool_faults},
     release::{TO, Wanted},
-    router::Router,
-    scene::{PATIENCE, Scene},
+    scene::Scene,
     watch::{self, until},
 };
-use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::Path};
-use tokio::time::timeout;
-
-fn scene(name: &str) -> Scene {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("coordinator-{name}"));
-    Scene::start(Path::new(env!("CARGO_BIN_EXE_lab")), &dir).unwrap()
-}
-
-async fn operation(scene: &Scene, id: &str, condition: impl Fn(&Value) -> bool) -> Value {
-    let found = timeout(PATIENCE, watch::operation(&scene.api, id, condition)).await;
-    found.expect("the operation comes so far")
-}
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 /// Bodies of an operation's milestones by stream and number, as they are on disk.
 fn milestones(scene: &Scene, id: &str) -> BTreeMap<(String, u64), String> {
@@ -41,56 +23,35 @@ fn milestones(scene: &Scene, id: &str) -> BTreeMap<(String, u64), String> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-fn slow_tool(router: &Router) {
-    let slow = ToolFaultKind::Slow { bytes_per_second: 512 << 10 };
-    write_tool_faults(&router.dir, &[ToolFault { kind: slow, times: None }]).unwrap();
-}
-
-async fn is_online(scene: &Scene, device: &str) -> bool {
-    let device = scene.api.get(&format!("device/{device}/")).await;
-    device.is_ok_and(|device| device["online"] == true)
-}
-
-async fn online(scene: &Scene, device: &str) {
-    let comes = async {
-        while !is_online(scene, device).await {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        }
-    };
-    timeout(PATIENCE, comes).await.expect("the device comes back by itself");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_killed_again_and_again_loses_nothing() {
-    let mut scene = scene("killed");
+    let mut scene = scene("coordinator-killed");
     let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, false).await.unwrap();
-    slow_tool(&router);
-    let device = scene.enrol(&mut router).await.unwrap();
-    online(&scene, &device).await;
+    let (router, device) = enrolled(&scene, &[SLOW]).await;
+    watch::online(&scene.api, &device).await.unwrap();
 
     // In the download.
     let fetched = router.link.bytes_down();
     let id = watch::assign(&scene.api, &device, &image).await.unwrap();
     let some = || router.link.bytes_down() > fetched + (512 << 10);
-    until("the download has begun", PATIENCE, some).await.unwrap();
+    until("the download has begun", some).await.unwrap();
     scene.coordinator.kill();
     let mut known = milestones(&scene, &id);
     scene.coordinator.restart().unwrap();
-    online(&scene, &device).await;
+    watch::online(&scene.api, &device).await.unwrap();
 
     // While the modem is flashed: what it reports meanwhile waits on the router.
-    timeout(PATIENCE, watch::half_flashed(&router)).await.unwrap().unwrap();
-    let before = operation(&scene, &id, |o| o["granted"] == true).await;
+    watch::half_flashed(&router).await.unwrap();
+    let before = scene.operation(&id, |o| o["granted"] == true).await.unwrap();
     scene.coordinator.kill();
     for (key, body) in std::mem::replace(&mut known, milestones(&scene, &id)) {
         assert_eq!(known.get(&key), Some(&body), "lost by the first kill");
     }
     let flashed = || router.modem.state().unwrap().flash.versions.package == TO;
-    until("flashed without a coordinator", PATIENCE, flashed).await.unwrap();
+    until("flashed without a coordinator", flashed).await.unwrap();
     scene.coordinator.restart().unwrap();
 
-    let ended = operation(&scene, &id, watch::has_ended).await;
+    let ended = scene.ended(&id).await.unwrap();
     assert_eq!(ended["status"], "success", "{ended:#}\n{}", router.agent_log());
     assert_eq!(ended["attempt"], 1);
     assert_eq!(router.modem.state().unwrap().flash.begun, 1);
@@ -104,24 +65,17 @@ async fn a_coordinator_killed_again_and_again_loses_nothing() {
     let numbers: Vec<_> = all.keys().map(|(_, seq)| *seq).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{all:#?}");
     assert!(known.len() > 3 && known.len() < all.len(), "killed at the wrong time");
-    online(&scene, &device).await;
-    drop(router);
-    scene.end().unwrap();
+    watch::online(&scene.api, &device).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_begins_anew_is_not_taken_for_the_one_before() {
-    let scene = scene("journal");
-    let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, false).await.unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
-    router.link.cut_after(1 << 20);
-    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
-    timeout(PATIENCE, router.link.was_cut()).await.unwrap();
+    let scene = scene("coordinator-journal");
+    let (mut router, id) = cut_in_the_download(&scene).await;
     // Without its modem the agent comes so far and no further.
     router.modem.power_cut().unwrap();
     router.link.restore();
-    operation(&scene, &id, |o| o["phase"] == "baselining").await;
+    scene.operation(&id, |o| o["phase"] == "baselining").await.unwrap();
     router.kill_agent();
     router.modem.power_on().unwrap();
     let first = milestones(&scene, &id);
@@ -137,34 +91,28 @@ async fn a_journal_that_begins_anew_is_not_taken_for_the_one_before() {
     }
     fs::remove_dir_all(router.dir.join("staging")).unwrap();
     router.start_agent().unwrap();
-    let ended = operation(&scene, &id, watch::has_ended).await;
+    let ended = scene.ended(&id).await.unwrap();
     assert_eq!(ended["status"], "success", "{ended:#}");
     assert_eq!(router.modem.state().unwrap().flash.begun, 1);
-    assert_eq!(watch::devices(&scene.api, &router).await.unwrap(), [device]);
+    assert_eq!(watch::devices(&scene.api, &router).await.unwrap(), [ended["device"].clone()]);
 
     let all = milestones(&scene, &id);
     for (key, body) in &first {
         assert_eq!(all.get(key), Some(body), "the past was overwritten");
     }
-    let streams: std::collections::BTreeSet<_> = all.keys().map(|(stream, _)| stream).collect();
+    let streams: BTreeSet<_> = all.keys().map(|(stream, _)| stream).collect();
     assert_eq!(streams.len(), 2, "{all:#?}");
     for stream in streams {
         let numbers: Vec<_> = all.keys().filter(|key| key.0 == *stream).map(|key| key.1).collect();
         assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "{all:#?}");
     }
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_begins_anew_under_an_open_grant_does_not_flash() {
-    let scene = scene("grant");
-    let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, false).await.unwrap();
-    slow_tool(&router);
-    let device = scene.enrol(&mut router).await.unwrap();
-    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
-    timeout(PATIENCE, watch::half_flashed(&router)).await.unwrap().unwrap();
+    let scene = scene("coordinator-grant");
+    let (mut router, id) = under_way(&scene, &[SLOW]).await;
+    watch::half_flashed(&router).await.unwrap();
     router.kill_agent();
     let state = router.dir.join("state");
     fs::rename(state.join("identity"), router.dir.join("identity")).unwrap();
@@ -174,9 +122,9 @@ async fn a_journal_that_begins_anew_under_an_open_grant_does_not_flash() {
     router.start_agent().unwrap();
     // The first tool goes on under its guardian and no second one begins.
     let whole = || router.modem.state().unwrap().flash.versions.package == TO;
-    until("the tool ends", PATIENCE, whole).await.unwrap();
+    until("the tool ends", whole).await.unwrap();
     let over = || router.agent_log().contains(" ended: ");
-    until("the new journal comes to its end", PATIENCE, over).await.unwrap();
+    until("the new journal comes to its end", over).await.unwrap();
     assert_eq!(router.modem.state().unwrap().flash.begun, 1);
     // What the new journal saw is no proof for the granted attempt, whose journal is gone.
     let refused = || {
@@ -184,45 +132,29 @@ async fn a_journal_that_begins_anew_under_an_open_grant_does_not_flash() {
         let count = "SELECT count(*) FROM dead_letters WHERE operation = ?1";
         database.query_row(count, [&id], |row| row.get::<_, u32>(0)).unwrap() > 0
     };
-    until("its milestones are kept apart", PATIENCE, refused).await.unwrap();
-    assert_eq!(operation(&scene, &id, |_| true).await["granted"], true);
-    drop(router);
-    scene.end().unwrap();
+    until("its milestones are kept apart", refused).await.unwrap();
+    assert_eq!(scene.operation(&id, |_| true).await.unwrap()["granted"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_with_a_new_key_has_no_past() {
-    let scene = scene("new-key");
-    let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, false).await.unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
-    router.link.cut_after(1 << 20);
-    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
-    timeout(PATIENCE, router.link.was_cut()).await.unwrap();
+    let scene = scene("coordinator-new-key");
+    let (mut router, id) = cut_in_the_download(&scene).await;
     router.kill_agent();
+    let past = scene.operation(&id, |_| true).await.unwrap();
+    let (device, image) = (past["device"].as_str().unwrap(), past["image"].as_str().unwrap());
     for wiped in ["state", "staging", "run"] {
         fs::remove_dir_all(router.dir.join(wiped)).unwrap();
     }
     router.link.restore();
     router.start_agent().unwrap();
-    let known = async {
-        loop {
-            let devices = watch::devices(&scene.api, &router).await.unwrap();
-            if let Some(new) = devices.into_iter().find(|known| *known != device) {
-                return new;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        }
-    };
-    let new = timeout(PATIENCE, known).await.expect("it enrols as another device");
+    let new = watch::another(&scene.api, &router, device).await.unwrap();
 
     // Its own upgrade runs; the one of before is not its business.
-    let own = watch::assign(&scene.api, &new, &image).await.unwrap();
-    let own = operation(&scene, &own, watch::has_ended).await;
+    let own = watch::assign(&scene.api, &new, image).await.unwrap();
+    let own = scene.ended(&own).await.unwrap();
     assert_eq!(own["status"], "success", "{own:#}");
     assert_eq!(router.modem.state().unwrap().flash.begun, 1);
-    let past = operation(&scene, &id, |_| true).await;
+    let past = scene.operation(&id, |_| true).await.unwrap();
     assert_eq!((&past["status"], &past["granted"]), (&"in-progress".into(), &false.into()));
-    drop(router);
-    scene.end().unwrap();
 }

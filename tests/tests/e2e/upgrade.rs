@@ -1,53 +1,16 @@
 //! Whole upgrades, with real processes: the smooth one, and those whose modem is touched while
 //! something breaks.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what tests share is a test as well"
-)]
-#![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
-
+use crate::{SLOW, enrolled, scene, started, under_way};
 use lab::{
-    faults::{ToolFault, ToolFaultKind, write_tool_faults},
+    faults::{ToolFault, ToolFaultKind},
     modem::{FlashCondition, Mode},
     release::{FROM, TO, Wanted},
     router::Router,
-    scene::{PATIENCE, Scene},
     watch::{self, until},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{path::Path, time::Duration};
-use tokio::time::timeout;
-
-/// The tool's pace where there has to be a middle to interrupt: six seconds in all.
-const SLOW: ToolFault =
-    ToolFault { kind: ToolFaultKind::Slow { bytes_per_second: 512 << 10 }, times: None };
-
-fn scene(name: &str) -> Scene {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("upgrade-{name}"));
-    Scene::start(Path::new(env!("CARGO_BIN_EXE_lab")), &dir).unwrap()
-}
-
-async fn ended(scene: &Scene, operation: &str) -> Value {
-    timeout(PATIENCE, watch::ended(&scene.api, operation)).await.expect("the operation ends")
-}
-
-async fn half_flashed(router: &Router) {
-    timeout(PATIENCE, watch::half_flashed(router)).await.expect("the tool runs").unwrap();
-}
-
-/// An enrolled router with `faults`, and its upgrade under way.
-async fn under_way(scene: &Scene, sole_uplink: bool, faults: &[ToolFault]) -> (Router, String) {
-    let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, sole_uplink).await.unwrap();
-    write_tool_faults(&router.dir, faults).unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
-    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
-    (router, operation)
-}
 
 /// What a success is: by the coordinator's word and by what the modem really holds.
 #[track_caller]
@@ -70,14 +33,13 @@ fn assert_logged(operation: &Value, lines: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_smooth_upgrade_is_proved_and_told_step_by_step() {
-    let scene = scene("smooth");
+    let scene = scene("upgrade-smooth");
     let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, false).await.unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
+    let (router, device) = enrolled(&scene, &[]).await;
     assert_eq!(router.modem.versions().unwrap().package, FROM);
 
     let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
-    let operation = ended(&scene, &operation).await;
+    let operation = scene.ended(&operation).await.unwrap();
     assert_success(&router, &operation);
     assert_eq!((&operation["progress_percent"], &operation["attempt"]), (&100.into(), &1.into()));
     assert_logged(
@@ -107,43 +69,40 @@ async fn a_smooth_upgrade_is_proved_and_told_step_by_step() {
     // Another image with the versions that run: seen to be there, and nothing is flashed.
     let same = Wanted { build: Some("again".into()), sequence: 5, ..Wanted::default() };
     let again = watch::assign(&scene.api, &device, &scene.image(&same).unwrap()).await.unwrap();
-    let again = ended(&scene, &again).await;
+    let again = scene.ended(&again).await.unwrap();
     assert_success(&router, &again);
     assert!(!again["log"].as_str().unwrap().contains("may start"), "{again:#}");
     assert_eq!(router.modem.state().unwrap().flash.begun, 1);
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_under_the_sole_uplink_is_recovered_from_the_staged_image() {
-    let scene = scene("power-cut");
-    let (mut router, operation) = under_way(&scene, true, &[SLOW]).await;
-    half_flashed(&router).await;
+    let scene = scene("upgrade-power-cut");
+    let mut router = scene.router(1, true).await.unwrap();
+    let operation = started(&scene, &mut router, &[SLOW]).await;
+    watch::half_flashed(&router).await.unwrap();
     // From here on the coordinator cannot help: what recovers the modem lies on the router.
     router.link.cut();
     router.power_cut().unwrap();
     assert_eq!(router.modem.state().unwrap().flash.condition, FlashCondition::HalfWritten);
     router.power_on().unwrap();
     let whole = || router.modem.state().unwrap().flash.versions.package == TO;
-    until("recovered without the coordinator", PATIENCE, whole).await.unwrap();
+    until("recovered without the coordinator", whole).await.unwrap();
     router.link.restore();
 
-    let operation = ended(&scene, &operation).await;
+    let operation = scene.ended(&operation).await.unwrap();
     assert_success(&router, &operation);
     assert_logged(&operation, &["attempt 1: installing", "attempt 1: confirming"]);
     assert!(operation["log"].as_str().unwrap().contains("recovery 1"), "{operation:#}");
     assert_eq!(router.modem.state().unwrap().flash.begun, 2);
     watch::given_back(&router).await.unwrap();
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_while_flashing_finds_its_tool_again() {
-    let scene = scene("agent-killed");
-    let (mut router, operation) = under_way(&scene, false, &[SLOW]).await;
-    half_flashed(&router).await;
+    let scene = scene("upgrade-agent-killed");
+    let (mut router, operation) = under_way(&scene, &[SLOW]).await;
+    watch::half_flashed(&router).await.unwrap();
     let tool = router.tool_processes();
     router.kill_agent();
     router.start_agent().unwrap();
@@ -151,21 +110,19 @@ async fn an_agent_killed_while_flashing_finds_its_tool_again() {
     let same = tool.iter().all(|pid| router.tool_processes().contains(pid));
     assert!(same, "the tool died with the agent");
 
-    let operation = ended(&scene, &operation).await;
+    let operation = scene.ended(&operation).await.unwrap();
     assert_success(&router, &operation);
     assert_eq!(operation["attempt"], 1);
     assert_eq!(router.modem.state().unwrap().flash.begun, 1);
     watch::given_back(&router).await.unwrap();
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_word_of_a_tool_that_lies_counts_for_nothing() {
-    let scene = scene("lie");
+    let scene = scene("upgrade-lie");
     let lie = ToolFault { kind: ToolFaultKind::Lie, times: None };
-    let (router, operation) = under_way(&scene, false, &[lie]).await;
-    let operation = ended(&scene, &operation).await;
+    let (router, operation) = under_way(&scene, &[lie]).await;
+    let operation = scene.ended(&operation).await.unwrap();
     assert_eq!(operation["status"], "failed", "{operation:#}");
     let failure = &operation["failure"];
     assert_eq!(failure["kind"], "version_mismatch", "{failure}");
@@ -176,26 +133,22 @@ async fn the_word_of_a_tool_that_lies_counts_for_nothing() {
     let firmware = format!("device/{}/modem-firmware/", operation["device"].as_str().unwrap());
     assert_eq!(scene.api.get(&firmware).await.unwrap()["installed"], false);
     watch::given_back(&router).await.unwrap();
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_hangs_and_ignores_sigterm_is_ended_and_its_modem_recovered() {
-    let scene = scene("hang");
-    let image = scene.image(&Wanted::default()).unwrap();
+    let scene = scene("upgrade-hang");
     let mut router = scene.router(1, false).await.unwrap();
     let hang = ToolFaultKind::HangIgnoringTerm { at_percent: 50 };
-    write_tool_faults(&router.dir, &[ToolFault { kind: hang, times: Some(1) }]).unwrap();
     router.edit("profiles/telit-uxfp.toml", "typical_s = 20", "typical_s = 5").unwrap();
     router.edit("profiles/telit-uxfp.toml", "total_s = 90", "total_s = 8").unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
-    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
-    half_flashed(&router).await;
+    let hang = ToolFault { kind: hang, times: Some(1) };
+    let operation = started(&scene, &mut router, &[hang]).await;
+    watch::half_flashed(&router).await.unwrap();
     let hanging = router.tool_processes();
     assert!(!hanging.is_empty());
 
-    let operation = ended(&scene, &operation).await;
+    let operation = scene.ended(&operation).await.unwrap();
     assert_success(&router, &operation);
     let log = operation["log"].as_str().unwrap();
     assert!(log.contains("recovery 1"), "{log}");
@@ -206,7 +159,5 @@ async fn a_tool_that_hangs_and_ignores_sigterm_is_ended_and_its_modem_recovered(
         std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
     };
     let gone = || !hanging.iter().any(alive);
-    until("the hanging tool is gone", Duration::from_secs(10), gone).await.unwrap();
-    drop(router);
-    scene.end().unwrap();
+    until("the hanging tool is gone", gone).await.unwrap();
 }

@@ -1,51 +1,26 @@
 //! The point of no return: passed with the coordinator's leave alone, counted once, and exact
 //! against a cancel.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what tests share is a test as well"
-)]
-#![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
-
+use crate::{SLOW, cut_in_the_download, scene, under_way};
 use lab::{
-    faults::{ToolFault, ToolFaultKind, write_tool_faults},
     release::{FROM, TO, Wanted},
     router::Router,
-    scene::{PATIENCE, Scene},
+    scene::Scene,
     sign_in::SignedIn,
     watch::{self, until},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::stages::Phase;
-use std::path::Path;
-use tokio::time::timeout;
-
-fn scene(name: &str) -> Scene {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("grant-{name}"));
-    Scene::start(Path::new(env!("CARGO_BIN_EXE_lab")), &dir).unwrap()
-}
-
-async fn operation(scene: &Scene, id: &str, condition: impl Fn(&Value) -> bool) -> Value {
-    let found = timeout(PATIENCE, watch::operation(&scene.api, id, condition)).await;
-    found.expect("the operation comes so far")
-}
 
 /// A router whose upgrade stands right before the grant: the image is there and verified, and the
 /// modem, which is without power, has still to be asked how it was before.
 async fn before_the_grant(scene: &Scene) -> (Router, String) {
-    let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, false).await.unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
     // The middle of the download is a sure place to switch the modem off.
-    router.link.cut_after(1 << 20);
-    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
-    timeout(PATIENCE, router.link.was_cut()).await.unwrap();
+    let (router, operation) = cut_in_the_download(scene).await;
     router.modem.power_cut().unwrap();
     router.link.restore();
     let baselining = || router.phase() == Some(Phase::Baselining);
-    until("the image is verified", PATIENCE, baselining).await.unwrap();
+    until("the image is verified", baselining).await.unwrap();
     (router, operation)
 }
 
@@ -60,26 +35,26 @@ fn asked(router: &Router) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_before_the_grant_means_that_nothing_is_ever_flashed() {
-    let scene = scene("cancel-wins");
+    let scene = scene("grant-cancel-wins");
     let (mut router, id) = before_the_grant(&scene).await;
     // The agent does not hear of it: only the grant it will ask for can stop it.
     router.link.cut();
     let (status, answer) = watch::cancel(&scene.api, &id).await.unwrap();
     assert_eq!(status, 200, "{answer}");
     router.modem.power_on().unwrap();
-    until("the agent asks", PATIENCE, || asked(&router) > 0).await.unwrap();
+    until("the agent asks", || asked(&router) > 0).await.unwrap();
     // Restarted, it goes on from its journal, still without a word from the coordinator.
     router.kill_agent();
     let before = asked(&router);
     // As NTP says it: with a deadline and no time, it would not even ask.
     std::fs::write(router.dir.join("run/clock-set"), "").unwrap();
     router.start_agent().unwrap();
-    until("the agent asks again", PATIENCE, || asked(&router) > before).await.unwrap();
+    until("the agent asks again", || asked(&router) > before).await.unwrap();
     router.link.restore();
 
     let over = || router.agent_log().contains("ended: Cancelled");
-    until("the agent gives up", PATIENCE, over).await.unwrap();
-    let ended = operation(&scene, &id, watch::has_ended).await;
+    until("the agent gives up", over).await.unwrap();
+    let ended = scene.ended(&id).await.unwrap();
     assert_eq!(ended["status"], "cancelled", "{ended:#}");
     assert!(!ended["log"].as_str().unwrap().contains("may start"), "{ended:#}");
 
@@ -91,61 +66,50 @@ async fn a_cancel_before_the_grant_means_that_nothing_is_ever_flashed() {
     let device = ended["device"].as_str().unwrap();
     assert_eq!(flashed(&router), 0);
     let next = watch::assign(&scene.api, device, &other).await.unwrap();
-    let next = operation(&scene, &next, watch::has_ended).await;
+    let next = scene.ended(&next).await.unwrap();
     assert_eq!(next["status"], "success", "{next:#}");
     assert_eq!(flashed(&router), 1);
     assert_eq!(router.modem.versions().unwrap().package, "45.00.005");
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_after_the_grant_is_refused_with_the_reason() {
-    let scene = scene("cancel-late");
-    let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, false).await.unwrap();
-    let slow = ToolFaultKind::Slow { bytes_per_second: 512 << 10 };
-    write_tool_faults(&router.dir, &[ToolFault { kind: slow, times: None }]).unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
-    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
-    operation(&scene, &id, |o| o["granted"] == true).await;
+    let scene = scene("grant-cancel-late");
+    let (router, id) = under_way(&scene, &[SLOW]).await;
+    scene.operation(&id, |o| o["granted"] == true).await.unwrap();
     let (status, answer) = watch::cancel(&scene.api, &id).await.unwrap();
     assert_eq!(status, 409, "{answer}");
     assert!(answer.to_string().contains("cannot be cancelled"), "{answer}");
-    let ended = operation(&scene, &id, watch::has_ended).await;
+    let ended = scene.ended(&id).await.unwrap();
     assert_eq!(ended["status"], "success", "{ended:#}");
     assert_eq!(flashed(&router), 1);
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_coordinator_the_agent_waits_and_touches_nothing() {
-    let scene = scene("unreachable");
+    let scene = scene("grant-unreachable");
     let (router, id) = before_the_grant(&scene).await;
     router.link.cut();
     router.modem.power_on().unwrap();
     // It has asked, more than once, and nobody answered.
-    until("the agent asks for the grant", PATIENCE, || asked(&router) > 1).await.unwrap();
+    until("the agent asks for the grant", || asked(&router) > 1).await.unwrap();
     assert_eq!(flashed(&router), 0);
     assert_eq!(router.modem.versions().unwrap().package, FROM);
     assert_eq!(router.holder_calls(), Vec::<String>::new(), "something was held");
-    let waiting = operation(&scene, &id, |_| true).await;
+    let waiting = scene.operation(&id, |_| true).await.unwrap();
     assert_eq!((&waiting["granted"], &waiting["status"]), (&false.into(), &"in-progress".into()));
 
     router.link.restore();
-    let ended = operation(&scene, &id, watch::has_ended).await;
+    let ended = scene.ended(&id).await.unwrap();
     assert_eq!(ended["status"], "success", "{ended:#}");
     assert_eq!((flashed(&router), router.modem.versions().unwrap().package.as_str()), (1, TO));
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_whose_answer_was_lost_is_the_same_grant() {
-    let scene = scene("twice");
+    let scene = scene("grant-twice");
     let (router, id) = before_the_grant(&scene).await;
-    operation(&scene, &id, |o| o["phase"] == "baselining").await;
+    scene.operation(&id, |o| o["phase"] == "baselining").await.unwrap();
     let stream: String = scene
         .database()
         .unwrap()
@@ -167,7 +131,7 @@ async fn a_grant_whose_answer_was_lost_is_the_same_grant() {
     assert_eq!(status, 409, "{answer}");
 
     router.modem.power_on().unwrap();
-    let ended = operation(&scene, &id, watch::has_ended).await;
+    let ended = scene.ended(&id).await.unwrap();
     assert_eq!(ended["status"], "success", "{ended:#}");
     assert_eq!(ended["log"].as_str().unwrap().matches("may start").count(), 1, "{ended:#}");
     let counted: u32 = scene
@@ -176,19 +140,17 @@ async fn a_grant_whose_answer_was_lost_is_the_same_grant() {
         .query_row("SELECT attempts_granted FROM operations WHERE id = ?1", [&id], |row| row.get(0))
         .unwrap();
     assert_eq!((counted, flashed(&router)), (1, 1));
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_right_after_the_grant_flashes_once() {
-    let scene = scene("killed");
+    let scene = scene("grant-killed");
     let (mut router, id) = before_the_grant(&scene).await;
     router.modem.power_on().unwrap();
-    operation(&scene, &id, |o| o["granted"] == true).await;
+    scene.operation(&id, |o| o["granted"] == true).await.unwrap();
     router.kill_agent();
     router.start_agent().unwrap();
-    let ended = operation(&scene, &id, watch::has_ended).await;
+    let ended = scene.ended(&id).await.unwrap();
     assert_eq!(ended["status"], "success", "{ended:#}");
     // Killed before the tool runs, the attempt is lost and another follows; killed later, its tool
     // is found again. Either way no attempt counts twice and the modem is written once.
@@ -196,6 +158,4 @@ async fn an_agent_killed_right_after_the_grant_flashes_once() {
     assert_eq!((log.matches("attempt 1 may start").count(), flashed(&router)), (1, 1), "{log}");
     let counted = log.matches("may start").count();
     assert_eq!(ended["attempt"], counted, "{log}");
-    drop(router);
-    scene.end().unwrap();
 }

@@ -1,8 +1,11 @@
 //! A router of the lab: the real agent as a process of its own, a simulated modem behind real
 //! ptys, its own address, its own link to the coordinator; and a power cut that takes all of it.
 
+pub mod process;
+
+mod files;
+
 use crate::{
-    coordinator::Coordinator,
     firmware::Model,
     link::Link,
     modem::{self, SimulatedModem},
@@ -17,10 +20,7 @@ use shared::stages::Phase;
 use std::{
     fs, io,
     net::IpAddr,
-    os::unix::{
-        fs::{PermissionsExt, symlink},
-        process::CommandExt,
-    },
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -39,6 +39,17 @@ pub struct Plan {
     /// Whether the modem is the only way to the coordinator.
     pub sole_uplink: bool,
     pub seed: u64,
+    pub uplink: Uplink,
+}
+
+/// The coordinator that a router is for, on this machine.
+#[derive(Debug, Clone)]
+pub struct Uplink {
+    pub https: u16,
+    pub mqtt: u16,
+    /// `sha256//…`
+    pub pin: String,
+    pub enrolment_token: String,
 }
 
 /// A router under way. Everything of it ends with this value, its directory stays.
@@ -58,12 +69,7 @@ impl Router {
     ///
     /// # Errors
     /// Files or addresses cannot be had.
-    pub async fn build(
-        exe: &Path,
-        parent: &Path,
-        plan: &Plan,
-        coordinator: &Coordinator,
-    ) -> anyhow::Result<Self> {
+    pub async fn build(exe: &Path, parent: &Path, plan: &Plan) -> anyhow::Result<Self> {
         let name = format!("router-{}", plan.number);
         let dir = parent.join(&name);
         for sub in
@@ -73,8 +79,8 @@ impl Router {
         }
         let dir = dir.canonicalize()?;
         let address = IpAddr::from([127, 0, 1, plan.number]);
-        let (https, mqtt) = (coordinator.https.port(), coordinator.mqtt.port());
-        let link = Link::open(address, &[https, mqtt]).await?;
+        let uplink = &plan.uplink;
+        let link = Link::open(address, &[uplink.https, uplink.mqtt]).await?;
         let imei = imei(plan.number);
         let mut settings = modem::Settings::new(&dir, plan.model, &plan.package, &imei);
         settings.seed = plan.seed;
@@ -89,33 +95,9 @@ impl Router {
             modem,
             link,
         };
-        router.write_files(plan, &format!("https://{address}:{https}/"), coordinator)?;
+        files::write(&router, plan, &format!("https://{address}:{}/", uplink.https))?;
+        router.new_boot()?;
         Ok(router)
-    }
-
-    fn write_files(
-        &mut self,
-        plan: &Plan,
-        url: &str,
-        coordinator: &Coordinator,
-    ) -> anyhow::Result<()> {
-        let at = |path: &str| self.dir.join(path);
-        fs::write(at("keys/operator.pub"), &plan.key)?;
-        fs::write(at("enrolment-token"), &coordinator.bootstrap.enrolment_token)?;
-        fs::write(at("proc/sys/kernel/hostname"), format!("{}\n", self.name))?;
-        fs::write(at("proc/net/route"), route_table(plan.sole_uplink))?;
-        fs::write(at("proc/net/ipv6_route"), "")?;
-        wired_port(&self.dir)?;
-        fs::write(at("profiles/telit-uxfp.toml"), profile(&self.dir)?)?;
-        let uxfp = at("bin/uxfp");
-        if !uxfp.exists() {
-            symlink(&self.exe, uxfp)?;
-        }
-        stand_in(&at("init.d/modemmanager"), MODEM_MANAGER)?;
-        fs::write(at("modemmanager.running"), "")?;
-        fs::write(at("agent.toml"), settings(&self.dir, url, &coordinator.bootstrap.pin))?;
-        self.new_boot()?;
-        Ok(())
     }
 
     /// Starts the agent, if it does not run.
@@ -285,94 +267,3 @@ fn imei(number: u8) -> String {
         .sum();
     format!("{body}{}", (10 - sum % 10) % 10)
 }
-
-/// `/proc/net/route`: the default route over the modem, or over a wired port as well.
-fn route_table(sole: bool) -> String {
-    let head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
-    let interface = if sole { "wwan0" } else { "eth0" };
-    format!("{head}{interface}\t00000000\t0101A8C0\t0003\t0\t0\t10\t00000000\t0\t0\t0\n")
-}
-
-/// The built-in profile with this router's tool and times that suit a lab.
-fn profile(dir: &Path) -> anyhow::Result<String> {
-    let (_, text) = shared::profile::BUILT_IN
-        .iter()
-        .find(|(name, _)| *name == "telit-uxfp")
-        .ok_or_else(|| anyhow::anyhow!("no built-in profile"))?;
-    let program = dir.join("bin/uxfp");
-    let mut changes = vec![("program", format!("{:?}", program.to_string_lossy()))];
-    for (name, seconds) in
-        [("idle_s", 5), ("total_s", 90), ("grace_s", 1), ("typical_s", 20), ("boot_s", 15)]
-    {
-        changes.push((name, seconds.to_string()));
-    }
-    let lines = text.lines().map(|line| {
-        let change = changes.iter().find(|(name, _)| line.starts_with(&format!("{name} = ")));
-        change.map_or_else(|| line.to_owned(), |(name, value)| format!("{name} = {value}"))
-    });
-    Ok(lines.collect::<Vec<_>>().join("\n"))
-}
-
-fn settings(dir: &Path, url: &str, pin: &str) -> String {
-    let dir = dir.display();
-    format!(
-        r#"[coordinator]
-url = "{url}"
-pins = ["{pin}"]
-enrolment_token_file = "{dir}/enrolment-token"
-
-[uplink]
-poll_interval_s = 5
-retry_s = 1
-retry_max_s = 4
-mqtt_patience_s = 3
-
-[paths]
-state_dir = "{dir}/state"
-run_dir = "{dir}/run"
-staging = ["{dir}/staging"]
-keys_dir = "{dir}/keys"
-profiles_dir = "{dir}/profiles"
-hooks_dir = "{dir}/hooks"
-init_dir = "{dir}/init.d"
-sysfs = "{dir}/sys"
-dev = "{dir}/dev"
-proc = "{dir}/proc"
-
-[upgrade]
-backoff_s = 1
-
-[modem]
-boot_silence_s = 15
-away_s = 15
-"#
-    )
-}
-
-/// `eth0`, which is no USB device.
-fn wired_port(dir: &Path) -> io::Result<()> {
-    let device = dir.join("sys/devices/platform/ethernet");
-    let interface = dir.join("sys/class/net/eth0");
-    fs::create_dir_all(&device)?;
-    fs::create_dir_all(&interface)?;
-    if !interface.join("device").exists() {
-        symlink(device, interface.join("device"))?;
-    }
-    Ok(())
-}
-
-fn stand_in(path: &Path, script: &str) -> io::Result<()> {
-    fs::write(path, script)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-}
-
-/// As rc.common has it, as far as holders ask.
-const MODEM_MANAGER: &str = r#"#!/bin/sh
-router=$(dirname "$(dirname "$0")")
-echo "modemmanager $1" >> "$router/holders.log"
-case "$1" in
-    running | status) [ -e "$router/modemmanager.running" ] ;;
-    stop) rm -f "$router/modemmanager.running" ;;
-    start) : > "$router/modemmanager.running" ;;
-esac
-"#;

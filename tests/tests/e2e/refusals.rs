@@ -1,49 +1,36 @@
 //! What must not reach a modem: each is a clear failure with its stage and kind, and the modem was
 //! not touched.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what tests share is a test as well"
-)]
-#![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
-
+use crate::{enrolled, scene};
 use lab::{
     faults::{ToolFault, ToolFaultKind, take_tool_faults, write_tool_faults},
     modem::FlashCondition,
     release::{FROM, Key, Release, Wanted},
     router::Router,
-    scene::{PATIENCE, Scene},
+    scene::Scene,
     watch::{self, until},
 };
 use serde_json::json;
-use std::{fs, path::Path, time::Duration};
-use tokio::time::timeout;
+use std::{fs, path::Path};
 
 /// Consumed by the first run of the tool: still there means that none ran.
-const UNUSED: ToolFault = ToolFault { kind: ToolFaultKind::Fail { at_percent: 0 }, times: Some(1) };
+pub const UNUSED: ToolFault =
+    ToolFault { kind: ToolFaultKind::Fail { at_percent: 0 }, times: Some(1) };
 
 /// A scene with one router that refuses one release after the other.
 struct Refusals {
-    scene: Scene,
+    // Ends before what it lies in.
     router: Router,
+    scene: Scene,
     device: String,
     made: u64,
 }
 
-fn scene(name: &str) -> Scene {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("refusals-{name}"));
-    Scene::start(Path::new(env!("CARGO_BIN_EXE_lab")), &dir).unwrap()
-}
-
 impl Refusals {
     async fn start(name: &str) -> Self {
-        let scene = scene(name);
-        let mut router = scene.router(1, false).await.unwrap();
-        write_tool_faults(&router.dir, &[UNUSED]).unwrap();
-        let device = scene.enrol(&mut router).await.unwrap();
-        Self { scene, router, device, made: 0 }
+        let scene = scene(&format!("refusals-{name}"));
+        let (router, device) = enrolled(&scene, &[UNUSED]).await;
+        Self { router, scene, device, made: 0 }
     }
 
     /// A good release, a build of its own.
@@ -69,14 +56,9 @@ impl Refusals {
         let operation = watch::assign(&self.scene.api, &self.device, image).await.unwrap();
         expect_refused(&self.scene, &self.router, case, &operation, stage, kind).await;
     }
-
-    fn end(self) {
-        drop(self.router);
-        self.scene.end().unwrap();
-    }
 }
 
-async fn expect_refused(
+pub async fn expect_refused(
     scene: &Scene,
     router: &Router,
     case: &str,
@@ -84,8 +66,8 @@ async fn expect_refused(
     stage: &str,
     kind: &str,
 ) {
-    let ended = timeout(PATIENCE, watch::ended(&scene.api, operation)).await;
-    let ended = ended.unwrap_or_else(|_| panic!("{case} does not end:\n{}", router.agent_log()));
+    let ended = scene.ended(operation).await;
+    let ended = ended.unwrap_or_else(|error| panic!("{case}: {error:#}\n{}", router.agent_log()));
     let failure = &ended["failure"];
     let found = ["stage", "kind", "condition"].map(|name| failure[name].as_str().unwrap_or("?"));
     assert_eq!(found, [stage, kind, "untouched"], "{case}: {ended:#}");
@@ -149,7 +131,6 @@ async fn only_what_a_trusted_key_signed_is_taken() {
     bytes.push(b'\n');
     all.forge(&image, "manifest", &bytes);
     all.refused("changed manifest", &image, "inspecting", "bad_signature").await;
-    all.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +142,6 @@ async fn an_upload_without_a_manifest_cannot_be_assigned() {
     let error = watch::assign(&all.scene.api, &all.device, &image).await.unwrap_err().to_string();
     assert!(error.contains(" 400 ") && error.contains("\"image\""), "{error}");
     assert_untouched(&all.router, "no manifest");
-    all.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +176,6 @@ async fn a_file_that_is_not_the_manifests_is_refused() {
         fs::write(&stored, &content).unwrap();
         all.refused(case, &image, "downloading", "checksum_mismatch").await;
     }
-    all.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,7 +211,6 @@ async fn a_manifest_that_does_not_fit_is_refused() {
     all.forge(&image, "manifest", &twice.as_bytes());
     all.forge(&image, "signature", &fs::read_to_string(refused.signature()).unwrap());
     all.refused("duplicate keys", &image, "inspecting", "bad_manifest").await;
-    all.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,24 +256,22 @@ async fn signed_options_beyond_the_routers_profile_are_refused() {
     all.router.link.restore();
     let (scene, router) = (&all.scene, &all.router);
     expect_refused(scene, router, "job", &operation, "inspecting", "option_refused").await;
-    all.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lower_sequence_than_installed_is_refused() {
-    let scene = scene("sequence");
-    let mut router = scene.router(1, false).await.unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
+    let scene = scene("refusals-sequence");
+    let (router, device) = enrolled(&scene, &[]).await;
     let image = scene.image(&Wanted { sequence: 7, ..Wanted::default() }).unwrap();
     let first = watch::assign(&scene.api, &device, &image).await.unwrap();
-    let first = timeout(PATIENCE, watch::ended(&scene.api, &first)).await.unwrap();
+    let first = scene.ended(&first).await.unwrap();
     assert_eq!(first["status"], "success", "{first:#}");
     let held = router.holder_calls();
 
     let older = Wanted { package: "45.00.003".into(), sequence: 6, ..Wanted::default() };
     let image = scene.image(&older).unwrap();
     let second = watch::assign(&scene.api, &device, &image).await.unwrap();
-    let second = timeout(PATIENCE, watch::ended(&scene.api, &second)).await.unwrap();
+    let second = scene.ended(&second).await.unwrap();
     let failure = &second["failure"];
     assert_eq!(failure["kind"], "sequence_too_low", "{second:#}");
     assert_eq!(
@@ -303,13 +279,11 @@ async fn a_lower_sequence_than_installed_is_refused() {
         (&json!("inspecting"), &json!("untouched"))
     );
     assert_eq!((router.modem.state().unwrap().flash.begun, router.holder_calls()), (1, held));
-    drop(router);
-    scene.end().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_a_place_is_refused() {
-    let scene = scene("place");
+    let scene = scene("refusals-place");
     let image = scene.image(&Wanted::default()).unwrap();
     let memory = format!("/dev/shm/modem-upgrader-lab-{}", std::process::id());
     let full = "[image]\nreserve_bytes = 9000000000000000\n\n[modem]\n";
@@ -328,10 +302,9 @@ async fn an_image_without_a_place_is_refused() {
         expect_refused(&scene, &router, kind, &operation, "waiting", kind).await;
         let staged =
             || !holds_files(Path::new(&memory)) && !holds_files(&router.dir.join("staging"));
-        until("nothing is left behind", Duration::from_secs(5), staged).await.unwrap();
+        until("nothing is left behind", staged).await.unwrap();
     }
     let _ = fs::remove_dir_all(&memory);
-    scene.end().unwrap();
 }
 
 fn holds_files(dir: &Path) -> bool {
