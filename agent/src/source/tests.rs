@@ -5,6 +5,7 @@ use crate::staging::{Staged, Staging};
 use crate::testing::{firmware, manifest_of};
 use crate::verify::{SignaturePolicy, VerifiedImage, VerifiedManifest};
 use shared::failure::FailureKind;
+use shared::hex::sha256;
 use shared::signature::Keyring;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
