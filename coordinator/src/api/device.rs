@@ -139,8 +139,7 @@ pub async fn change(
     Ids(id): Ids<DeviceId>,
     mut fields: Fields,
 ) -> Answer<Json<Value>> {
-    let device = find(&app, &operator, id).await?;
-    operator.may_change(Some(device.organization))?;
+    let device = find_own(&app, &operator, id).await?;
     let deactivated = fields.optional("deactivated", boolean);
     fields.finish()?;
     let device = match deactivated {
@@ -156,8 +155,7 @@ pub async fn accept(
     operator: Operator,
     Ids(id): Ids<DeviceId>,
 ) -> Answer<Json<Value>> {
-    let device = find(&app, &operator, id).await?;
-    operator.may_change(Some(device.organization))?;
+    find_own(&app, &operator, id).await?;
     Ok(Json(whole(operator.store(&app).accept_device(operator.sees(), id).await?)))
 }
 
@@ -167,13 +165,19 @@ pub async fn revoke(
     operator: Operator,
     Ids(id): Ids<DeviceId>,
 ) -> Answer<Json<Value>> {
-    let device = find(&app, &operator, id).await?;
-    operator.may_change(Some(device.organization))?;
+    find_own(&app, &operator, id).await?;
     Ok(Json(whole(operator.store(&app).revoke_device(operator.sees(), id).await?)))
 }
 
 pub(super) async fn find(app: &App, operator: &Operator, id: DeviceId) -> Answer<Device> {
     app.store.device(operator.sees(), id).await?.ok_or_else(ApiError::not_found)
+}
+
+/// One that the user may change.
+pub(super) async fn find_own(app: &App, operator: &Operator, id: DeviceId) -> Answer<Device> {
+    let device = find(app, operator, id).await?;
+    operator.may_change(Some(device.organization))?;
+    Ok(device)
 }
 
 impl From<Rejection<DeviceRefusal>> for ApiError {

@@ -165,8 +165,7 @@ async fn place(
     slot: Option<Slot>,
     query: &ListQuery,
 ) -> Answer<(DeviceId, Slot)> {
-    let device = device::find(app, operator, id).await?;
-    operator.may_change(Some(device.organization))?;
+    let device = device::find_own(app, operator, id).await?;
     if device.deactivated {
         return Err(ApiError::forbidden_because("The device is deactivated."));
     }

@@ -10,7 +10,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme, WantsVerifier,
 };
 use shared::hex::{Hex, Sha256, sha256};
 
@@ -29,13 +30,9 @@ pub fn parse_pin(text: &str) -> Result<Sha256, String> {
 
 /// TLS towards a server whose key has this pin, whatever its certificate says besides.
 pub fn pinned(pin: Sha256) -> anyhow::Result<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Pinned { pin, provider: provider.clone() });
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
+    let builder = builder()?;
+    let verifier = Arc::new(Pinned { pin, provider: builder.crypto_provider().clone() });
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 /// TLS towards a server that an authority in this PEM file, or in the system's, vouches for.
@@ -52,13 +49,16 @@ pub fn authorities(file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     if roots.is_empty() {
         bail!("{} holds no certificate authority", path.display());
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    Ok(builder()?.with_root_certificates(roots).with_no_client_auth())
 }
 
+fn builder() -> anyhow::Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?)
+}
+
+/// The agent has a verifier of its own, for several pins beside a chain and an uncertain clock. All
+/// they could share is one comparison, and what both see, `shared`, knows no TLS.
 #[derive(Debug)]
 struct Pinned {
     pin: Sha256,

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared::desired::OptionValue;
-use shared::event::{Event, EventBody, Outcome, VersionLine};
+use shared::event::{Event, EventBody, Outcome};
 use shared::grant::StartRequest;
 use shared::hex::{Hex, sha256};
 use shared::identity::{Claims, Enrolled};
 use shared::ids::{DeviceId, ImageId, OperationId, Slot, StreamId};
-use shared::manifest::{Encoding, FORMAT, File, Manifest, Tool};
 use uuid::Uuid;
 
 use super::bootstrap::FirstStart;
@@ -24,6 +23,11 @@ use super::{Rejection, Store};
 use crate::clock::Clock;
 use crate::operation::Operation;
 
+#[path = "../../tests/fixture/manifest.rs"]
+mod manifest;
+
+pub(crate) use manifest::{manifest, versions};
+
 pub(crate) const NOW: u64 = 1_800_000_000_000;
 pub(crate) const TOKEN: &str = "enrolment token";
 
@@ -35,34 +39,6 @@ pub(crate) struct Fixture {
 
 pub(crate) fn stream(n: u128) -> StreamId {
     StreamId(Uuid::from_u128(n))
-}
-
-pub(crate) fn versions() -> Vec<VersionLine> {
-    vec![VersionLine { command: "+CGMR".into(), line: 1, value: "M0F.2".into() }]
-}
-
-pub(crate) fn manifest(content: &[u8]) -> Manifest {
-    Manifest {
-        format: FORMAT,
-        vendor: "Telit".into(),
-        models: vec!["FN990A28".into()],
-        category: "FN990A".into(),
-        sequence: 1,
-        not_after: None,
-        allow_rollback: false,
-        reaches: versions(),
-        from: vec![],
-        tool: Tool { profile: "telit-uxfp".into(), options: Default::default() },
-        file: File {
-            name: "fn990.bin".into(),
-            size: content.len() as u64,
-            sha256: sha256(content),
-            encoding: Encoding::Identity,
-        },
-        block_size: shared::limits::BLOCK,
-        blocks: vec![sha256(content)],
-        critical: vec![],
-    }
 }
 
 impl Fixture {

@@ -1,7 +1,8 @@
 //! The agent's API over real TLS: enrolment, tokens, a job from its request to its proof, and what
 //! is refused.
 
-use crate::peer::{Device, FIRMWARE, Operator, code, versions};
+use crate::manifest::versions;
+use crate::peer::{Device, FIRMWARE, Operator, code};
 use coordinator::config::{Config, Fragment};
 use coordinator::serve::{self, Bootstrap, Running, StartError};
 use reqwest::{Client, Method, StatusCode, header};

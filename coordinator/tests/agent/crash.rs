@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::api::event;
-use crate::peer::{Device, Operator, versions};
+use crate::manifest::versions;
+use crate::peer::{Device, Operator};
 use shared::ack::{Acks, Verdict};
 use shared::desired::Desired;
 use shared::event::{Event, EventBody, Events, Outcome};

@@ -10,4 +10,6 @@
 mod api;
 mod crash;
 mod line;
+#[path = "../fixture/manifest.rs"]
+mod manifest;
 mod peer;

@@ -9,20 +9,16 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
-use shared::event::VersionLine;
-use shared::hex::{Hex, sha256};
+use shared::hex::Hex;
 use shared::identity::{
     Enrol, Enrolled, Nonce, TokenRequest, Tokens, enrol_message, token_message,
 };
 use shared::ids::{DeviceId, OperationId};
-use shared::manifest::{Encoding, FORMAT, File, Manifest, Tool};
 use shared::signature::SecretKey;
 
-pub const FIRMWARE: &[u8] = b"firmware of a modem, version 2";
+use crate::manifest::manifest;
 
-pub fn versions() -> Vec<VersionLine> {
-    vec![VersionLine { command: "+CGMR".into(), line: 1, value: "M0F.2".into() }]
-}
+pub const FIRMWARE: &[u8] = b"firmware of a modem, version 2";
 
 /// TLS that trusts exactly the coordinator with this data directory.
 pub fn tls(data: &Path) -> rustls::ClientConfig {
@@ -71,7 +67,7 @@ impl Operator {
         let category = self.post("category/", json!({ "name": "FN990A" })).await;
         let build = json!({ "category": category["id"], "version": "M0F.2" });
         let build = self.post("build/", build).await["id"].as_str().unwrap().to_owned();
-        let manifest = serde_json::to_vec(&manifest()).unwrap();
+        let manifest = serde_json::to_vec(&manifest(FIRMWARE)).unwrap();
         let signature = SecretKey::from_random([1; 32], [2; 8]).unwrap().sign(&manifest);
         let form = multipart::Form::new()
             .text("type", "telit-uxfp")
@@ -102,30 +98,6 @@ impl Operator {
     pub async fn cancel(&self, id: OperationId) -> StatusCode {
         let request = self.request(Method::POST, &format!("upgrade-operation/{id}/cancel/"));
         request.send().await.unwrap().status()
-    }
-}
-
-fn manifest() -> Manifest {
-    Manifest {
-        format: FORMAT,
-        vendor: "Telit".into(),
-        models: vec!["FN990A28".into()],
-        category: "FN990A".into(),
-        sequence: 1,
-        not_after: None,
-        allow_rollback: false,
-        reaches: versions(),
-        from: vec![],
-        tool: Tool { profile: "telit-uxfp".into(), options: Default::default() },
-        file: File {
-            name: "fn990.bin".into(),
-            size: FIRMWARE.len() as u64,
-            sha256: sha256(FIRMWARE),
-            encoding: Encoding::Identity,
-        },
-        block_size: shared::limits::BLOCK,
-        blocks: vec![sha256(FIRMWARE)],
-        critical: vec![],
     }
 }
 

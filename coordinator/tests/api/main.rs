@@ -16,5 +16,7 @@ mod events;
 mod firmware;
 mod health;
 mod image;
+#[path = "../fixture/manifest.rs"]
+mod manifest;
 mod operation;
 mod world;

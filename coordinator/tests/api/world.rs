@@ -22,9 +22,11 @@ use shared::hex::{Hex, sha256};
 use shared::identity::Claims;
 use shared::ids::{DeviceId, Slot};
 use shared::inventory::{Inventory, Modem};
-use shared::manifest::{Encoding, File, Manifest, Tool};
+use shared::manifest::Manifest;
 use shared::signature::SecretKey;
 use tower::ServiceExt;
+
+use crate::manifest::manifest;
 
 /// 2023-11-14T22:13:20Z
 pub const NOW: u64 = 1_700_000_000_000;
@@ -271,29 +273,14 @@ pub fn signed(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
 
 pub fn signed_as(content: &[u8], change: impl FnOnce(&mut Manifest)) -> (Vec<u8>, Vec<u8>) {
     let mut manifest = Manifest {
-        format: 1,
-        vendor: "Telit".into(),
         models: vec!["FN990A28".into(), "FN990A40".into()],
-        category: "FN990A".into(),
         sequence: 7,
-        not_after: None,
-        allow_rollback: false,
         reaches: vec![VersionLine {
             command: "#SWPKGV".into(),
             line: 1,
             value: "45.00.012".into(),
         }],
-        from: vec![],
-        tool: Tool { profile: "telit-uxfp".into(), options: Default::default() },
-        file: File {
-            name: "fn990.bin".into(),
-            size: content.len() as u64,
-            sha256: sha256(content),
-            encoding: Encoding::Identity,
-        },
-        block_size: 1 << 20,
-        blocks: content.chunks(1 << 20).map(sha256).collect(),
-        critical: vec![],
+        ..manifest(content)
     };
     change(&mut manifest);
     let bytes = serde_json::to_vec(&manifest).unwrap();

@@ -1,26 +1,24 @@
 //! Operations: the rows, and the verbs that run the rules of [`crate::operation`] on them.
 
+mod request;
 mod row;
 
 use rusqlite::{Connection, OptionalExtension, named_params};
-use serde_json::{Map, Value};
 use shared::grant::{Refusal, StartRequest};
-use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug, Slot};
+use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug};
 
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::{Never, Rejection, Store, StoreError, Tx, device};
 use crate::operation::cancel::{self, CannotCancel};
 use crate::operation::grant::{self, Leave, Standing};
-use crate::operation::options::{self, BadOption};
 use crate::operation::report::{self, Report, ReportRefused};
-use crate::operation::{Operation, Requested, Status, expiry};
+use crate::operation::{Operation, Status, expiry};
 
+pub(super) use request::create;
+pub use request::{EXPIRY_DAYS, UpgradeRefused, UpgradeRequest};
 pub(super) use row::save;
-use row::{COLUMNS, insert, operation};
-
-/// Days after which an operation that nobody started is given up.
-pub const EXPIRY_DAYS: u64 = 30;
+use row::{COLUMNS, operation};
 
 /// Which operations, in what order.
 #[derive(Debug, Clone)]
@@ -34,44 +32,6 @@ pub struct OperationList {
     /// Of the columns `created` and `modified`.
     pub order: Order,
     pub rows: Rows,
-}
-
-/// An upgrade that somebody asks for.
-#[derive(Debug, Clone)]
-pub struct UpgradeRequest {
-    pub device: DeviceId,
-    pub slot: Slot,
-    pub image: ImageId,
-    pub upgrade_options: Map<String, Value>,
-    /// Unix milliseconds; `None`: [`EXPIRY_DAYS`] from now.
-    pub deadline: Option<u64>,
-    pub retry_of: Option<OperationId>,
-    /// Who asks, for the log.
-    pub by: String,
-}
-
-/// Why there is no new operation.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UpgradeRefused {
-    #[error("there is no such device")]
-    UnknownDevice,
-    #[error("the device is deactivated")]
-    Deactivated,
-    #[error("the device is not accepted")]
-    NotAccepted,
-    #[error("there is no such image")]
-    UnknownImage,
-    #[error("the image has no signed manifest yet: nothing can flash it")]
-    NoManifest,
-    #[error("operation {0} is past the point of no return: its modem may be being flashed")]
-    InProgress(OperationId),
-    #[error(
-        "operation {0} was lost and its device was not heard of since: nobody knows whether its \
-         modem is being flashed"
-    )]
-    NotHeardSince(OperationId),
-    #[error(transparent)]
-    Options(#[from] BadOption),
 }
 
 /// Why a device may not start.
@@ -130,14 +90,6 @@ impl Store {
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
-    }
-
-    /// Asks for an upgrade. An older operation for the slot gives way, unless it was granted.
-    pub async fn request_upgrade(
-        &self,
-        request: UpgradeRequest,
-    ) -> Result<Operation, Rejection<UpgradeRefused>> {
-        self.write(move |tx| create(tx, request)).await
     }
 
     /// The grant, in one transaction.
@@ -242,108 +194,6 @@ fn due(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Operation>> {
     rows.collect()
 }
 
-/// Makes the operation within a larger transaction.
-pub(super) fn create(
-    tx: &Tx<'_>,
-    request: UpgradeRequest,
-) -> Result<Operation, Rejection<UpgradeRefused>> {
-    let refuse = |refused| Err(Rejection::Refused(refused));
-    let job = match options::read(&request.upgrade_options) {
-        Ok(job) => job,
-        Err(bad) => return refuse(bad.into()),
-    };
-    let Some(standing) = device::standing(tx, request.device)? else {
-        return refuse(UpgradeRefused::UnknownDevice);
-    };
-    if standing.deactivated {
-        return refuse(UpgradeRefused::Deactivated);
-    }
-    if !standing.accepted {
-        return refuse(UpgradeRefused::NotAccepted);
-    }
-    match has_manifest(tx, request.image, &standing)? {
-        None => return refuse(UpgradeRefused::UnknownImage),
-        Some(false) => return refuse(UpgradeRefused::NoManifest),
-        Some(true) => {}
-    }
-    if let Some(lost) = lost_in(tx, request.device, &request.slot)? {
-        return refuse(UpgradeRefused::NotHeardSince(lost));
-    }
-    let id = OperationId(uuid::Uuid::new_v4());
-    if let Some(mut older) = unfinished_in(tx, request.device, &request.slot)? {
-        if cancel::supersede(&mut older, id, tx.now).is_err() {
-            return refuse(UpgradeRefused::InProgress(older.id));
-        }
-        save(tx, &older)?;
-    }
-    let wanted = Requested {
-        id,
-        organization: standing.organization,
-        device: request.device,
-        slot: request.slot,
-        image: request.image,
-        retry_of: request.retry_of,
-        upgrade_options: request.upgrade_options,
-        allow_volatile_staging: job.allow_volatile_staging,
-        deadline: request.deadline.unwrap_or(tx.now + EXPIRY_DAYS * 24 * 3600 * 1000),
-    };
-    let operation = Operation::requested(wanted, &request.by, tx.now);
-    insert(tx, &operation)?;
-    save(tx, &operation)?;
-    want(tx, &operation)?;
-    device::bump(tx, operation.device)?;
-    Ok(operation)
-}
-
-/// The slot's newest operation, if it was given up after a long silence that still lasts.
-fn lost_in(tx: &Tx<'_>, device: DeviceId, slot: &Slot) -> rusqlite::Result<Option<OperationId>> {
-    let newest = tx
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS}, max(coalesce(d.last_seen, 0), coalesce(d.inventory_at, 0)) AS seen
-             FROM {FROM} JOIN devices d ON d.id = t.device
-             WHERE t.device = ?1 AND t.slot = ?2 ORDER BY t.created DESC, t.rowid DESC LIMIT 1"
-        ))?
-        .query_row((device.to_string(), slot.as_str()), |row| {
-            Ok((operation(row)?, row.get::<_, u64>("seen")?))
-        })
-        .optional()?;
-    Ok(newest.and_then(|(newest, seen)| expiry::is_lost(&newest, seen).then_some(newest.id)))
-}
-
-/// The slot's firmware association follows what is asked for.
-fn want(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO device_firmware (id, device, slot, image, created, modified)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5)
-         ON CONFLICT (device, slot) DO UPDATE SET image = excluded.image, installed = 0,
-             evidence = NULL, modified = excluded.modified
-         WHERE image IS NOT excluded.image",
-    )?
-    .execute((
-        uuid::Uuid::new_v4().to_string(),
-        op.device.to_string(),
-        op.slot.as_str(),
-        op.image.map(|id| id.to_string()),
-        tx.now,
-    ))?;
-    Ok(())
-}
-
-/// Whether the image, which the device's organization must see, can be flashed.
-fn has_manifest(
-    tx: &Tx<'_>,
-    image: ImageId,
-    standing: &device::Standing,
-) -> rusqlite::Result<Option<bool>> {
-    tx.prepare_cached(
-        "SELECT i.manifest IS NOT NULL FROM images i JOIN builds b ON b.id = i.build
-             JOIN categories c ON c.id = b.category
-         WHERE i.id = ?1 AND (c.organization IS NULL OR c.organization = ?2)",
-    )?
-    .query_row((image.to_string(), standing.organization_id.to_string()), |row| row.get(0))
-    .optional()
-}
-
 pub(super) fn find(conn: &Connection, id: OperationId) -> rusqlite::Result<Option<Operation>> {
     find_in(conn, &Scope::Everything, id)
 }
@@ -360,19 +210,6 @@ fn find_in(
         .query_row([id.to_string()], |row| Ok((parsed(row, "organization_id")?, operation(row)?)))
         .optional()?;
     Ok(found.and_then(|(organization, found)| scope.sees(Some(organization)).then_some(found)))
-}
-
-fn unfinished_in(
-    tx: &Tx<'_>,
-    device: DeviceId,
-    slot: &Slot,
-) -> rusqlite::Result<Option<Operation>> {
-    tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM {FROM} WHERE t.device = ?1 AND t.slot = ?2
-             AND t.status IN ('idle', 'in-progress')"
-    ))?
-    .query_row((device.to_string(), slot.as_str()), operation)
-    .optional()
 }
 
 /// The jobs that a device still has, oldest first.

@@ -1,0 +1,194 @@
+//! An upgrade that is asked for: what has to be true first, and what gives way to it.
+
+use rusqlite::OptionalExtension;
+use serde_json::{Map, Value};
+use shared::ids::{DeviceId, ImageId, OperationId, Slot};
+
+use super::FROM;
+use super::row::{COLUMNS, insert, operation, save};
+use crate::operation::options::{self, BadOption};
+use crate::operation::{Operation, Requested, cancel, expiry};
+use crate::store::{Rejection, Store, Tx, device};
+
+/// Days after which an operation that nobody started is given up.
+pub const EXPIRY_DAYS: u64 = 30;
+
+/// An upgrade that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct UpgradeRequest {
+    pub device: DeviceId,
+    pub slot: Slot,
+    pub image: ImageId,
+    pub upgrade_options: Map<String, Value>,
+    /// Unix milliseconds; `None`: [`EXPIRY_DAYS`] from now.
+    pub deadline: Option<u64>,
+    pub retry_of: Option<OperationId>,
+    /// Who asks, for the log.
+    pub by: String,
+}
+
+/// Why there is no new operation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeRefused {
+    #[error("there is no such device")]
+    UnknownDevice,
+    #[error("the device is deactivated")]
+    Deactivated,
+    #[error("the device is not accepted")]
+    NotAccepted,
+    #[error("there is no such image")]
+    UnknownImage,
+    #[error("the image has no signed manifest yet: nothing can flash it")]
+    NoManifest,
+    #[error("operation {0} is past the point of no return: its modem may be being flashed")]
+    InProgress(OperationId),
+    #[error(
+        "operation {0} was lost and its device was not heard of since: nobody knows whether its \
+         modem is being flashed"
+    )]
+    NotHeardSince(OperationId),
+    #[error(transparent)]
+    Options(#[from] BadOption),
+}
+
+impl Store {
+    /// Asks for an upgrade. An older operation for the slot gives way, unless it was granted.
+    pub async fn request_upgrade(
+        &self,
+        request: UpgradeRequest,
+    ) -> Result<Operation, Rejection<UpgradeRefused>> {
+        self.write(move |tx| create(tx, request)).await
+    }
+}
+
+/// Makes the operation within a larger transaction.
+pub(in crate::store) fn create(
+    tx: &Tx<'_>,
+    request: UpgradeRequest,
+) -> Result<Operation, Rejection<UpgradeRefused>> {
+    let job = options::read(&request.upgrade_options).map_err(|bad| refused(bad.into()))?;
+    let standing = may_have(tx, &request)?;
+    let id = OperationId(uuid::Uuid::new_v4());
+    give_way(tx, &request, id)?;
+    let wanted = Requested {
+        id,
+        organization: standing.organization,
+        device: request.device,
+        slot: request.slot,
+        image: request.image,
+        retry_of: request.retry_of,
+        upgrade_options: request.upgrade_options,
+        allow_volatile_staging: job.allow_volatile_staging,
+        deadline: request.deadline.unwrap_or(tx.now + EXPIRY_DAYS * 24 * 3600 * 1000),
+    };
+    let operation = Operation::requested(wanted, &request.by, tx.now);
+    insert(tx, &operation)?;
+    save(tx, &operation)?;
+    want(tx, &operation)?;
+    device::bump(tx, operation.device)?;
+    Ok(operation)
+}
+
+fn refused(refused: UpgradeRefused) -> Rejection<UpgradeRefused> {
+    Rejection::Refused(refused)
+}
+
+/// Whether the device may have an upgrade at all, and the image can be flashed.
+fn may_have(
+    tx: &Tx<'_>,
+    request: &UpgradeRequest,
+) -> Result<device::Standing, Rejection<UpgradeRefused>> {
+    let Some(standing) = device::standing(tx, request.device)? else {
+        return Err(refused(UpgradeRefused::UnknownDevice));
+    };
+    if standing.deactivated {
+        return Err(refused(UpgradeRefused::Deactivated));
+    }
+    if !standing.accepted {
+        return Err(refused(UpgradeRefused::NotAccepted));
+    }
+    match has_manifest(tx, request.image, &standing)? {
+        None => Err(refused(UpgradeRefused::UnknownImage)),
+        Some(false) => Err(refused(UpgradeRefused::NoManifest)),
+        Some(true) => Ok(standing),
+    }
+}
+
+/// Frees the slot for the operation `newer`, unless the slot's modem may be in somebody's hands.
+fn give_way(
+    tx: &Tx<'_>,
+    request: &UpgradeRequest,
+    newer: OperationId,
+) -> Result<(), Rejection<UpgradeRefused>> {
+    if let Some(lost) = lost_in(tx, request.device, &request.slot)? {
+        return Err(refused(UpgradeRefused::NotHeardSince(lost)));
+    }
+    if let Some(mut older) = unfinished_in(tx, request.device, &request.slot)? {
+        cancel::supersede(&mut older, newer, tx.now)
+            .map_err(|_| refused(UpgradeRefused::InProgress(older.id)))?;
+        save(tx, &older)?;
+    }
+    Ok(())
+}
+
+/// The slot's newest operation, if it was given up after a long silence that still lasts.
+fn lost_in(tx: &Tx<'_>, device: DeviceId, slot: &Slot) -> rusqlite::Result<Option<OperationId>> {
+    let newest = tx
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS}, max(coalesce(d.last_seen, 0), coalesce(d.inventory_at, 0)) AS seen
+             FROM {FROM} JOIN devices d ON d.id = t.device
+             WHERE t.device = ?1 AND t.slot = ?2 ORDER BY t.created DESC, t.rowid DESC LIMIT 1"
+        ))?
+        .query_row((device.to_string(), slot.as_str()), |row| {
+            Ok((operation(row)?, row.get::<_, u64>("seen")?))
+        })
+        .optional()?;
+    Ok(newest.and_then(|(newest, seen)| expiry::is_lost(&newest, seen).then_some(newest.id)))
+}
+
+/// The slot's firmware association follows what is asked for.
+fn want(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO device_firmware (id, device, slot, image, created, modified)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5)
+         ON CONFLICT (device, slot) DO UPDATE SET image = excluded.image, installed = 0,
+             evidence = NULL, modified = excluded.modified
+         WHERE image IS NOT excluded.image",
+    )?
+    .execute((
+        uuid::Uuid::new_v4().to_string(),
+        op.device.to_string(),
+        op.slot.as_str(),
+        op.image.map(|id| id.to_string()),
+        tx.now,
+    ))?;
+    Ok(())
+}
+
+/// Whether the image, which the device's organization must see, can be flashed.
+fn has_manifest(
+    tx: &Tx<'_>,
+    image: ImageId,
+    standing: &device::Standing,
+) -> rusqlite::Result<Option<bool>> {
+    tx.prepare_cached(
+        "SELECT i.manifest IS NOT NULL FROM images i JOIN builds b ON b.id = i.build
+             JOIN categories c ON c.id = b.category
+         WHERE i.id = ?1 AND (c.organization IS NULL OR c.organization = ?2)",
+    )?
+    .query_row((image.to_string(), standing.organization_id.to_string()), |row| row.get(0))
+    .optional()
+}
+
+fn unfinished_in(
+    tx: &Tx<'_>,
+    device: DeviceId,
+    slot: &Slot,
+) -> rusqlite::Result<Option<Operation>> {
+    tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE t.device = ?1 AND t.slot = ?2
+             AND t.status IN ('idle', 'in-progress')"
+    ))?
+    .query_row((device.to_string(), slot.as_str()), operation)
+    .optional()
+}
