@@ -12,6 +12,7 @@
 
 mod arguments;
 mod probe;
+mod profiles;
 mod recover;
 mod status;
 
@@ -64,6 +65,9 @@ fn execute(command: Command) -> ExitCode {
         Command::Recover { sources, slot } => {
             with(load_local(&sources), |settings| recover::say_go_on(&settings, &slot))
         }
+        Command::Profiles { sources, verb } => with(load_local(&sources), |settings| {
+            profiles::execute(&settings.paths.profiles_dir, &verb)
+        }),
         Command::CheckConfig(sources) => with(load(&sources), |settings| {
             print!("{}", settings.effective);
             ExitCode::SUCCESS

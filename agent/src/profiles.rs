@@ -3,7 +3,7 @@
 use crate::files;
 use shared::{
     limits,
-    profile::{BUILT_IN, ProfileError, ToolProfile},
+    profile::{BUILT_IN, ProfileError, ToolProfile, place::Mistake},
 };
 use std::{
     io,
@@ -17,10 +17,8 @@ pub enum NoProfile {
     Unknown(String),
     #[error("the profile {path} cannot be read")]
     Read { path: PathBuf, source: io::Error },
-    #[error("the profile {path} is wrong")]
-    Wrong { path: PathBuf, source: ProfileError },
-    #[error("the profile {path} calls itself {found:?}")]
-    OtherName { path: PathBuf, found: String },
+    #[error("{path}:{mistake}")]
+    Wrong { path: PathBuf, mistake: Mistake },
 }
 
 /// The profile `name`: `<directory>/<name>.toml` if there is one, else the built-in.
@@ -55,24 +53,34 @@ pub fn names(directory: &Path) -> Vec<String> {
     names
 }
 
+/// The text of the built-in profile `name`.
+#[must_use]
+pub fn built_in_text(name: &str) -> Option<&'static str> {
+    BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, text)| *text)
+}
+
+/// What is wrong with `text` as the profile of the file `stem`.toml, with its place.
+///
+/// # Errors
+/// The first mistake.
+pub fn check(stem: &str, text: &str) -> Result<ToolProfile, Mistake> {
+    let profile = ToolProfile::parse(text).map_err(|error| Mistake::find(text, &error))?;
+    if profile.name == stem {
+        return Ok(profile);
+    }
+    let problem = format!("must be {stem:?}, as its file is called");
+    let error = ProfileError::Key { key: "name".into(), problem };
+    Err(Mistake::find(text, &error))
+}
+
 fn own(path: &Path, name: &str, bytes: &[u8]) -> Result<ToolProfile, NoProfile> {
     let text = String::from_utf8_lossy(bytes);
-    let profile = ToolProfile::parse(&text)
-        .map_err(|source| NoProfile::Wrong { path: path.to_owned(), source })?;
-    if profile.name == name {
-        Ok(profile)
-    } else {
-        Err(NoProfile::OtherName { path: path.to_owned(), found: profile.name })
-    }
+    check(name, &text).map_err(|mistake| NoProfile::Wrong { path: path.to_owned(), mistake })
 }
 
 fn built_in(name: &str) -> Result<ToolProfile, NoProfile> {
-    let (_, text) = BUILT_IN
-        .iter()
-        .find(|(built_in, _)| *built_in == name)
-        .ok_or_else(|| NoProfile::Unknown(name.to_owned()))?;
-    ToolProfile::parse(text)
-        .map_err(|source| NoProfile::Wrong { path: PathBuf::from(name), source })
+    let text = built_in_text(name).ok_or_else(|| NoProfile::Unknown(name.to_owned()))?;
+    check(name, text).map_err(|mistake| NoProfile::Wrong { path: PathBuf::from(name), mistake })
 }
 
 #[cfg(test)]

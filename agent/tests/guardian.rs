@@ -133,6 +133,7 @@ fn plan(directory: &Path) -> Plan {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.len(),
+            link: None,
         },
         output: Output {
             progress: vec!["{percent}%".into()],
@@ -140,6 +141,7 @@ fn plan(directory: &Path) -> Plan {
             failure: vec!["no luck".into()],
             refusal: vec![],
         },
+        follow: None,
         timeouts: Timeouts { idle_ms: 300, total_ms: 60_000, grace_ms: 300 },
         holders: Programs {
             services: directory.join("init.d"),

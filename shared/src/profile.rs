@@ -5,7 +5,9 @@
 //! manifest may set only the options that the profile declares, each of which becomes one argv
 //! element after a fixed flag ([`options`]).
 
+mod check;
 pub mod options;
+pub mod place;
 mod surroundings;
 
 use crate::{ids::UsbId, limits};
@@ -17,6 +19,11 @@ pub use surroundings::{Gates, Holds, ModemManager, Needs, Restore, Setting};
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("telit-uxfp", include_str!("profile/telit-uxfp.toml")),
     ("generic-script", include_str!("profile/generic-script.toml")),
+    ("telit-tfl", include_str!("profile/telit-tfl.toml")),
+    ("quectel-qfirehose", include_str!("profile/quectel-qfirehose.toml")),
+    ("sierra-qmi-firmware-update", include_str!("profile/sierra-qmi-firmware-update.toml")),
+    ("fibocom", include_str!("profile/fibocom.toml")),
+    ("openwisp-safe-update", include_str!("profile/openwisp-safe-update.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +34,8 @@ pub struct ToolProfile {
     pub fits: Fits,
     pub versions: Versions,
     pub tool: Tool,
+    /// For a tool that returns while its work goes on.
+    pub follow: Option<Follow>,
     #[serde(default)]
     pub options: BTreeMap<String, options::OptionRule>,
     pub output: Output,
@@ -68,8 +77,16 @@ pub struct Versions {
     pub commands: Vec<String>,
 }
 
-/// How the tool is called. Placeholders stand alone in an argument: `{image}`, `{diag}` (the
-/// modem's diagnostic port), `{port}` (the download mode's port), `{state_dir}`.
+/// How the tool is called. A placeholder stands alone in an argument:
+///
+/// | placeholder | what stands for it |
+/// |---|---|
+/// | `{image}` | the verified image, see [`ImageArgument`] |
+/// | `{diag}` | the modem's diagnostic port; needs `needs.diag` |
+/// | `{port}` | the download mode's port; only in `recovery_argv` |
+/// | `{usb}` | the device's directory in sysfs, `/sys/bus/usb/devices/1-1` |
+/// | `{usb_id}` | its id, `1199:68c0` |
+/// | `{state_dir}` | a directory that is empty when the tool starts, gone with the router's power |
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tool {
@@ -81,6 +98,8 @@ pub struct Tool {
     pub recovery_argv: Vec<String>,
     #[serde(default)]
     pub image: ImageArgument,
+    /// For [`ImageArgument::Named`]: the name, as in `firmware.zip`.
+    pub image_name: Option<String>,
     /// Set in the tool's environment, which is empty otherwise but for `PATH`.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -93,8 +112,30 @@ pub enum ImageArgument {
     /// `/proc/self/fd/N` of the very file that was verified.
     #[default]
     Descriptor,
-    /// The file's path, for tools that look at the name; checked to be that file.
+    /// The file's path in the staging directory; checked to be that file.
     Path,
+    /// A link `{state_dir}/<image_name>` to that path, for tools that judge a file by its name. The
+    /// name is the profile's: none comes from the network.
+    Named,
+}
+
+/// How a tool that returns before its work is done is asked whether it goes on. It is asked when
+/// no process of it is left, until it says something else than [`Follow::running`], which is then
+/// read by [`Output`]'s patterns; `timeouts.total_s` holds for all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Follow {
+    /// Absolute path.
+    pub program: String,
+    /// Placeholders as in [`Tool`], of which only `{state_dir}` makes sense here.
+    pub argv: Vec<String>,
+    /// Seconds between two questions.
+    pub every_s: u64,
+    /// Patterns for "not yet".
+    pub running: Vec<String>,
+    /// A file in the state directory that the tool writes instead of its standard output; read
+    /// like it, as it grows.
+    pub log: Option<String>,
 }
 
 /// How its output is understood. Patterns are literal but for `*` (anything) and `{percent}`.
@@ -117,6 +158,8 @@ pub struct Output {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exit {
+    /// Empty = no status means success, only a text does: for tools that end with 0 when they
+    /// failed.
     pub success: Vec<u8>,
     /// Codes that another attempt cannot mend.
     #[serde(default)]
@@ -165,8 +208,6 @@ fn key(key: impl Into<String>, problem: impl Into<String>) -> ProfileError {
     ProfileError::Key { key: key.into(), problem: problem.into() }
 }
 
-const PLACEHOLDERS: &[&str] = &["{image}", "{diag}", "{port}", "{state_dir}"];
-
 impl ToolProfile {
     pub fn parse(text: &str) -> Result<Self, ProfileError> {
         if text.len() > limits::PROFILE {
@@ -175,38 +216,6 @@ impl ToolProfile {
         let profile: Self = toml::from_str(text)?;
         profile.check()?;
         Ok(profile)
-    }
-
-    fn check(&self) -> Result<(), ProfileError> {
-        if self.name.parse::<crate::ids::Slot>().is_err() {
-            return Err(key("name", "must be 1 to 32 characters of a-z, 0-9 and '-'"));
-        }
-        if !self.tool.program.starts_with('/') {
-            return Err(key("tool.program", "must be an absolute path"));
-        }
-        for (name, argv) in [("argv", &self.tool.argv), ("recovery_argv", &self.tool.recovery_argv)]
-        {
-            let odd =
-                argv.iter().find(|a| a.contains(['{', '}']) && !PLACEHOLDERS.contains(&a.as_str()));
-            if let Some(argument) = odd {
-                let known = PLACEHOLDERS.join(" ");
-                return Err(key(
-                    format!("tool.{name}"),
-                    format!("{argument:?} is not one of {known}"),
-                ));
-            }
-        }
-        if !self.tool.recovery_argv.is_empty() && self.fits.download_mode.is_empty() {
-            return Err(key("fits.download_mode", "needed for tool.recovery_argv"));
-        }
-        let t = &self.timeouts;
-        if t.total_s == 0 || t.typical_s > t.total_s || t.total_s > 24 * 3600 {
-            return Err(key("timeouts", "total_s must be 1 to 86400 and not below typical_s"));
-        }
-        self.check_surroundings()?;
-        self.options.iter().try_for_each(|(name, rule)| {
-            rule.check().map_err(|problem| key(format!("options.{name}"), problem))
-        })
     }
 
     /// Whether the tool is for a modem that calls itself so.

@@ -21,5 +21,6 @@ pub mod release;
 pub mod router;
 pub mod scene;
 pub mod sign_in;
+pub mod tools;
 pub mod uxfp;
 pub mod watch;

@@ -25,6 +25,17 @@ pub enum Command {
     Status { sources: Sources, json: bool },
     CheckConfig(Sources),
     Recover { sources: Sources, slot: Slot },
+    Profiles { sources: Sources, verb: ProfilesVerb },
+}
+
+/// What to do with tool profiles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProfilesVerb {
+    List,
+    /// Prints one as TOML.
+    Show(String),
+    /// No files: all of this router.
+    Check(Vec<PathBuf>),
 }
 
 /// Where settings come from.
@@ -51,6 +62,8 @@ pub enum UsageError {
     NoRunDir,
     #[error("recover wants --slot SLOT")]
     NoSlot,
+    #[error("profiles wants one of: list, show NAME, check [FILE...]")]
+    NoVerb,
     #[error(transparent)]
     BadSlot(#[from] BadName),
 }
@@ -64,6 +77,7 @@ Usage: modem-upgrader-agent COMMAND [OPTION...]
   probe         Show the modems of this router
   status        Show what the running agent is doing
   check-config  Check the settings and show those in force
+  profiles      List, show and check tool profiles
   recover       Let a held slot go on, once a person has looked at its modem
   guard         Own one running tool; started by 'run', not by hand
 
@@ -106,6 +120,13 @@ fn help(command: &str) -> String {
              option (exit status 3).",
             SETTINGS,
         ),
+        "profiles" => (
+            "profiles list|show NAME|check [FILE...] [OPTION...]",
+            "list shows the tool profiles of this router, show prints one as TOML, to begin one of\n\
+             your own with. check names file, line, column and key of each mistake (exit status 1);\n\
+             without FILE it checks all of this router.",
+            SETTINGS,
+        ),
         "recover" => (
             "recover --slot SLOT [OPTION...]",
             "Says \"go on\" for a slot that the agent holds: its journal was unreadable, or it cannot\n\
@@ -136,7 +157,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
     };
     match command.as_str() {
         "help" => Ok(Parsed::Text(GENERAL.to_owned())),
-        "run" | "guard" | "probe" | "status" | "check-config" | "recover" => {
+        "run" | "guard" | "probe" | "status" | "check-config" | "recover" | "profiles" => {
             options(&command, parser)
         }
         _ => Err(UsageError::UnknownCommand(command)),
@@ -146,6 +167,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
 fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageError> {
     let mut sources = Sources::default();
     let (mut json, mut run_dir, mut slot) = (false, None, None);
+    let mut words = Vec::new();
     let (guard, shows) = (command == "guard", matches!(command, "probe" | "status"));
     while let Some(argument) = parser.next()? {
         match argument {
@@ -162,6 +184,7 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
             Long("slot") if command == "recover" => {
                 slot = Some(parser.value()?.to_string_lossy().parse()?);
             }
+            Value(word) if command == "profiles" => words.push(word),
             Long("run-dir") if guard => run_dir = Some(parser.value()?.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -172,8 +195,21 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
         "status" => Command::Status { sources, json },
         "check-config" => Command::CheckConfig(sources),
         "recover" => Command::Recover { sources, slot: slot.ok_or(UsageError::NoSlot)? },
+        "profiles" => Command::Profiles { sources, verb: profiles_verb(words)? },
         _ => Command::Guard { run_dir: run_dir.ok_or(UsageError::NoRunDir)? },
     }))
+}
+
+fn profiles_verb(words: Vec<OsString>) -> Result<ProfilesVerb, UsageError> {
+    let mut words = words.into_iter();
+    let verb = words.next().ok_or(UsageError::NoVerb)?;
+    let mut rest: Vec<PathBuf> = words.map(PathBuf::from).collect();
+    match (verb.to_str(), rest.len()) {
+        (Some("list"), 0) => Ok(ProfilesVerb::List),
+        (Some("show"), 1) => Ok(ProfilesVerb::Show(rest.remove(0).to_string_lossy().into_owned())),
+        (Some("check"), _) => Ok(ProfilesVerb::Check(rest)),
+        _ => Err(UsageError::NoVerb),
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +240,11 @@ mod tests {
             parsed("recover --slot main"),
             Ok(Parsed::Command(Command::Recover { slot, .. })) if slot.as_str() == "main"
         ));
+        let files = ["/etc/a.toml", "b.toml"].map(PathBuf::from).to_vec();
+        assert!(matches!(
+            parsed("profiles check /etc/a.toml b.toml"),
+            Ok(Parsed::Command(Command::Profiles { verb, .. })) if verb == ProfilesVerb::Check(files)
+        ));
         assert!(matches!(
             parsed("status"),
             Ok(Parsed::Command(Command::Status { json: false, .. }))
@@ -212,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_command_has_help() {
-        for command in ["run", "guard", "probe", "status", "check-config", "recover"] {
+        for command in ["run", "guard", "probe", "status", "check-config", "recover", "profiles"] {
             let Ok(Parsed::Text(text)) = parsed(&format!("{command} --help")) else {
                 panic!("{command}");
             };
@@ -235,6 +276,10 @@ mod tests {
             "run more",
             "recover",
             "recover --slot ../x",
+            "profiles",
+            "profiles list more",
+            "profiles show",
+            "profiles delete x",
             "--json",
         ] {
             assert!(parsed(line).is_err(), "{line}");

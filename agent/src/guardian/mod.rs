@@ -9,6 +9,7 @@
 //! inherited by every process of the tool: while one of them lives the lock is held, and while it
 //! is held no second tool starts. The tool's word is a hint; the caller reads the versions back.
 
+mod follow;
 pub mod holders;
 mod output;
 mod process;

@@ -88,6 +88,7 @@ fn start(run: &RunDir) -> Result<(Plan, Runner, File), Refusal> {
         return Err(Refusal::Format(plan.format));
     }
     check_image(&image, &plan)?;
+    prepare(run, &plan)?;
     outlive_everybody()?;
     let runner = Runner::start(plan.clone(), run.clone(), &image, &lock)
         .map_err(|source| Refusal::Tool { program: plan.program.display().to_string(), source })?;
@@ -108,13 +109,27 @@ fn check_image(image: &File, plan: &Plan) -> Result<(), Refusal> {
     if !given.is_file() || (given.dev(), given.ino(), given.len()) != expected {
         return Err(Refusal::Image);
     }
-    if plan.image.argument == ImageArgument::Path {
+    if plan.image.argument != ImageArgument::Descriptor {
         let named = std::fs::symlink_metadata(&plan.image.path)?;
         if (named.dev(), named.ino()) != (given.dev(), given.ino()) {
             return Err(Refusal::Image);
         }
     }
     Ok(())
+}
+
+/// The tool's own directory, with nothing of an earlier run in it, and the image under the name that
+/// the tool wants.
+fn prepare(run: &RunDir, plan: &Plan) -> io::Result<()> {
+    let state = run.tool_state();
+    match std::fs::remove_dir_all(&state) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => files::create_private_dir(&state)?,
+    }
+    match &plan.image.link {
+        Some(link) => std::os::unix::fs::symlink(&plan.image.path, link),
+        None => Ok(()),
+    }
 }
 
 /// Neither signals nor a lack of memory end the guardian while its tool runs. The tool inherits

@@ -4,7 +4,8 @@
 //! that [`shared::profile::options`] let pass.
 
 use shared::desired::OptionValue;
-use shared::profile::{ImageArgument, ToolProfile, options};
+use shared::ids::UsbId;
+use shared::profile::{ImageArgument, Tool, ToolProfile, options};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,8 @@ pub struct Places<'a> {
     pub diag: Option<&'a Path>,
     /// The download mode's port.
     pub port: Option<&'a Path>,
+    /// The device's directory in sysfs, and its id.
+    pub usb: Option<(&'a Path, UsbId)>,
     pub state_dir: &'a Path,
 }
 
@@ -35,6 +38,8 @@ pub struct Places<'a> {
 pub struct Call {
     pub program: PathBuf,
     pub argv: Vec<String>,
+    /// The call that asks whether the tool's work goes on, if it has one.
+    pub follow: Option<(PathBuf, Vec<String>)>,
 }
 
 /// Why a profile makes no call.
@@ -67,22 +72,39 @@ pub fn resolve(
         }
         Purpose::Recover => &profile.tool.recovery_argv,
     };
-    let mut argv = Vec::with_capacity(template.len() + chosen.len() * 2);
-    for argument in template {
-        argv.push(fill(argument, profile.tool.image, places)?);
-    }
+    let fill_all = |template: &[String]| -> Result<Vec<String>, CallRefused> {
+        template.iter().map(|argument| fill(argument, &profile.tool, places)).collect()
+    };
+    let mut argv = fill_all(template)?;
     argv.extend(options::argv(&profile.options, chosen)?);
-    Ok(Call { program: PathBuf::from(&profile.tool.program), argv })
+    let follow = match &profile.follow {
+        Some(follow) => Some((PathBuf::from(&follow.program), fill_all(&follow.argv)?)),
+        None => None,
+    };
+    Ok(Call { program: PathBuf::from(&profile.tool.program), argv, follow })
 }
 
-fn fill(argument: &str, image: ImageArgument, places: &Places<'_>) -> Result<String, CallRefused> {
+/// Where the tool finds the image, when it wants a name of its own for it.
+#[must_use]
+pub fn named_image(tool: &Tool, state_dir: &Path) -> Option<PathBuf> {
+    let name = tool.image_name.as_ref().filter(|_| tool.image == ImageArgument::Named)?;
+    Some(state_dir.join(name))
+}
+
+fn fill(argument: &str, tool: &Tool, places: &Places<'_>) -> Result<String, CallRefused> {
     match argument {
-        "{image}" => match image {
+        "{image}" => match tool.image {
             ImageArgument::Descriptor => Ok(format!("/proc/self/fd/{IMAGE_FD}")),
             ImageArgument::Path => path("{image}", Some(places.image)),
+            ImageArgument::Named => path("{image}", named_image(tool, places.state_dir).as_deref()),
         },
         "{diag}" => path("{diag}", places.diag),
         "{port}" => path("{port}", places.port),
+        "{usb}" => path("{usb}", places.usb.map(|(directory, _)| directory)),
+        "{usb_id}" => match places.usb {
+            Some((_, id)) => Ok(id.to_string()),
+            None => Err(CallRefused::NoPort { placeholder: "{usb_id}" }),
+        },
         "{state_dir}" => path("{state_dir}", Some(places.state_dir)),
         fixed => Ok(fixed.to_owned()),
     }
@@ -107,11 +129,16 @@ mod tests {
         ToolProfile::parse(BUILT_IN[index].1).unwrap()
     }
 
+    fn named(name: &str) -> ToolProfile {
+        ToolProfile::parse(BUILT_IN.iter().find(|(n, _)| *n == name).unwrap().1).unwrap()
+    }
+
     fn places() -> Places<'static> {
         Places {
             image: Path::new("/mnt/staging/image"),
             diag: Some(Path::new("/dev/ttyUSB0")),
             port: Some(Path::new("/dev/ttyUSB7")),
+            usb: Some((Path::new("/sys/bus/usb/devices/2-1"), "1199:68c0".parse().unwrap())),
             state_dir: Path::new("/var/run/x"),
         }
     }
@@ -135,6 +162,52 @@ mod tests {
         assert_eq!(call.argv, ["/mnt/staging/image"]);
         let refused = resolve(&profile(1), Purpose::Recover, &BTreeMap::new(), &places());
         assert_eq!(refused, Err(CallRefused::NoRecovery("generic-script".into())));
+    }
+
+    #[test]
+    fn every_built_in_tool_is_called_as_its_vendor_has_it() {
+        let call = |name: &str, purpose| {
+            let call = resolve(&named(name), purpose, &BTreeMap::new(), &places()).unwrap();
+            format!("{} {}", call.program.display(), call.argv.join(" "))
+        };
+        for (name, install, recover) in [
+            (
+                "telit-tfl",
+                "/etc/modem-upgrader/tfl.sh /mnt/staging/image /var/run/x /dev/ttyUSB0",
+                Some("/etc/modem-upgrader/tfl.sh /mnt/staging/image /var/run/x /dev/ttyUSB7"),
+            ),
+            (
+                "quectel-qfirehose",
+                "/usr/bin/QFirehose -f /var/run/x/firmware.zip -p /dev/ttyUSB0",
+                Some("/usr/bin/QFirehose -f /var/run/x/firmware.zip -s /sys/bus/usb/devices/2-1"),
+            ),
+            (
+                "sierra-qmi-firmware-update",
+                "/usr/bin/qmi-firmware-update --update -d 1199:68c0 /var/run/x/firmware.cwe",
+                None,
+            ),
+            (
+                "fibocom",
+                "/usr/bin/fibocom-flash -f /var/run/x/firmware.7z -d /sys/bus/usb/devices/2-1 \
+                 -l /var/run/x",
+                Some(
+                    "/usr/bin/fibocom-flash -f /var/run/x/firmware.7z \
+                     -d /sys/bus/usb/devices/2-1 -l /var/run/x",
+                ),
+            ),
+            ("openwisp-safe-update", "/usr/bin/safe_update.sh --state-dir /var/run/x", None),
+        ] {
+            assert_eq!(call(name, Purpose::Install), install);
+            match recover {
+                Some(recover) => assert_eq!(call(name, Purpose::Recover), recover),
+                None => assert!(named(name).tool.recovery_argv.is_empty()),
+            }
+        }
+        let follow =
+            resolve(&named("openwisp-safe-update"), Purpose::Install, &BTreeMap::new(), &places());
+        let (program, argv) = follow.unwrap().follow.unwrap();
+        assert_eq!(program, Path::new("/usr/bin/verify_update.sh"));
+        assert_eq!(argv, ["status", "--state-dir", "/var/run/x"]);
     }
 
     #[test]

@@ -68,10 +68,20 @@ impl Lines {
     }
 }
 
-/// Text without control characters: it goes to logs, terminals and JSON.
+/// Text without control characters and sequences (ECMA-48, ESC [ ... letter): it goes to logs,
+/// terminals and JSON.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let plain: String = text.chars().filter(|c| !c.is_control()).collect();
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' && chars.next_if_eq(&'[').is_some() {
+            while chars.next_if(|c| matches!(c, ' '..='?')).is_some() {}
+            chars.next_if(|c| matches!(c, '@'..='~'));
+        } else if !c.is_control() {
+            plain.push(c);
+        }
+    }
     plain.trim_end().to_owned()
 }
 
@@ -271,6 +281,12 @@ mod tests {
         }
         assert_eq!(all.unfinished().unwrap().len(), LINE);
         all.feed(b"\x1b[2Jtail\ny\x07z\n", |text, _| assert!(!text.chars().any(char::is_control)));
+    }
+
+    #[test]
+    fn what_only_moves_the_cursor_is_no_text() {
+        let out = lines(&[b"\x1b[2K\r 37.5%\x1b[2K\r\x1b[1;31merror:\x1b[0m x\n\x1b[", b"\x1b\n"]);
+        assert_eq!(out, [(" 37.5%".to_owned(), End::Redrawn), ("error: x".to_owned(), End::Kept)]);
     }
 
     #[test]

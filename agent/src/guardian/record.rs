@@ -60,6 +60,16 @@ impl RunDir {
     pub fn output(&self) -> PathBuf {
         self.0.join("tool.out")
     }
+    /// The tool's own directory, empty when it starts.
+    #[must_use]
+    pub fn tool_state(&self) -> PathBuf {
+        self.0.join("tool")
+    }
+    /// What the program that is asked for the tool's state answers.
+    #[must_use]
+    pub fn answer(&self) -> PathBuf {
+        self.0.join("tool.answer")
+    }
     /// What is kept of it.
     #[must_use]
     pub fn transcript(&self) -> PathBuf {
@@ -103,6 +113,9 @@ pub struct Plan {
     pub working_dir: PathBuf,
     pub image: Image,
     pub output: Output,
+    /// For a tool that returns while its work goes on.
+    #[serde(default)]
+    pub follow: Option<Follow>,
     pub timeouts: Timeouts,
     /// How holders are given back when no agent is there to do it.
     pub holders: Programs,
@@ -121,6 +134,19 @@ pub struct Image {
     pub inode: u64,
     /// Bytes.
     pub size: u64,
+    /// A link to `path` that the guardian makes, under the name that the tool wants.
+    #[serde(default)]
+    pub link: Option<PathBuf>,
+}
+
+/// How the tool is asked whether its work goes on: [`shared::profile::Follow`], resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follow {
+    pub program: PathBuf,
+    pub argv: Vec<String>,
+    pub every_ms: u64,
+    pub running: Vec<String>,
+    pub log: Option<PathBuf>,
 }
 
 /// Milliseconds, each.

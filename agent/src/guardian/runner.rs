@@ -5,7 +5,10 @@
 //! running ── total time over ──▶ asked (TERM) ── grace over ──▶ killed (KILL, again each second)
 //!    └──────────────┴─ no process left ─┴──▶ exit record ◀─────────────┘
 //! ```
+//! Where the profile has a program to ask, there is a state between: no process left, and the
+//! answer is "still running" (see `follow`).
 
+use super::follow::{Following, Word};
 use super::output::Output;
 use super::record::{self, ExitRecord, FORMAT, IMAGE_FD, Plan, Progress, RunDir, Status};
 use super::tree;
@@ -36,6 +39,7 @@ pub struct Runner {
     tool: Pid,
     output: Output,
     watch: Watch,
+    following: Option<Following>,
     ending: Ending,
     status: Option<Status>,
     published: Option<(Progress, u64)>,
@@ -72,9 +76,22 @@ impl Runner {
             .process_group(0);
         let tool = spawn_with(&mut command, image, lock)?;
         let watch = Watch::new(&plan.output, plan.timeouts.idle_ms, clock::boottime_ms());
+        let following = plan
+            .follow
+            .clone()
+            .map(|follow| Following::new(follow, plan.environment.clone(), run.answer()));
         let ending = Ending::NotAsked;
-        let mut runner =
-            Self { plan, run, tool, output, watch, ending, status: None, published: None };
+        let mut runner = Self {
+            plan,
+            run,
+            tool,
+            output,
+            watch,
+            following,
+            ending,
+            status: None,
+            published: None,
+        };
         // From now on an agent knows when it started, whatever becomes of this guardian.
         runner.publish();
         Ok(runner)
@@ -98,9 +115,38 @@ impl Runner {
             }
         }
         while !self.listen() {}
+        self.follow();
         self.watch.finish();
         self.publish();
         self.leave()
+    }
+
+    /// No process is left, and somebody else may be at work for the tool.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the guardian is a process of its own without a runtime"
+    )]
+    fn follow(&mut self) {
+        let Some(mut following) = self.following.take() else { return };
+        // Beyond the total time there is nothing to end, and it is reported as any other timeout.
+        while self.ending == Ending::NotAsked {
+            following.log(&mut self.watch, clock::boottime_ms());
+            self.keep_time();
+            self.publish();
+            match following.ask(clock::boottime_ms()) {
+                Word::Later | Word::Running => std::thread::sleep(LOOK),
+                Word::Ended(answer) => {
+                    following.log(&mut self.watch, clock::boottime_ms());
+                    self.watch.hear(&answer, clock::boottime_ms());
+                    break;
+                }
+            }
+        }
+        // What it has started to answer ends with it.
+        while self.reap() {
+            tree::signal(&tree::below(Pid::this()), Signal::SIGKILL);
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Whether any process of the tool is left.
@@ -122,6 +168,9 @@ impl Runner {
 
     /// Whether nothing more is there at present.
     fn listen(&mut self) -> bool {
+        if let Some(following) = &mut self.following {
+            following.log(&mut self.watch, clock::boottime_ms());
+        }
         let mut buffer = [0; 16 * 1024];
         let mut total = 0;
         while total < READ {

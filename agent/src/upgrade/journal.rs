@@ -105,6 +105,21 @@ impl Journal {
     }
 }
 
+/// The state in a journal's file of this `content`; `None` where there is none that this version
+/// understands. Pure: what the fuzzer asks.
+#[must_use]
+pub fn understand(content: &[u8]) -> Option<State> {
+    let mut slots = content.chunks(SLOT).map(judge);
+    let first = slots.next().unwrap_or(Slot::Broken);
+    match newest([first, slots.next().unwrap_or(Slot::Broken)]) {
+        Slot::Valid { on_disk, .. } => {
+            let OnDisk::V1 { state, .. } = *on_disk;
+            Some(state)
+        }
+        Slot::Blank | Slot::Newer { .. } | Slot::Broken => None,
+    }
+}
+
 /// Whether the journal of a slot lies unreadable beside a fresh one.
 #[must_use]
 pub fn aside(path: &Path) -> PathBuf {
@@ -174,11 +189,15 @@ fn read(file: &File, index: u64) -> io::Result<Slot> {
             n => filled += n,
         }
     }
+    Ok(judge(&bytes[..filled]))
+}
+
+fn judge(bytes: &[u8]) -> Slot {
     // A file that ends early was cut, whatever the rest says.
     if bytes.iter().all(|b| *b == 0) {
-        return Ok(if filled == SLOT { Slot::Blank } else { Slot::Broken });
+        return if bytes.len() == SLOT { Slot::Blank } else { Slot::Broken };
     }
-    Ok(decode(&bytes).unwrap_or(Slot::Broken))
+    decode(bytes).unwrap_or(Slot::Broken)
 }
 
 fn decode(bytes: &[u8]) -> Option<Slot> {

@@ -140,7 +140,7 @@ impl ToolProfile {
 }
 
 /// Names that become one path component.
-fn check_names(name: &str, list: &[String]) -> Result<(), ProfileError> {
+pub(super) fn check_names(name: &str, list: &[String]) -> Result<(), ProfileError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     match list.iter().find(|n| n.is_empty() || n.len() > 64 || !n.chars().all(plain)) {
         Some(odd) => Err(key(name, format!("{odd:?} must be a plain name"))),

@@ -54,7 +54,16 @@ fn a_mistake_names_its_key() {
         ("flag = \"--speed\"", "flag = \"speed\"", "options.speed"),
         ("values = [\"115200\"", "values = [\"-x\", \"115200\"", "options.speed"),
         ("download_mode = [\"1bc7:9010\"]", "", "fits.download_mode"),
-        ("total_s = 1200", "total_s = 0", "timeouts"),
+        ("total_s = 1200", "total_s = 0", "timeouts.total_s"),
+        ("typical_s = 480", "typical_s = 1201", "timeouts.typical_s"),
+        ("boot_s = 120", "boot_s = 9223372036854775807", "timeouts.boot_s"),
+        ("{percent}%\"]", "42%\"]", "output.progress"),
+        ("[\"firmware uploaded", "[\"*\", \"firmware uploaded", "output.success"),
+        ("diag = true", "diag = false", "needs.diag"),
+        ("image = \"descriptor\"", "image = \"named\"", "tool.image_name"),
+        ("image = \"descriptor\"", "image_name = \"a.zip\"", "tool.image_name"),
+        ("image = \"descriptor\"", "image = \"named\"\nimage_name = \"../x\"", "tool.image_name"),
+        ("\"{port}\"", "\"{diag}\"", "tool.recovery_argv"),
         ("drivers = [\"option\"]", "", "needs.drivers"),
         ("drivers = [\"option\"]", "drivers = [\"../x\"]", "needs.drivers"),
         ("[\"--help\"]", "[\"--port\", \"{diag}\"]", "needs.probe_argv"),
@@ -93,4 +102,36 @@ fn what_a_profile_does_not_say_is_safe() {
     assert_eq!(profile.holds.modemmanager, ModemManager::Stop);
     assert_eq!(profile.gates, Gates::default());
     assert_eq!(profile.restore, Restore::default());
+}
+
+fn mistake(from: &str, to: &str) -> place::Mistake {
+    let text = BUILT_IN[0].1.replacen(from, to, 1);
+    assert_ne!(text, BUILT_IN[0].1, "{from:?} is not there");
+    place::Mistake::find(&text, &ToolProfile::parse(&text).unwrap_err())
+}
+
+#[test]
+fn every_kind_of_mistake_has_its_line_column_and_key() {
+    let text = BUILT_IN[0].1;
+    let line = |start: &str| 1 + text.lines().position(|line| line.starts_with(start)).unwrap();
+    for (from, to, key, line, column) in [
+        // Of the TOML itself.
+        ("[tool]", "[tool", "", line("[tool]"), 6),
+        ("name = \"telit-uxfp\"", "name = 7", "name", 1, 8),
+        ("total_s = 1200", "total_s = -1", "timeouts.total_s", line("total_s"), 11),
+        ("\"stop\"", "\"kill\"", "holds.modemmanager", line("modemmanager"), 16),
+        ("[exit]", "[exit]\nother = 1", "exit.other", line("[exit]") + 1, 1),
+        // Of what it means.
+        ("\"/usr/bin/uxfp\"", "\"uxfp\"", "tool.program", line("program"), 1),
+        ("flag = \"--speed\"", "flag = \"speed\"", "options.speed", line("[options.speed]"), 10),
+        // Of what is missing: where it would stand.
+        ("download_mode = [\"1bc7:9010\"]", "", "fits.download_mode", line("[fits]"), 2),
+    ] {
+        let found = mistake(from, to);
+        assert_eq!((found.key.as_str(), found.line, found.column), (key, line, column), "{found}");
+        assert!(!found.problem.is_empty() && !found.to_string().contains('\n'), "{found}");
+    }
+    let large = "#".repeat(limits::PROFILE + 1);
+    let found = place::Mistake::find(&large, &ToolProfile::parse(&large).unwrap_err());
+    assert_eq!((found.line, found.to_string()), (0, "larger than 65536 bytes".into()));
 }

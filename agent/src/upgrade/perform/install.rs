@@ -5,8 +5,8 @@ use crate::{
     environment::Environment,
     guardian::{
         Ended, ExitRecord, NotStarted, Plan, Presence, Progress, Running, Verdict,
-        profile::{Call, Places, Purpose, resolve},
-        record::{FORMAT, Image, Timeouts},
+        profile::{Call, Places, Purpose, named_image, resolve},
+        record::{FORMAT, Follow, Image, RunDir, Timeouts},
     },
     hooks::Stage,
     upgrade::state::{Outcome, State, ToolEnd},
@@ -15,6 +15,7 @@ use crate::{
 use shared::hex::Hasher;
 use shared::{
     failure::{FailureKind, ModemCondition},
+    ids::UsbId,
     profile::ToolProfile,
 };
 use std::path::{Path, PathBuf};
@@ -36,12 +37,13 @@ impl Environment {
             Ok(image) => image,
             Err(outcome) => return outcome,
         };
-        let diag = match self.diag_port(state).await {
-            Ok(diag) => diag,
+        let (diag, usb) = match self.diag_port(state).await {
+            Ok(ports) => ports,
             Err(reason) => return not_started(state, FailureKind::ToolNotStarted, reason),
         };
         let _ = self.hooks(Stage::PreFlash, state).await;
-        let ended = self.run_tool(state, Purpose::Install, image, diag.as_deref(), None).await;
+        let at = At { diag: diag.as_deref(), port: None, usb: Some(&usb) };
+        let ended = self.run_tool(state, Purpose::Install, image, at).await;
         let _ = self.hooks(Stage::PostFlash, state).await;
         ended
     }
@@ -52,14 +54,15 @@ impl Environment {
         state: &State,
         purpose: Purpose,
         image: VerifiedImage,
-        diag: Option<&Path>,
-        port: Option<&Path>,
+        at: At<'_>,
     ) -> Outcome {
         let (Some(profile), Some(manifest)) = (self.job.profile.clone(), self.manifest()) else {
             return super::lost_context(state);
         };
-        let run_dir = self.run_dir();
-        let places = Places { image: image.path(), diag, port, state_dir: &run_dir };
+        let state_dir = RunDir::new(&self.run_dir()).tool_state();
+        let usb = at.usb.map(|(directory, id)| (directory.as_path(), *id));
+        let At { diag, port, .. } = at;
+        let places = Places { image: image.path(), diag, port, usb, state_dir: &state_dir };
         let call = match resolve(&profile, purpose, &chosen_options(manifest, state), &places) {
             Ok(call) => call,
             Err(error) => return not_started(state, FailureKind::OptionRefused, chain(&error)),
@@ -89,6 +92,7 @@ impl Environment {
         image: &VerifiedImage,
     ) -> Plan {
         let limits = &profile.timeouts;
+        let state_dir = RunDir::new(&self.run_dir()).tool_state();
         let ms = |seconds: u64| seconds.saturating_mul(1000);
         Plan {
             format: FORMAT,
@@ -98,8 +102,17 @@ impl Environment {
             argv: call.argv,
             environment: environment(profile),
             working_dir: self.run_dir(),
-            image: planned(image, profile),
+            image: planned(image, profile, &state_dir),
             output: profile.output.clone(),
+            follow: profile.follow.as_ref().zip(call.follow).map(|(follow, (program, argv))| {
+                Follow {
+                    program,
+                    argv,
+                    every_ms: ms(follow.every_s),
+                    running: follow.running.clone(),
+                    log: follow.log.as_ref().map(|name| state_dir.join(name)),
+                }
+            }),
             timeouts: Timeouts {
                 idle_ms: ms(limits.idle_s),
                 total_ms: ms(limits.total_s),
@@ -158,18 +171,35 @@ impl Environment {
         })
     }
 
-    /// The modem's diagnostic port, of the modem with the IMEI from before.
-    async fn diag_port(&self, state: &State) -> Result<Option<PathBuf>, String> {
+    /// The diagnostic port and the USB device of the modem with the IMEI from before.
+    async fn diag_port(&self, state: &State) -> Result<(Option<PathBuf>, UsbPlace), String> {
         let imei = state.record.before.as_ref().map(|b| b.imei.as_str());
         let ready = self.answering(imei, self.settings.modem.boot_silence).await;
         let ready = ready.map_err(|e| chain(&e))?;
         let needed = self.job.profile.as_ref().is_some_and(|p| p.needs.diag);
+        let usb = self.usb_place(&ready.modem.bus_id, ready.modem.usb);
         match ready.modem.diag {
-            Some(name) => Ok(Some(self.place.port(&name))),
+            Some(name) => Ok((Some(self.place.port(&name)), usb)),
             None if needed => Err("the modem's diagnostic port is not known".into()),
-            None => Ok(None),
+            None => Ok((None, usb)),
         }
     }
+
+    pub(super) fn usb_place(&self, bus_id: &str, id: UsbId) -> UsbPlace {
+        (self.settings.paths.sysfs.join("bus/usb/devices").join(bus_id), id)
+    }
+}
+
+/// A device's directory in sysfs, and its id.
+pub(super) type UsbPlace = (PathBuf, UsbId);
+
+/// Where the tool finds its modem.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At<'a> {
+    pub diag: Option<&'a Path>,
+    /// The download mode's port.
+    pub port: Option<&'a Path>,
+    pub usb: Option<&'a UsbPlace>,
 }
 
 /// Names one start of the tool, the same for every process that works on it.
@@ -189,7 +219,7 @@ fn plan_id(state: &State) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-fn planned(image: &VerifiedImage, profile: &ToolProfile) -> Image {
+fn planned(image: &VerifiedImage, profile: &ToolProfile, state_dir: &Path) -> Image {
     let (device, inode) = image.inode();
     Image {
         argument: profile.tool.image,
@@ -197,6 +227,7 @@ fn planned(image: &VerifiedImage, profile: &ToolProfile) -> Image {
         device,
         inode,
         size: image.size(),
+        link: named_image(&profile.tool, state_dir),
     }
 }
 

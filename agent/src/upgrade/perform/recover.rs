@@ -1,7 +1,7 @@
 //! A modem in download mode: exactly one, of ours, with nobody else at it; then the tool's recovery
 //! with the staged image, without any network.
 
-use super::install::not_started;
+use super::install::{At, not_started};
 use crate::{
     environment::Environment,
     guardian::profile::Purpose,
@@ -28,25 +28,34 @@ impl Environment {
             Sighting::DownloadMode => {}
             other => return Outcome::Probed(other),
         }
-        let port = self
+        let device = self
             .place
             .snapshot()
             .abnormal()
             .into_iter()
-            .find(|device| self.download_mode().contains(&device.usb))
-            .and_then(|device| device.ttys.into_iter().next());
-        let Some(port) = port.map(|name| self.place.port(&name)) else {
-            return not_started(
-                state,
-                FailureKind::ToolNotStarted,
-                "the download mode has no port yet",
-            );
+            .find(|device| self.download_mode().contains(&device.usb));
+        let Some(device) = device else {
+            let reason = "the download mode is gone again";
+            return not_started(state, FailureKind::ToolNotStarted, reason);
         };
+        // Some tools drive the device through usbfs, without any port.
+        let needs_port = self
+            .job
+            .profile
+            .as_ref()
+            .is_some_and(|p| p.tool.recovery_argv.iter().any(|argument| argument == "{port}"));
+        let port = device.ttys.first().map(|name| self.place.port(name));
+        if needs_port && port.is_none() {
+            let reason = "the download mode has no port yet";
+            return not_started(state, FailureKind::ToolNotStarted, reason);
+        }
+        let usb = self.usb_place(&device.bus_id, device.usb);
         let image = match self.image_for_recovery(state).await {
             Ok(image) => image,
             Err(outcome) => return outcome,
         };
-        self.run_tool(state, Purpose::Recover, image, None, Some(&port)).await
+        let at = At { diag: None, port: port.as_deref(), usb: Some(&usb) };
+        self.run_tool(state, Purpose::Recover, image, at).await
     }
 
     /// The staged image; if it is gone or spoilt, once more from the coordinator, should there be

@@ -1,0 +1,2 @@
+untrusted comment: verify with golden.pub
+RWQMDAwMDAwMDOH3tWEPeDip4leQ3M6AzpKMzH7Nsxby/1HP+Oc3BhYP1ubLgrFz6nFyZ3nbKUCbJLDkJ8pTZSUUmLm16DWO5wc=

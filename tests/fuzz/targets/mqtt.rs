@@ -1,0 +1,27 @@
+//! MQTT packets at the coordinator's listener, before anybody has shown a token.
+
+#![no_main]
+
+#[allow(dead_code, unused_imports)]
+#[path = "../../../coordinator/src/lines/codec.rs"]
+mod codec;
+
+use bytes::BytesMut;
+use codec::{Taken, take};
+use libfuzzer_sys::fuzz_target;
+use shared::limits::MQTT_PACKET;
+
+fuzz_target!(|input: &[u8]| {
+    let mut buffer = BytesMut::from(input);
+    loop {
+        let before = buffer.len();
+        match take(&mut buffer, MQTT_PACKET) {
+            Ok(Taken::Packet(_)) => assert!(buffer.len() < before, "it takes what it read"),
+            Ok(Taken::Missing(_)) => {
+                assert_eq!(buffer.len(), before, "what is incomplete stays");
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+});
