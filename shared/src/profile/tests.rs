@@ -96,8 +96,8 @@ fn what_is_around_the_tool_is_read() {
 
 #[test]
 fn what_a_profile_does_not_say_is_safe() {
-    let text = BUILT_IN[0].1;
-    let short = &text[..text.find("# The modem comes back").unwrap()];
+    let text = BUILT_IN[1].1;
+    let short = &text[..text.find("[holds]").unwrap()];
     let profile = ToolProfile::parse(short).unwrap();
     assert_eq!(profile.holds.modemmanager, ModemManager::Stop);
     assert_eq!(profile.gates, Gates::default());
