@@ -56,8 +56,9 @@ fn execute(command: Command) -> ExitCode {
     match command {
         Command::Run(sources) => with(load(&sources), run),
         Command::Guard { run_dir } => crate::guardian::guard_main(&run_dir),
-        Command::Probe { sources, json } => with(load_local(&sources), |settings| {
-            on_runtime(probe::probe(&settings.paths, json)).unwrap_or_else(|error| failed(&error))
+        Command::Probe { sources, wanted } => with(load_local(&sources), |settings| {
+            on_runtime(probe::probe(&settings.paths, &wanted))
+                .unwrap_or_else(|error| failed(&error))
         }),
         Command::Status { sources, json } => {
             with(load_local(&sources), |settings| status::show(&settings.paths, json))

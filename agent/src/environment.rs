@@ -8,7 +8,7 @@ use crate::{
         Guardian,
         holders::{Holder, Holders},
     },
-    modem::{ModemLock, Place},
+    modem::{Modem, ModemLock, Place, Sought, manager},
     outbox::Draft,
     settings::{Settings, SlotSettings},
     staging::{self, Staged, Staging},
@@ -21,7 +21,7 @@ use shared::{
     event::{EventBody, Tick},
     limits,
     manifest::Manifest,
-    profile::ToolProfile,
+    profile::{ModemManager, ToolProfile},
 };
 use std::{
     path::{Path, PathBuf},
@@ -168,24 +168,59 @@ impl Environment {
         self.uplink.tick(tick);
     }
 
-    /// Who must let go: what the profile names, and what the router's settings name. Those that
-    /// would restart the router go first, for what follows is what they wait for.
-    #[must_use]
-    pub fn who_holds(&self) -> Vec<Holder> {
+    /// Who must let go: what the profile names, what the router's settings name, and netifd's interfaces on
+    /// the modem. Those that would restart the router go first, for what follows is what they wait for.
+    pub async fn who_holds(&self) -> Vec<Holder> {
         let own = &self.settings.holders;
         let held = self.job.profile.as_ref().map(|p| p.holds.clone()).unwrap_or_default();
-        let service = |name: String| Holder::Service(name);
-        let mut holders: Vec<Holder> = held.rebooters.into_iter().map(service).collect();
-        holders.extend(own.interfaces.iter().cloned().map(Holder::Interface));
-        // An inhibited ModemManager is stopped as well, as long as nothing inhibits it.
-        let modem_manager = std::iter::once("modemmanager".to_owned());
-        let services = modem_manager.chain(held.services).chain(own.services.iter().cloned());
-        for holder in services.map(service) {
+        let service = |name: &String| Holder::Service(name.clone());
+        let interfaces = own.interfaces.iter().cloned().map(Holder::Interface);
+        let mut all: Vec<Holder> =
+            held.rebooters.iter().chain(&own.rebooters).map(service).collect();
+        all.extend(interfaces);
+        all.extend(self.holders.interfaces_on(&self.network_devices()).await);
+        all.push(self.modem_manager(held.modemmanager).await);
+        all.extend(held.services.iter().chain(&own.services).map(service));
+        let mut holders = Vec::new();
+        for holder in all {
             if !holders.contains(&holder) {
                 holders.push(holder);
             }
         }
         holders
+    }
+
+    /// ModemManager as a whole, or for this modem alone where the profile says that it suffices and
+    /// ModemManager knows the modem.
+    async fn modem_manager(&self, how: ModemManager) -> Holder {
+        let whole = Holder::Service("modemmanager".to_owned());
+        if how == ModemManager::Stop {
+            return whole;
+        }
+        let taken = self.holders.taken().unwrap_or_default();
+        if let Some(inhibited) = taken.into_iter().find(|h| matches!(h, Holder::Modem(_))) {
+            return inhibited;
+        }
+        let sought = match self.job.bus_id.as_deref() {
+            Some(bus_id) => Sought::At(bus_id),
+            None => self.slot.sought(None),
+        };
+        match manager::find(&self.settings.paths.mmcli, sought).await {
+            Ok(managed) => Holder::Modem(managed.uid),
+            Err(error) => {
+                log::warn!("{error}: ModemManager is stopped instead");
+                whole
+            }
+        }
+    }
+
+    /// Of this slot's modem; none where it is not certain which one that is.
+    fn network_devices(&self) -> Vec<String> {
+        let modems = self.place.snapshot().modems();
+        let place = self.job.bus_id.as_deref().or(self.slot.usb_path.as_deref());
+        let alone = modems.len() == 1;
+        let ours = |modem: &Modem| place.map_or(alone, |place| modem.bus_id == place);
+        modems.into_iter().filter(ours).flat_map(|modem| modem.net).collect()
     }
 }
 

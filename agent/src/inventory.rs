@@ -3,8 +3,9 @@
 use crate::{
     environment, files,
     modem::{
-        self, ModemLock, Seen,
+        self, ModemLock, NotReady, Ready, Seen, Snapshot,
         dialect::{self, VersionCommands},
+        manager::{self, Managed},
     },
     profiles,
     route::Network,
@@ -19,7 +20,8 @@ use shared::{
 use std::{net::IpAddr, path::Path};
 use tokio::time::Instant;
 
-/// Reads everything anew; `hosts` are the coordinator's addresses. The modems are asked over AT, unless somebody flashes them.
+/// Reads everything anew; `hosts` are the coordinator's addresses. The modems are asked over AT,
+/// unless somebody flashes them; of those that ModemManager has, it is asked.
 pub async fn take(settings: &Settings, boot_id: &str, hosts: &[IpAddr]) -> Inventory {
     let mut modems = Vec::new();
     for slot in &settings.slots {
@@ -78,24 +80,127 @@ async fn read(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Res
         .map_err(|error| error.to_string())?;
     let place = modem::Place::new(&paths.sysfs, &paths.dev).sparing(&paths.proc);
     let deadline = Instant::now() + settings.modem.boot_silence;
-    let mut ready = modem::wait_ready(&place, slot.sought(None), deadline).await.map_err(
-        |error| match error.seen {
-            Seen::InUse { by } => format!("in use by {by}"),
-            _ => error.to_string(),
-        },
-    )?;
+    match modem::wait_ready(&place, slot.sought(None), deadline).await {
+        Ok(ready) => Ok(told_by_modem(settings, slot, hosts, ready).await),
+        Err(NotReady { seen: Seen::InUse { by } }) => {
+            let managed = manager::find(&paths.mmcli, slot.sought(None)).await;
+            let managed = managed.map_err(|error| format!("in use by {by}; {error}"))?;
+            Ok(told_by_manager(settings, slot, hosts, managed, &place.snapshot()))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn told_by_modem(
+    settings: &Settings,
+    slot: &SlotSettings,
+    hosts: &[IpAddr],
+    mut ready: Ready,
+) -> Modem {
     let commands = VersionCommands::new([], &["#SWPKGV", "+CGMR"].map(str::to_owned));
     let versions = dialect::read_versions(&mut ready.port, &commands).await.unwrap_or_default();
-    let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
-    let sole = network.is_sole_uplink(&ready.modem.bus_id, hosts);
-    Ok(Modem {
+    Modem {
         slot: slot.slot.clone(),
         manufacturer: ready.identity.manufacturer,
         model: ready.identity.model,
         imei: ready.identity.imei,
         versions: crate::upgrade::perform::version_lines(versions),
         usb: Some(ready.modem.usb),
-        sole_uplink: sole.counts_as_sole(),
+        sole_uplink: is_sole_uplink(settings, &ready.modem.bus_id, hosts),
         unreadable: None,
-    })
+    }
+}
+
+/// What ModemManager cannot know is absent: the coordinator goes by what it was told last.
+fn told_by_manager(
+    settings: &Settings,
+    slot: &SlotSettings,
+    hosts: &[IpAddr],
+    managed: Managed,
+    snapshot: &Snapshot,
+) -> Modem {
+    let versions = managed.versions();
+    let here = snapshot.modems().into_iter().find(|modem| modem.bus_id == managed.bus_id);
+    Modem {
+        slot: slot.slot.clone(),
+        versions,
+        manufacturer: managed.manufacturer,
+        model: managed.model,
+        imei: managed.imei,
+        usb: here.map(|modem| modem.usb),
+        sole_uplink: is_sole_uplink(settings, &managed.bus_id, hosts),
+        unreadable: None,
+    }
+}
+
+fn is_sole_uplink(settings: &Settings, bus_id: &str, hosts: &[IpAddr]) -> bool {
+    let paths = &settings.paths;
+    let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
+    network.is_sole_uplink(bus_id, hosts).counts_as_sole()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Fragment, from_fragments};
+    use crate::testing::script;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// A router whose modem's AT ports ModemManager has open.
+    fn router(root: &Path) -> Settings {
+        let device = root.join("sys/bus/usb/devices/2-1");
+        fs::create_dir_all(&device).unwrap();
+        fs::write(device.join("idVendor"), "1bc7\n").unwrap();
+        fs::write(device.join("idProduct"), "1070\n").unwrap();
+        let interface = root.join("sys/bus/usb/devices/2-1:1.4");
+        fs::create_dir_all(interface.join("ttyUSB2")).unwrap();
+        fs::write(interface.join("bInterfaceNumber"), "04\n").unwrap();
+        fs::create_dir_all(root.join("dev")).unwrap();
+        let port = root.join("dev/ttyUSB2");
+        fs::write(&port, "").unwrap();
+        let process = root.join("proc/4711/fd");
+        fs::create_dir_all(&process).unwrap();
+        symlink(&port, process.join("9")).unwrap();
+        fs::write(root.join("proc/4711/cmdline"), "/usr/sbin/ModemManager\0").unwrap();
+        let text = format!(
+            "[coordinator]\nurl = \"https://h\"\n[paths]\nsysfs = \"{0}/sys\"\ndev = \"{0}/dev\"\n\
+             proc = \"{0}/proc\"\nrun_dir = \"{0}/run\"\nmmcli = \"{0}/mmcli\"",
+            root.display()
+        );
+        from_fragments([Fragment::from_toml(&text, "t").unwrap()]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn while_modem_manager_has_the_ports_it_is_asked() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = router(root.path());
+        let body = "case \"$*\" in
+            '-L -K') echo 'modem-list.value[1] : /org/freedesktop/ModemManager1/Modem/0' ;;
+            *) echo 'modem.generic.manufacturer : Telit'
+               echo 'modem.generic.model : FN990A28'
+               echo 'modem.generic.revision : M0R.000002'
+               echo 'modem.generic.device : /sys/devices/platform/usb2/2-1'
+               echo 'modem.3gpp.imei : 356938035643809' ;;
+            esac";
+        script(&root.path().join("mmcli"), body);
+        let modem = ask(&settings, &settings.slots[0], &[]).await;
+        assert_eq!(modem.unreadable, None);
+        assert_eq!((modem.model.as_str(), modem.imei.as_str()), ("FN990A28", "356938035643809"));
+        let [version] = modem.versions.try_into().unwrap();
+        assert_eq!((version.command.as_str(), version.value.as_str()), ("+CGMR", "M0R.000002"));
+        assert_eq!(modem.usb.map(|id| id.to_string()).as_deref(), Some("1bc7:1070"));
+    }
+
+    #[tokio::test]
+    async fn without_its_answer_the_reason_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = router(root.path());
+        let modem = ask(&settings, &settings.slots[0], &[]).await;
+        let reason = modem.unreadable.unwrap();
+        assert!(
+            reason.starts_with("in use by ModemManager (pid 4711); mmcli cannot be run"),
+            "{reason}"
+        );
+    }
 }

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod cron;
 pub mod environment;
 pub mod files;
 pub mod guardian;

@@ -149,6 +149,7 @@ fn plan(directory: &Path) -> Plan {
             ifdown: "/bin/false".into(),
             ifstatus: "/bin/false".into(),
             timeout_ms: 5_000,
+            ..Programs::default()
         },
         agent_lock: Presence::lock_path(&directory.join("run")),
         orphan_grace_s: 1,

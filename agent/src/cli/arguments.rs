@@ -7,6 +7,7 @@ use lexopt::prelude::{Long, Short, Value};
 
 use shared::ids::{BadName, Slot};
 
+use super::probe::Wanted;
 use crate::settings::{Fragment, Source};
 
 /// What the command line asks for.
@@ -21,7 +22,7 @@ pub enum Parsed {
 pub enum Command {
     Run(Sources),
     Guard { run_dir: PathBuf },
-    Probe { sources: Sources, json: bool },
+    Probe { sources: Sources, wanted: Wanted },
     Status { sources: Sources, json: bool },
     CheckConfig(Sources),
     Recover { sources: Sources, slot: Slot },
@@ -103,9 +104,13 @@ fn help(command: &str) -> String {
             SETTINGS,
         ),
         "probe" => (
-            "probe [--json] [OPTION...]",
-            "Shows each modem with its USB id, ports, IMEI and firmware versions, and each device\n\
-             in a mode that no working modem has. Refuses while a modem is in use (exit status 4).",
+            "probe [--json] [--record FILE [--unmasked]] [OPTION...]",
+            "Shows each modem with its USB id, ports, IMEI and firmware versions, each device in a mode\n\
+             that no working modem has, and what may disturb a flash. Refuses while a modem is being\n\
+             flashed (exit status 4). While ModemManager has the ports it is asked instead.\n\
+             --record writes what the modem answered, with times, and the router's view of it, so that\n\
+             it can be played again elsewhere. Of long numbers (IMEI, IMSI, ICCID) only the first six\n\
+             digits are kept, unless --unmasked is given.",
             SETTINGS,
         ),
         "status" => (
@@ -168,6 +173,7 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
     let mut sources = Sources::default();
     let (mut json, mut run_dir, mut slot) = (false, None, None);
     let mut words = Vec::new();
+    let (mut record, mut unmasked) = (None, false);
     let (guard, shows) = (command == "guard", matches!(command, "probe" | "status"));
     while let Some(argument) = parser.next()? {
         match argument {
@@ -181,6 +187,8 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
                 sources.overrides.push(fragment.ok_or(UsageError::BadAssignment(text))?);
             }
             Long("json") if shows => json = true,
+            Long("record") if command == "probe" => record = Some(parser.value()?.into()),
+            Long("unmasked") if command == "probe" => unmasked = true,
             Long("slot") if command == "recover" => {
                 slot = Some(parser.value()?.to_string_lossy().parse()?);
             }
@@ -191,7 +199,7 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
     }
     Ok(Parsed::Command(match command {
         "run" => Command::Run(sources),
-        "probe" => Command::Probe { sources, json },
+        "probe" => Command::Probe { sources, wanted: Wanted { json, record, unmasked } },
         "status" => Command::Status { sources, json },
         "check-config" => Command::CheckConfig(sources),
         "recover" => Command::Recover { sources, slot: slot.ok_or(UsageError::NoSlot)? },
@@ -234,7 +242,7 @@ mod tests {
         assert_eq!(parsed("guard --run-dir /run/x").unwrap(), Parsed::Command(guard));
         assert!(matches!(
             parsed("probe --json"),
-            Ok(Parsed::Command(Command::Probe { json: true, .. }))
+            Ok(Parsed::Command(Command::Probe { wanted: Wanted { json: true, .. }, .. }))
         ));
         assert!(matches!(
             parsed("recover --slot main"),
@@ -268,6 +276,7 @@ mod tests {
             "",
             "fly",
             "run --json",
+            "status --record x",
             "guard",
             "guard --run-dir",
             "guard -c /x --run-dir /y",

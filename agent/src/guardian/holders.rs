@@ -1,5 +1,5 @@
 //! Those who hold the modem or its ports while it works, and must let go while it is flashed:
-//! services under `/etc/init.d` and netifd's interfaces.
+//! services under `/etc/init.d`, netifd's interfaces, and ModemManager for one modem alone.
 //!
 //! ```text
 //! take:       write the record ─ ifdown wwan ─ modemmanager stop      in the given order
@@ -11,40 +11,20 @@
 //!
 //! An agent and an orphaned guardian may come at the same time: `holders.lock` lets in one.
 
+mod inhibition;
+mod programs;
+
 use crate::{clock, files};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::record::{self, RunDir};
-
-/// The router's programs; all paths are local settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Programs {
-    /// Where init scripts are, `/etc/init.d`.
-    pub services: PathBuf,
-    pub ifup: PathBuf,
-    pub ifdown: PathBuf,
-    /// Prints an interface's state as JSON, as OpenWrt's `ifstatus` does.
-    pub ifstatus: PathBuf,
-    /// Milliseconds one call may take.
-    pub timeout_ms: u64,
-}
-
-impl Default for Programs {
-    fn default() -> Self {
-        Self {
-            services: "/etc/init.d".into(),
-            ifup: "/sbin/ifup".into(),
-            ifdown: "/sbin/ifdown".into(),
-            ifstatus: "/sbin/ifstatus".into(),
-            timeout_ms: 60_000,
-        }
-    }
-}
+use inhibition::Inhibition;
+pub use programs::Programs;
 
 /// One holder, by a name from the router's own settings or profiles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +32,8 @@ impl Default for Programs {
 pub enum Holder {
     Service(String),
     Interface(String),
+    /// ModemManager, which goes on with its other modems: this one by ModemManager's uid of it.
+    Modem(String),
 }
 
 impl std::fmt::Display for Holder {
@@ -59,6 +41,7 @@ impl std::fmt::Display for Holder {
         match self {
             Self::Service(name) => write!(f, "service {name}"),
             Self::Interface(name) => write!(f, "interface {name}"),
+            Self::Modem(uid) => write!(f, "modem {uid}"),
         }
     }
 }
@@ -66,7 +49,7 @@ impl std::fmt::Display for Holder {
 /// Why a holder did not let go or could not be given back.
 #[derive(Debug, thiserror::Error)]
 pub enum HolderError {
-    #[error("{0:?} is not the name of a service or an interface")]
+    #[error("{0:?} is not the name of a service, an interface or a modem")]
     Name(String),
     #[error("the record of holders cannot be kept")]
     Record(#[source] io::Error),
@@ -94,6 +77,7 @@ struct Taken {
 #[derive(Debug, Clone)]
 pub struct Holders {
     programs: Programs,
+    inhibition: Inhibition,
     record: PathBuf,
     lock: PathBuf,
 }
@@ -102,7 +86,16 @@ impl Holders {
     #[must_use]
     pub fn new(run_dir: &Path, programs: Programs) -> Self {
         let run = RunDir::new(run_dir);
-        Self { programs, record: run.holders(), lock: run.holders_lock() }
+        let inhibition = Inhibition::new(run_dir);
+        Self { programs, inhibition, record: run.holders(), lock: run.holders_lock() }
+    }
+
+    /// netifd's interfaces on one of the modem's network devices (`wwan0`), as far as they are up or would
+    /// come up by themselves; none where ubus does not answer.
+    pub async fn interfaces_on(&self, devices: &[String]) -> Vec<Holder> {
+        let names = self.programs.interfaces_on(devices).await;
+        let holders = names.into_iter().map(Holder::Interface);
+        holders.filter(|holder| check_name(holder).is_ok()).collect()
     }
 
     /// Makes each of `holders` let go, in order; those that are not there or not running are left
@@ -118,14 +111,14 @@ impl Holders {
         let _alone = self.alone().await?;
         let mut taken = self.taken().map_err(HolderError::Record)?;
         for holder in holders {
-            if !self.is_running(holder).await {
+            if !self.programs.is_running(holder, &self.inhibition).await {
                 continue;
             }
             if !taken.contains(holder) {
                 taken.push(holder.clone());
                 self.remember(&taken).map_err(HolderError::Record)?;
             }
-            self.call(holder, Action::Stop).await?;
+            self.programs.act(holder, Action::Stop, &self.inhibition).await?;
         }
         Ok(())
     }
@@ -158,7 +151,7 @@ impl Holders {
         let mut left = self.taken().map_err(HolderError::Record)?;
         let mut first_error = None;
         for index in (0..left.len()).rev() {
-            match self.call(&left[index], Action::Start).await {
+            match self.programs.act(&left[index], Action::Start, &self.inhibition).await {
                 Ok(()) => {
                     left.remove(index);
                     self.note_left(&left);
@@ -211,82 +204,6 @@ impl Holders {
         let taken = Taken { format: record::FORMAT, holders: holders.to_vec() };
         files::write_atomic(&self.record, &record::to_json(&taken)?)
     }
-
-    /// Unknown counts as running: a holder too many that is stopped and started does no harm.
-    async fn is_running(&self, holder: &Holder) -> bool {
-        match holder {
-            Holder::Service(name) => {
-                let script = self.programs.services.join(name);
-                script.exists()
-                    && !matches!(self.run(&script, &["running"]).await, Ok(Some(s)) if !s.success())
-            }
-            Holder::Interface(name) => self.is_interface_up(name).await,
-        }
-    }
-
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that runs init scripts and netifd's commands"
-    )]
-    async fn is_interface_up(&self, name: &str) -> bool {
-        #[derive(Deserialize)]
-        struct Interface {
-            #[serde(default)]
-            up: bool,
-            #[serde(default)]
-            pending: bool,
-            #[serde(default)]
-            autostart: bool,
-        }
-        let mut command = tokio::process::Command::new(&self.programs.ifstatus);
-        command.arg(name).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        let limit = Duration::from_millis(self.programs.timeout_ms);
-        match tokio::time::timeout(limit, command.output()).await {
-            // An interface that netifd does not know.
-            Ok(Ok(output)) if !output.status.success() => false,
-            Ok(Ok(output)) => serde_json::from_slice::<Interface>(&output.stdout)
-                .map_or(true, |i| i.up || i.pending || i.autostart),
-            Ok(Err(error)) => error.kind() != io::ErrorKind::NotFound,
-            Err(_) => true,
-        }
-    }
-
-    async fn call(&self, holder: &Holder, action: Action) -> Result<(), HolderError> {
-        let name = action.name();
-        let (program, argument) = match (holder, action) {
-            (Holder::Service(service), _) => (self.programs.services.join(service), name),
-            (Holder::Interface(interface), Action::Stop) => {
-                (self.programs.ifdown.clone(), interface.as_str())
-            }
-            (Holder::Interface(interface), Action::Start) => {
-                (self.programs.ifup.clone(), interface.as_str())
-            }
-        };
-        let holder = || holder.clone();
-        match self.run(&program, &[argument]).await {
-            Ok(Some(status)) if status.success() => Ok(()),
-            Ok(Some(status)) => Err(HolderError::Failed { holder: holder(), action: name, status }),
-            Ok(None) => Err(HolderError::Timeout { holder: holder(), action: name }),
-            Err(source) => Err(HolderError::Run { holder: holder(), action: name, source }),
-        }
-    }
-
-    /// `None`: it did not end in time.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that runs init scripts and netifd's commands"
-    )]
-    async fn run(&self, program: &Path, arguments: &[&str]) -> io::Result<Option<ExitStatus>> {
-        let mut command = tokio::process::Command::new(program);
-        command.args(arguments).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let limit = Duration::from_millis(self.programs.timeout_ms);
-        let mut child = command.spawn()?;
-        match tokio::time::timeout(limit, child.wait()).await {
-            Ok(status) => Ok(Some(status?)),
-            Err(_) => Ok(None),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -306,11 +223,22 @@ impl Action {
 
 /// Names become file names and arguments.
 fn check_name(holder: &Holder) -> Result<(), HolderError> {
-    let (Holder::Service(name) | Holder::Interface(name)) = holder;
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    let fits =
-        (1..=64).contains(&name.len()) && name.chars().all(plain) && !name.starts_with(['-', '.']);
+    let fits = match holder {
+        Holder::Service(name) | Holder::Interface(name) => is_name(name),
+        Holder::Modem(uid) => is_uid(uid),
+    };
+    let (Holder::Service(name) | Holder::Interface(name) | Holder::Modem(name)) = holder;
     if fits { Ok(()) } else { Err(HolderError::Name(shared::limits::cut(name.clone()))) }
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    (1..=64).contains(&name.len()) && name.chars().all(plain) && !name.starts_with(['-', '.'])
+}
+
+/// A path in sysfs, or whatever udev called the device.
+fn is_uid(uid: &str) -> bool {
+    (1..=256).contains(&uid.len()) && uid.bytes().all(|b| b.is_ascii_graphic())
 }
 
 #[cfg(test)]

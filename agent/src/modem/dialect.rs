@@ -214,6 +214,18 @@ fn is_package(lines: &[String]) -> bool {
         && starts(3, 'A')
 }
 
+/// The command whose first line a revision is that another program read: `#SWPKGV` or `+CGMR`, by its looks.
+pub(super) fn version_command(revision: &str) -> Option<&'static str> {
+    if !is_package_line(revision) {
+        return None;
+    }
+    match revision.chars().next() {
+        Some('M') => Some("+CGMR"),
+        Some(first) if first.is_ascii_digit() => Some("#SWPKGV"),
+        _ => None,
+    }
+}
+
 fn is_package_line(line: &str) -> bool {
     let head = line.split('-').next().unwrap_or("");
     is_version(line) && (is_digits(head, &[2, 2, 3]) || is_component(head))
@@ -260,7 +272,7 @@ fn is_model(line: &str) -> bool {
         && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-fn is_imei(line: &str) -> bool {
+pub(super) fn is_imei(line: &str) -> bool {
     line.len() == 15 && line.bytes().all(|byte| byte.is_ascii_digit())
 }
 

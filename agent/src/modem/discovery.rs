@@ -1,9 +1,12 @@
 //! Which modems are there, and where: what sysfs says, and what it means.
 //!
-//! [`Snapshot::read`] reads; everything else decides on a snapshot. A port is found by its USB interface
+//! [`Snapshot::read`] reads (`usb`, `pcie`); everything else decides on a snapshot. A port is found by its USB interface
 //! number and never by its ttyUSB number (the driver skips interfaces, numbers depend on what was free); a
 //! modem is recognised by its IMEI and never by its place on the bus (it may come back from flashing on
 //! another one, at another speed). Source: the facts of the FN990A compositions in `docs/`.
+
+mod pcie;
+mod usb;
 
 use std::io;
 use std::path::Path;
@@ -11,16 +14,17 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use shared::ids::UsbId;
 
-/// Longest attribute read from sysfs, in bytes.
-const MAX_ATTRIBUTE: usize = 256;
+pub use pcie::{PciId, PcieDevice, WwanPort};
 
-/// The USB devices of one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The devices of one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub devices: Vec<UsbDevice>,
+    #[serde(default)]
+    pub pcie: Vec<PcieDevice>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsbDevice {
     /// Its place: `2-1.4`. Good for messages, not for recognising it.
     pub bus_id: String,
@@ -32,7 +36,7 @@ pub struct UsbDevice {
     pub interfaces: Vec<UsbInterface>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsbInterface {
     pub number: u8,
     pub driver: Option<String>,
@@ -43,23 +47,16 @@ pub struct UsbInterface {
 }
 
 impl Snapshot {
-    /// Reads `<sysfs>/bus/usb/devices`. A device that vanishes meanwhile is left out.
+    /// Reads `<sysfs>/bus/usb/devices` and `<sysfs>/class/wwan`. A device that vanishes meanwhile is left
+    /// out.
     pub fn read(sysfs: &Path) -> io::Result<Snapshot> {
-        let root = sysfs.join("bus/usb/devices");
-        let mut names = list(&root)?;
-        names.sort();
-        let is_device = |name: &&String| !name.contains(':') && !name.starts_with("usb");
-        let devices = names
-            .iter()
-            .filter(is_device)
-            .filter_map(|bus_id| read_device(&root, bus_id, &names))
-            .collect();
-        Ok(Snapshot { devices })
+        Ok(Snapshot { devices: usb::devices(sysfs)?, pcie: pcie::devices(sysfs) })
     }
 
     /// The modems that run their own firmware.
     pub fn modems(&self) -> Vec<Modem> {
-        self.devices.iter().filter_map(Modem::of).collect()
+        let usb = self.devices.iter().filter_map(Modem::of);
+        usb.chain(self.pcie.iter().filter_map(Modem::of_pcie)).collect()
     }
 
     /// What a modem looks like that does not.
@@ -68,57 +65,13 @@ impl Snapshot {
     }
 }
 
-fn read_device(root: &Path, bus_id: &str, names: &[String]) -> Option<UsbDevice> {
-    let directory = root.join(bus_id);
-    let hex = |name| u16::from_str_radix(&attribute(&directory, name)?, 16).ok();
-    let id = UsbId { vendor: hex("idVendor")?, product: hex("idProduct")? };
-    let mut interfaces: Vec<UsbInterface> = names
-        .iter()
-        .filter(|name| name.split_once(':').is_some_and(|(device, _)| device == bus_id))
-        .filter_map(|name| read_interface(&root.join(name)))
-        .collect();
-    interfaces.sort_by_key(|interface| interface.number);
-    Some(UsbDevice {
-        bus_id: bus_id.to_owned(),
-        id,
-        manufacturer: attribute(&directory, "manufacturer"),
-        product: attribute(&directory, "product"),
-        serial: attribute(&directory, "serial"),
-        interfaces,
-    })
-}
-
-fn read_interface(directory: &Path) -> Option<UsbInterface> {
-    let number = u8::from_str_radix(&attribute(directory, "bInterfaceNumber")?, 16).ok()?;
-    let children = list(directory).ok()?;
-    let driver = std::fs::read_link(directory.join("driver")).ok();
-    Some(UsbInterface {
-        number,
-        driver: driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
-        tty: children.into_iter().find(|name| is_tty(name)),
-        net: list(&directory.join("net")).ok().and_then(|names| names.into_iter().min()),
-    })
-}
-
-fn is_tty(name: &str) -> bool {
-    name.starts_with("ttyUSB") || name.starts_with("ttyACM")
-}
-
-fn list(directory: &Path) -> io::Result<Vec<String>> {
-    let entries = std::fs::read_dir(directory)?;
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-}
-
-fn attribute(directory: &Path, name: &str) -> Option<String> {
-    let bytes = std::fs::read(directory.join(name)).ok()?;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_ATTRIBUTE)]).trim().to_owned();
-    (!text.is_empty()).then_some(text)
-}
-
 /// A modem in normal operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Modem {
+    /// Its place: `2-1.4`, or `0000:01:00.0`.
     pub bus_id: String,
+    /// Its id on its bus. On PCIe that is vendor and device, which no profile lists as a USB id: stock
+    /// kernels have no way to flash an FN990A there.
     pub usb: UsbId,
     pub manufacturer: Option<String>,
     pub product: Option<String>,
@@ -178,6 +131,27 @@ impl Modem {
         })
     }
 
+    /// An FN990A behind PCIe. Its USB side (1bc7:1075), where there is one, is the same modem.
+    fn of_pcie(device: &PcieDevice) -> Option<Modem> {
+        let id = device.fn990()?;
+        let named = |kind: &str| -> Vec<String> {
+            let ports = device.ports.iter().filter(|port| port.kind == kind);
+            ports.map(|port| port.name.clone()).collect()
+        };
+        // The second one first, as with USB.
+        let at = named("AT").into_iter().rev().collect();
+        Some(Modem {
+            bus_id: device.address.clone(),
+            usb: id,
+            manufacturer: None,
+            product: None,
+            serial: None,
+            at,
+            diag: named("QCDM").pop(),
+            net: device.net.clone(),
+        })
+    }
+
     /// The key of [`super::lock::ModemLock`]: the vendor. Product, place and ports change while a modem is
     /// flashed and its IMEI cannot be read then; and a router flashes one modem at a time anyway.
     pub fn lock_key(&self) -> String {
@@ -188,9 +162,9 @@ impl Modem {
 /// The lock of whoever does not know yet which modem it will meet: all that we know are Telit's.
 pub const LOCK_KEY: &str = "1bc7";
 
-/// The lock of a modem whose USB id, in any of its modes, is `id`.
+/// The lock of a modem whose id, in any of its modes and on any bus, is `id`.
 pub fn lock_key(id: UsbId) -> String {
-    format!("{:04x}", id.vendor)
+    if id.vendor == pcie::QUALCOMM { LOCK_KEY.to_owned() } else { format!("{:04x}", id.vendor) }
 }
 
 impl UsbDevice {

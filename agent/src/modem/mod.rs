@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! discovery (sysfs -> which modem, which port) ─► port (bytes <-> at) ─► dialect (identity, versions, baseline)
+//!                                              └► manager (mmcli): while ModemManager has the ports
 //! ```
 //! [`at`] decides and knows no clock and no file; [`port`] is the only place that opens a tty.
 
@@ -11,13 +12,15 @@ pub mod dialect;
 pub mod discovery;
 pub mod driver;
 pub mod lock;
+pub mod manager;
 pub mod port;
 pub mod ready;
+pub mod recording;
 pub mod urc;
 
 pub use baseline::{Baseline, Difference, Registration};
 pub use dialect::{Identity, ModemError};
 pub use discovery::{Abnormal, Condition, Modem, Snapshot};
 pub use lock::{Busy, ModemLock};
-pub use port::{Port, PortError};
+pub use port::{Exchange, Port, PortError};
 pub use ready::{NotReady, Place, Ready, Seen, Sought, Survey, survey, wait_ready};

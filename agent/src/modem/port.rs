@@ -1,40 +1,24 @@
-//! A modem's AT port: the only place that opens a tty.
-//!
-//! tokio-serial carries ttys. Ports without termios2 (`/dev/wwan*at*`, and every tty under qemu-user, whose
-//! TCGETS2 answers ENOSYS) are opened with plain termios and an `AsyncFd`.
+//! A modem's AT port: commands and their answers, over a [`wire`], which is the only place that opens a tty.
 //!
 //! Every way in which a port disappears (HUP, EIO, ENODEV, a read of 0) is one error, [`PortError::Gone`]:
 //! the modem re-enumerates and must be looked for again.
 
+mod wire;
+
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
-use nix::sys::termios::{FlushArg, SetArg, cfmakeraw, tcflush, tcgetattr, tcsetattr};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
-use tokio_serial::{ClearBuffer, SerialPort, SerialStream};
 
 use super::at::{self, Answer, Collector, Digester, Final};
+use wire::Wire;
 
 /// Telit asks for 20 ms between a result and the next command.
 const PAUSE: Duration = Duration::from_millis(20);
 /// After a reply that never came: as long as this must be silent before the next command.
 const SILENCE: Duration = Duration::from_millis(150);
 const SILENCE_LIMIT: Duration = Duration::from_secs(2);
-/// Opening a tty may hang in the driver.
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
-/// ModemManager sees EAGAIN from tcsetattr on ports that have just appeared, and tries again.
-const SETTINGS_TRIES: u32 = 4;
-const SETTINGS_PAUSE: Duration = Duration::from_millis(100);
-/// USB ttys ignore it; a real UART of a Telit module comes up with it.
-const BAUD: u32 = 115_200;
-
 /// Limits of commands that are answered at once, and of those that ask the SIM or the network.
 pub const QUICK: Duration = Duration::from_secs(3);
 pub const SLOW: Duration = Duration::from_secs(20);
@@ -71,23 +55,42 @@ pub struct Port {
     free_at: Instant,
     /// A reply is overdue and may still come.
     overdue: bool,
+    /// What went over it, for a recording.
+    tap: Option<Vec<Exchange>>,
 }
 
-#[derive(Debug)]
-enum Wire {
-    Serial(Box<SerialStream>),
-    Plain(AsyncFd<OwnedFd>),
+/// A command and the bytes that came after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    pub command: String,
+    pub answer: Vec<u8>,
+    /// From the command to the end of its answer, or of the patience.
+    pub took: Duration,
 }
 
 impl Port {
     /// Opens `path`, turns the echo off and waits for the answer at most `limit`.
     pub async fn open(path: &Path, limit: Duration) -> Result<Port, PortError> {
+        Self::open_with(path, limit, None).await
+    }
+
+    /// As [`Port::open`]; all that goes over the port is kept for [`Port::recorded`].
+    pub async fn open_recorded(path: &Path, limit: Duration) -> Result<Port, PortError> {
+        Self::open_with(path, limit, Some(Vec::new())).await
+    }
+
+    async fn open_with(
+        path: &Path,
+        limit: Duration,
+        tap: Option<Vec<Exchange>>,
+    ) -> Result<Port, PortError> {
         let mut port = Port {
-            wire: Some(open_wire(path).await?),
+            wire: Some(Wire::open(path).await?),
             path: path.to_owned(),
             digester: Digester::default(),
             free_at: Instant::now(),
             overdue: false,
+            tap,
         };
         port.send("ATE0", Answer::Nothing, limit).await?;
         // Words instead of digits, and numbers for errors; a modem that knows no +CMEE is none the worse.
@@ -96,6 +99,11 @@ impl Port {
             Ok(_) | Err(PortError::Refused { .. }) => Ok(port),
             Err(error) => Err(error),
         }
+    }
+
+    /// What went over the port since it was opened or this was asked last.
+    pub fn recorded(&mut self) -> Vec<Exchange> {
+        self.tap.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     pub fn path(&self) -> &Path {
@@ -127,8 +135,16 @@ impl Port {
         self.digester.begin(command, answer);
         // Set until the result came, so that a caller who gives up half way leaves the port usable.
         self.overdue = true;
-        let exchange = self.exchange(command);
-        let Ok(reply) = timeout(limit, exchange).await else {
+        let began = Instant::now();
+        if let Some(tap) = &mut self.tap {
+            let (command, answer) = (command.to_owned(), Vec::new());
+            tap.push(Exchange { command, answer, took: Duration::ZERO });
+        }
+        let exchanged = timeout(limit, self.exchange(command)).await;
+        if let Some(exchange) = self.tap.as_mut().and_then(|tap| tap.last_mut()) {
+            exchange.took = began.elapsed();
+        }
+        let Ok(reply) = exchanged else {
             return Err(PortError::Timeout { command: command.to_owned(), limit });
         };
         let reply = reply?;
@@ -151,6 +167,9 @@ impl Port {
         let mut buffer = [0; 1024];
         loop {
             let count = wire.read(&mut buffer).await?;
+            if let Some(exchange) = self.tap.as_mut().and_then(|tap| tap.last_mut()) {
+                exchange.answer.extend_from_slice(&buffer[..count]);
+            }
             let mut reply = None;
             self.digester.feed(&buffer[..count], &mut |item| {
                 if reply.is_none() {
@@ -197,150 +216,6 @@ impl Drop for Port {
     }
 }
 
-impl Wire {
-    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, PortError> {
-        let read = match self {
-            Wire::Serial(stream) => stream.read(buffer).await,
-            Wire::Plain(fd) => read_plain(fd, buffer).await,
-        };
-        match read {
-            Ok(0) => Err(PortError::Gone),
-            Ok(count) => Ok(count),
-            Err(error) => Err(port_error(error)),
-        }
-    }
-
-    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), PortError> {
-        let written = match self {
-            Wire::Serial(stream) => stream.write_all(bytes).await,
-            Wire::Plain(fd) => write_plain(fd, bytes).await,
-        };
-        written.map_err(port_error)
-    }
-
-    fn discard(&self) {
-        // A port that is gone has nothing left to discard.
-        let _ = match self {
-            Wire::Serial(stream) => stream.clear(ClearBuffer::All).map_err(io::Error::from),
-            Wire::Plain(fd) => tcflush(fd, FlushArg::TCIOFLUSH).map_err(io::Error::from),
-        };
-    }
-}
-
-async fn read_plain(fd: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        let mut ready = fd.readable().await?;
-        let read = ready.try_io(|fd| nix::unistd::read(fd, buffer).map_err(io::Error::from));
-        if let Ok(read) = read {
-            return read;
-        }
-    }
-}
-
-async fn write_plain(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let mut ready = fd.writable().await?;
-        let written = ready.try_io(|fd| nix::unistd::write(fd, bytes).map_err(io::Error::from));
-        if let Ok(written) = written {
-            bytes = bytes.get(written?..).unwrap_or_default();
-        }
-    }
-    Ok(())
-}
-
-async fn open_wire(path: &Path) -> Result<Wire, PortError> {
-    let owned = path.to_owned();
-    let opening = tokio::task::spawn_blocking(move || open_blocking(&owned));
-    match timeout(OPEN_LIMIT, opening).await {
-        Ok(Ok(Ok(wire))) => Ok(wire),
-        Ok(Ok(Err(source))) if is_gone(&source) => Err(PortError::Gone),
-        Ok(Ok(Err(source))) => Err(PortError::Open { path: path.to_owned(), source }),
-        Ok(Err(join)) => Err(PortError::Io(io::Error::other(join))),
-        Err(_hangs) => Err(PortError::OpenHangs { path: path.to_owned() }),
-    }
-}
-
-/// Runs on a blocking thread of the runtime, whose reactor the descriptor is registered with.
-fn open_blocking(path: &Path) -> io::Result<Wire> {
-    if is_wwan(path) {
-        return open_plain(path);
-    }
-    // TIOCEXCL keeps nobody out where all are root; the modem's lock does.
-    let builder = tokio_serial::new(path.to_string_lossy(), BAUD).exclusive(false);
-    match SerialStream::open(&builder) {
-        Ok(stream) => {
-            stream.clear(ClearBuffer::All)?;
-            Ok(Wire::Serial(Box::new(stream)))
-        }
-        Err(error) => {
-            let error = io::Error::from(error);
-            log::debug!("{}: {error}; trying plain termios", path.display());
-            if without_termios2(&error) { open_plain(path) } else { Err(error) }
-        }
-    }
-}
-
-fn is_wwan(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wwan"))
-}
-
-fn without_termios2(error: &io::Error) -> bool {
-    is_one_of(error, &[Errno::ENOSYS, Errno::ENOTTY])
-}
-
-/// serialport turns errno values into text, so their words have to do as well.
-fn is_one_of(error: &io::Error, choices: &[Errno]) -> bool {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(errno) => choices.contains(&errno),
-        None => {
-            let text = error.to_string();
-            choices.iter().any(|errno| text.contains(errno.desc()))
-        }
-    }
-}
-
-fn open_plain(path: &Path) -> io::Result<Wire> {
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let fd = nix::fcntl::open(path, flags, Mode::empty())?;
-    match make_raw(&fd) {
-        // A wwan port is raw by nature where it knows no termios at all.
-        Err(Errno::ENOTTY | Errno::ENOSYS) if is_wwan(path) => {}
-        outcome => outcome?,
-    }
-    watch(fd).map(Wire::Plain)
-}
-
-#[expect(deprecated, reason = "an OwnedFd is all that the unsafe `register` asks for")]
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(fd)
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "at most 0.3 s, where a tty is busy with its old settings"
-)]
-fn make_raw(fd: &OwnedFd) -> nix::Result<()> {
-    let mut settings = tcgetattr(fd)?;
-    cfmakeraw(&mut settings);
-    for _ in 1..SETTINGS_TRIES {
-        match tcsetattr(fd.as_fd(), SetArg::TCSANOW, &settings) {
-            Err(Errno::EAGAIN) => std::thread::sleep(SETTINGS_PAUSE),
-            outcome => return outcome.and_then(|()| tcflush(fd, FlushArg::TCIOFLUSH)),
-        }
-    }
-    tcsetattr(fd.as_fd(), SetArg::TCSANOW, &settings)
-}
-
-fn port_error(error: io::Error) -> PortError {
-    if is_gone(&error) { PortError::Gone } else { PortError::Io(error) }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, UnexpectedEof, WriteZero};
-    is_one_of(error, &[Errno::EIO, Errno::ENODEV, Errno::ENXIO, Errno::ENOENT])
-        || matches!(error.kind(), BrokenPipe | UnexpectedEof | WriteZero)
-}
-
 fn is_command(command: &str) -> bool {
     let text = command.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     text && command.len() <= at::MAX_COMMAND && command.starts_with("AT")
@@ -354,22 +229,6 @@ pub(super) async fn pause() {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errno_is_known_by_number_and_by_serialports_words() {
-        let by_number = io::Error::from(Errno::ENOSYS);
-        let in_words = |errno: Errno| io::Error::other(errno.to_string());
-        for error in [by_number, in_words(Errno::ENOSYS)] {
-            assert!(without_termios2(&error) && !is_gone(&error), "{error:?}");
-        }
-        for errno in [Errno::EIO, Errno::ENODEV, Errno::ENXIO, Errno::ENOENT] {
-            assert!(is_gone(&io::Error::from(errno)), "{errno}");
-            assert!(is_gone(&in_words(errno)), "{errno}");
-        }
-        // serialport calls a port that somebody else took for himself "not found".
-        let taken = io::Error::new(io::ErrorKind::NotFound, Errno::EBUSY.to_string());
-        assert!(!is_gone(&taken) && !is_gone(&io::Error::from(Errno::EACCES)));
-    }
 
     #[tokio::test]
     async fn what_is_no_tty_is_neither_opened_nor_gone() {

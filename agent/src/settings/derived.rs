@@ -30,6 +30,8 @@ impl Holders {
             ifup: paths.ifup.clone(),
             ifdown: paths.ifdown.clone(),
             ifstatus: paths.ifstatus.clone(),
+            ubus: paths.ubus.clone(),
+            mmcli: paths.mmcli.clone(),
             timeout_ms: HOLDER_TIMEOUT_MS,
         }
     }

@@ -88,6 +88,12 @@ pub struct Paths {
     pub ifup: PathBuf,
     pub ifdown: PathBuf,
     pub ifstatus: PathBuf,
+    /// netifd is asked over ubus; where there is none, by those three.
+    pub ubus: PathBuf,
+    /// ModemManager's command.
+    pub mmcli: PathBuf,
+    /// Root's cron jobs, which `probe` looks through.
+    pub crontab: PathBuf,
     pub sysfs: PathBuf,
     pub dev: PathBuf,
     pub proc: PathBuf,
@@ -137,10 +143,12 @@ pub struct Upgrade {
 /// Who is asked to let go of the modem.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holders {
-    /// Names in `init_dir`.
+    /// Names in `init_dir`, beside the profile's and ModemManager.
     pub services: Vec<String>,
-    /// Logical interfaces for ifdown and ifup.
+    /// netifd's interfaces on the modem; those that ubus shows on it are held anyway.
     pub interfaces: Vec<String>,
+    /// Services that would restart router or modem when the network is away, beside the profile's.
+    pub rebooters: Vec<String>,
 }
 
 /// Patience with modems.

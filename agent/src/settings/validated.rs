@@ -119,6 +119,8 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
     let init_dir = path("init_dir", "/etc/init.d");
     let (ifup, ifdown) = (path("ifup", "/sbin/ifup"), path("ifdown", "/sbin/ifdown"));
     let ifstatus = path("ifstatus", "/sbin/ifstatus");
+    let (ubus, mmcli) = (path("ubus", "/bin/ubus"), path("mmcli", "/usr/bin/mmcli"));
+    let crontab = path("crontab", "/etc/crontabs/root");
     let (sysfs, dev, proc) = (path("sysfs", "/sys"), path("dev", "/dev"), path("proc", "/proc"));
     if staging.is_empty() {
         section.missing("staging", "names no directory");
@@ -134,6 +136,9 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
         ifup: ifup?,
         ifdown: ifdown?,
         ifstatus: ifstatus?,
+        ubus: ubus?,
+        mmcli: mmcli?,
+        crontab: crontab?,
         sysfs: sysfs?,
         dev: dev?,
         proc: proc?,
@@ -162,8 +167,9 @@ fn upgrade(section: &mut Reader<'_>) -> Upgrade {
 
 fn holders(section: &mut Reader<'_>) -> Holders {
     Holders {
-        services: section.list("services", &["modemmanager"], parse_name),
+        services: section.list("services", &[], parse_name),
         interfaces: section.list("interfaces", &[], parse_name),
+        rebooters: section.list("rebooters", &[], parse_name),
     }
 }
 

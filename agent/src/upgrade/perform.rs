@@ -82,7 +82,7 @@ impl Environment {
             return Ok(());
         }
         self.lock_modem()?;
-        self.holders.take(&self.who_holds()).await.map_err(|e| chain(&e))?;
+        self.holders.take(&self.who_holds().await).await.map_err(|e| chain(&e))?;
         self.job.holding = true;
         Ok(())
     }

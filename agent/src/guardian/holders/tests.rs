@@ -59,6 +59,8 @@ impl Router {
             ifup: self.path("ifup"),
             ifdown: self.path("ifdown"),
             ifstatus: self.path("ifstatus"),
+            ubus: self.path("ubus"),
+            mmcli: self.path("mmcli"),
             timeout_ms: 10_000,
         };
         Holders::new(self.directory.path(), programs)
@@ -193,4 +195,120 @@ async fn names_are_names() {
         assert!(matches!(router.holders().take(&[holder]).await, Err(HolderError::Name(_))));
     }
     assert_eq!(router.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn interfaces_go_down_and_up_over_ubus_where_there_is_one() {
+    let router = Router::new();
+    let (calls, state) = (router.path("calls"), router.path("state.json"));
+    let body = format!(
+        "[ $3 = status ] && exec cat {state}
+         echo \"ubus $*\" >> {calls}
+         [ $3 = up ] && up=true || up=false
+         echo \"{{\\\"up\\\": $up}}\" > {state}",
+        state = state.display(),
+        calls = calls.display()
+    );
+    router.script("ubus", &body);
+    router.service("modemmanager", true, "");
+    router.holders().take(&both()).await.unwrap();
+    // Down by now: nothing is taken twice.
+    router.holders().take(&both()).await.unwrap();
+    router.holders().give_back().await.unwrap();
+    assert_eq!(
+        router.calls(),
+        [
+            "ubus call network.interface.wwan down",
+            "modemmanager stop",
+            "modemmanager start",
+            "ubus call network.interface.wwan up"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn interfaces_are_found_by_the_modems_devices() {
+    let router = Router::new();
+    let devices = ["wwan0".to_owned()];
+    assert_eq!(router.holders().interfaces_on(&devices).await, []);
+    let dump = r#"{"interface": [
+        {"interface": "lan", "up": true, "device": "br-lan", "l3_device": "br-lan"},
+        {"interface": "wwan", "up": false, "autostart": true, "device": "wwan0"},
+        {"interface": "wwan_4", "up": true, "device": "@wwan", "l3_device": "wwan0"},
+        {"interface": "off", "up": false, "autostart": false, "device": "wwan0"},
+        {"interface": "-x", "up": true, "device": "wwan0"}]}"#;
+    std::fs::write(router.path("dump.json"), dump).unwrap();
+    let dump = router.path("dump.json");
+    router.script(
+        "ubus",
+        &format!("[ \"$*\" = 'call network.interface dump' ] && cat {}", dump.display()),
+    );
+    let interface = |name: &str| Holder::Interface(name.into());
+    let found = router.holders().interfaces_on(&devices).await;
+    assert_eq!(found, [interface("wwan"), interface("wwan_4")]);
+}
+
+/// As mmcli behaves: it stays, and says so when the modem is free.
+fn inhibitor(router: &Router, uid: &str) {
+    let (calls, pid) = (router.path("calls"), router.path("mmcli.pid"));
+    let body = format!(
+        "[ \"$*\" = '--inhibit-device={uid}' ] || exit 1
+         echo inhibit >> {calls}
+         trap 'echo released >> {calls}; exit 0' TERM
+         echo $$ > {pid}
+         echo \"successfully inhibited device with uid '{uid}'\"
+         while :; do sleep 0.05; done",
+        calls = calls.display(),
+        pid = pid.display()
+    );
+    router.script("mmcli", &body);
+}
+
+const UID: &str = "/sys/devices/platform/soc/11200000.usb/usb2/2-1";
+
+#[tokio::test]
+async fn an_inhibition_lasts_until_it_is_given_back_whoever_began_it() {
+    let router = Router::new();
+    inhibitor(&router, UID);
+    let held = [Holder::Modem(UID.into())];
+    router.holders().take(&held).await.unwrap();
+    router.holders().take(&held).await.unwrap();
+    let pid = std::fs::read_to_string(router.path("mmcli.pid")).unwrap();
+    assert!(Path::new("/proc").join(pid.trim()).exists());
+    // A fresh process, which knows nothing but the run directory.
+    router.holders().give_back().await.unwrap();
+    assert_eq!(router.calls(), ["inhibit", "released"]);
+    assert!(!files::is_locked(&router.path("inhibition.lock")).unwrap());
+    assert_eq!(router.holders().taken().unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_inhibition_that_is_refused_is_an_error_and_leaves_nothing() {
+    let router = Router::new();
+    inhibitor(&router, "/another");
+    let error = router.holders().take(&[Holder::Modem(UID.into())]).await.unwrap_err();
+    assert!(matches!(error, HolderError::Run { action: "stop", .. }), "{error}");
+    router.holders().give_back().await.unwrap();
+    assert!(!files::is_locked(&router.path("inhibition.lock")).unwrap());
+    let odd = Holder::Modem("a b".into());
+    assert!(matches!(router.holders().take(&[odd]).await, Err(HolderError::Name(_))));
+}
+
+#[tokio::test]
+async fn an_inhibition_that_was_killed_is_begun_again() {
+    let router = Router::new();
+    inhibitor(&router, UID);
+    let held = [Holder::Modem(UID.into())];
+    router.holders().take(&held).await.unwrap();
+    let pid = std::fs::read_to_string(router.path("mmcli.pid")).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while files::is_locked(&router.path("inhibition.lock")).unwrap() {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    router.holders().take(&held).await.unwrap();
+    router.holders().give_back().await.unwrap();
+    assert_eq!(router.calls(), ["inhibit", "inhibit", "released"]);
 }

@@ -124,3 +124,78 @@ fn the_lock_key_survives_download_mode() {
     assert_eq!(key("1bc7:1070"), key("1bc7:9010"));
     assert_ne!(key("1bc7:1070"), key("2c7c:0800"));
 }
+
+#[test]
+fn every_composition_of_the_facts_is_a_modem_but_the_pcie_one() {
+    let tree = Tree::new();
+    for (bus, product) in (1..).zip(0x1070..=0x1079) {
+        tree.device(&format!("1-{bus}"), &format!("1bc7:{product:04x}"), None);
+        tree.interface(&format!("1-{bus}"), 5, &format!("ttyUSB{bus}"));
+    }
+    let modems = tree.snapshot().modems();
+    let mut products: Vec<u16> = modems.iter().map(|modem| modem.usb.product).collect();
+    products.sort_unstable();
+    let known = [0x1070, 0x1071, 0x1072, 0x1073, 0x1074, 0x1077, 0x1078, 0x1079];
+    assert_eq!(products, known);
+    for modem in &modems {
+        assert_eq!(modem.at.len(), 1, "interface 5 answers AT in each: {modem:?}");
+        assert_eq!(modem.lock_key(), LOCK_KEY);
+    }
+}
+
+/// A card in a slot, with what the kernel's MHI driver makes of it.
+fn card(tree: &Tree, subsystem_device: &str) {
+    let root = tree.0.path();
+    let pci = root.join("devices/pci0000:00/0000:00:1c.0/0000:01:00.0");
+    let wwan = pci.join("mhi0/wwan/wwan0");
+    for port in ["wwan0at0", "wwan0at1", "wwan0mbim0", "wwan0qcdm0"] {
+        fs::create_dir_all(wwan.join(port)).unwrap();
+    }
+    fs::create_dir_all(pci.join("mhi0/net/mhi_hwip0")).unwrap();
+    fs::write(wwan.join("wwan0mbim0/type"), "MBIM\n").unwrap();
+    fs::write(wwan.join("wwan0at1/type"), "AT\n").unwrap();
+    for (name, value) in [
+        ("vendor", "0x17cb"),
+        ("device", "0x0308"),
+        ("subsystem_vendor", "0x1c5d"),
+        ("subsystem_device", subsystem_device),
+    ] {
+        fs::write(pci.join(name), format!("{value}\n")).unwrap();
+    }
+    let bridge = pci.parent().unwrap();
+    fs::write(bridge.join("vendor"), "0x8086\n").unwrap();
+    let class = root.join("class/wwan");
+    fs::create_dir_all(&class).unwrap();
+    for port in ["wwan0at0", "wwan0at1", "wwan0mbim0", "wwan0qcdm0"] {
+        std::os::unix::fs::symlink(wwan.join(port), class.join(port)).unwrap();
+    }
+    std::os::unix::fs::symlink(&wwan, class.join("wwan0")).unwrap();
+    fs::create_dir_all(root.join("class/net")).unwrap();
+    let net = root.join("class/net/mhi_hwip0");
+    std::os::unix::fs::symlink(pci.join("mhi0/net/mhi_hwip0"), net).unwrap();
+}
+
+#[test]
+fn a_modem_behind_pcie_is_one_modem_though_its_usb_side_is_there_too() {
+    let tree = Tree::new();
+    card(&tree, "0x2010");
+    tree.device("1-1", "1bc7:1075", None);
+    tree.interface("1-1", 0, "ttyUSB0");
+    let [modem] = tree.snapshot().modems().try_into().unwrap();
+    assert_eq!(
+        (modem.bus_id.as_str(), modem.usb.to_string()),
+        ("0000:01:00.0", "17cb:0308".into())
+    );
+    assert_eq!(modem.at, ["wwan0at1", "wwan0at0"]);
+    assert_eq!(modem.diag.as_deref(), Some("wwan0qcdm0"));
+    assert_eq!(modem.net, ["mhi_hwip0"]);
+    assert_eq!(modem.lock_key(), LOCK_KEY);
+}
+
+#[test]
+fn another_card_with_the_same_chip_is_no_modem_of_ours() {
+    let tree = Tree::new();
+    card(&tree, "0x2015");
+    assert_eq!(tree.snapshot().pcie.len(), 1);
+    assert_eq!(tree.snapshot().modems(), []);
+}

@@ -1,0 +1,188 @@
+//! How a holder is asked, stopped and started: the router's own programs, one call each.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::inhibition::Inhibition;
+use super::{Action, Holder, HolderError};
+use crate::commands::{self, Call, NotDone};
+
+/// Most output read of one call, in bytes: `network.interface dump` of a router with many interfaces.
+const MAX_OUTPUT: usize = 256 * 1024;
+
+/// The router's programs; all paths are local settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Programs {
+    /// Where init scripts are, `/etc/init.d`.
+    pub services: PathBuf,
+    /// netifd is asked over ubus, and by the three commands below where there is no ubus.
+    #[serde(default = "ubus")]
+    pub ubus: PathBuf,
+    pub ifup: PathBuf,
+    pub ifdown: PathBuf,
+    /// Prints an interface's state as JSON, as OpenWrt's `ifstatus` does.
+    pub ifstatus: PathBuf,
+    #[serde(default = "mmcli")]
+    pub mmcli: PathBuf,
+    /// Milliseconds one call may take.
+    pub timeout_ms: u64,
+}
+
+fn ubus() -> PathBuf {
+    "/bin/ubus".into()
+}
+
+fn mmcli() -> PathBuf {
+    "/usr/bin/mmcli".into()
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self {
+            services: "/etc/init.d".into(),
+            ubus: ubus(),
+            ifup: "/sbin/ifup".into(),
+            ifdown: "/sbin/ifdown".into(),
+            ifstatus: "/sbin/ifstatus".into(),
+            mmcli: mmcli(),
+            timeout_ms: 60_000,
+        }
+    }
+}
+
+/// netifd's word on one interface.
+#[derive(Debug, Default, Deserialize)]
+struct Interface {
+    #[serde(default)]
+    interface: String,
+    #[serde(default)]
+    up: bool,
+    #[serde(default)]
+    pending: bool,
+    #[serde(default)]
+    autostart: bool,
+    #[serde(default)]
+    device: Option<String>,
+    #[serde(default)]
+    l3_device: Option<String>,
+}
+
+impl Programs {
+    pub(super) fn limit(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    /// Unknown counts as running: a holder too many that is stopped and started does no harm.
+    pub(super) async fn is_running(&self, holder: &Holder, inhibition: &Inhibition) -> bool {
+        match holder {
+            Holder::Service(name) => {
+                let script = self.services.join(name);
+                let call = Call::new(&script, &["running"], self.limit());
+                script.exists()
+                    && !matches!(commands::run(&call).await, Ok(done) if !done.status.success())
+            }
+            Holder::Interface(name) => self.is_interface_up(name).await,
+            // Free to be taken as long as nobody has taken it.
+            Holder::Modem(_) => !inhibition.is_held(),
+        }
+    }
+
+    async fn is_interface_up(&self, name: &str) -> bool {
+        let object = format!("network.interface.{name}");
+        let status = if self.ubus.exists() {
+            self.output(&self.ubus, &["call", &object, "status"]).await
+        } else {
+            self.output(&self.ifstatus, &[name]).await
+        };
+        match status {
+            // An interface that netifd does not know.
+            Ok(None) => false,
+            Ok(Some(json)) => serde_json::from_slice::<Interface>(&json)
+                .map_or(true, |i| i.up || i.pending || i.autostart),
+            Err(error) => !error.is_absent(),
+        }
+    }
+
+    /// netifd's interfaces on one of `devices` that are up or would come up.
+    pub(super) async fn interfaces_on(&self, devices: &[String]) -> Vec<String> {
+        #[derive(Deserialize)]
+        struct Dump {
+            interface: Vec<Interface>,
+        }
+        let ours = |device: &Option<String>| device.as_ref().is_some_and(|d| devices.contains(d));
+        let dump = self.output(&self.ubus, &["call", "network.interface", "dump"]).await;
+        let Ok(Some(json)) = dump else { return Vec::new() };
+        let Ok(dump) = serde_json::from_slice::<Dump>(&json) else { return Vec::new() };
+        let on_them = dump.interface.into_iter().filter(|interface| {
+            let wanted = interface.up || interface.pending || interface.autostart;
+            wanted && (ours(&interface.device) || ours(&interface.l3_device))
+        });
+        on_them.map(|interface| interface.interface).collect()
+    }
+
+    pub(super) async fn act(
+        &self,
+        holder: &Holder,
+        action: Action,
+        inhibition: &Inhibition,
+    ) -> Result<(), HolderError> {
+        let name = action.name();
+        match (holder, action) {
+            (Holder::Service(service), _) => {
+                self.call(holder, action, &self.services.join(service), &[name]).await
+            }
+            (Holder::Interface(interface), _) if self.ubus.exists() => {
+                let object = format!("network.interface.{interface}");
+                let method = match action {
+                    Action::Stop => "down",
+                    Action::Start => "up",
+                };
+                self.call(holder, action, &self.ubus, &["call", &object, method]).await
+            }
+            (Holder::Interface(interface), Action::Stop) => {
+                self.call(holder, action, &self.ifdown, &[interface]).await
+            }
+            (Holder::Interface(interface), Action::Start) => {
+                self.call(holder, action, &self.ifup, &[interface]).await
+            }
+            (Holder::Modem(uid), Action::Stop) => {
+                let begun = inhibition.begin(&self.mmcli, uid, self.limit()).await;
+                begun.map_err(|reason| refused(holder, name, reason))
+            }
+            (Holder::Modem(_), Action::Start) => {
+                let ended = inhibition.end(self.limit()).await;
+                ended.map_err(|reason| refused(holder, name, reason))
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        holder: &Holder,
+        action: Action,
+        program: &Path,
+        arguments: &[&str],
+    ) -> Result<(), HolderError> {
+        let (holder, action) = (holder.clone(), action.name());
+        match commands::run(&Call::new(program, arguments, self.limit())).await {
+            Ok(done) if done.status.success() => Ok(()),
+            Ok(done) => Err(HolderError::Failed { holder, action, status: done.status }),
+            Err(NotDone::Late(_)) => Err(HolderError::Timeout { holder, action }),
+            Err(NotDone::Run(source)) => Err(HolderError::Run { holder, action, source }),
+        }
+    }
+
+    /// `None`: it ended and failed.
+    async fn output(&self, program: &Path, arguments: &[&str]) -> Result<Option<Vec<u8>>, NotDone> {
+        let call = Call { keep: MAX_OUTPUT, ..Call::new(program, arguments, self.limit()) };
+        let done = commands::run(&call).await?;
+        Ok(done.status.success().then_some(done.output))
+    }
+}
+
+fn refused(holder: &Holder, action: &'static str, source: io::Error) -> HolderError {
+    HolderError::Run { holder: holder.clone(), action, source }
+}
