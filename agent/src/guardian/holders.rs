@@ -111,7 +111,7 @@ impl Holders {
         let _alone = self.alone().await?;
         let mut taken = self.taken().map_err(HolderError::Record)?;
         for holder in holders {
-            if !self.programs.is_running(holder, &self.inhibition).await {
+            if !self.programs.is_running(holder).await {
                 continue;
             }
             if !taken.contains(holder) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use shared::event::VersionLine;
 
-use super::dialect;
+use super::dialect::looks;
 use super::ready::Sought;
 use crate::commands::{self, Call, NotDone};
 
@@ -148,7 +148,7 @@ fn modem(number: u32, text: &str) -> Managed {
             _ => {}
         }
     }
-    modem.imei = Some(modem.imei).filter(|imei| dialect::is_imei(imei)).unwrap_or_default();
+    modem.imei = Some(modem.imei).filter(|imei| looks::is_imei(imei)).unwrap_or_default();
     modem
 }
 
@@ -167,7 +167,7 @@ impl Managed {
     /// call a revision may look otherwise, and then no version is known.
     #[must_use]
     pub fn versions(&self) -> Vec<VersionLine> {
-        let command = match dialect::version_command(&self.revision) {
+        let command = match looks::version_command(&self.revision) {
             Some(command) => command.to_owned(),
             None => return Vec::new(),
         };

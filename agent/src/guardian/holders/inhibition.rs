@@ -40,24 +40,31 @@ impl Inhibition {
         files::is_locked(&self.lock).unwrap_or(true)
     }
 
-    /// Returns once ModemManager has let go of the modem; it disables it first, which takes seconds.
+    /// Returns once ModemManager has let go of the modem; it disables it first, which takes seconds. One that
+    /// was begun before is waited for.
     pub async fn begin(&self, mmcli: &Path, uid: &str, limit: Duration) -> io::Result<()> {
-        let Some(lock) = files::try_lock(&self.lock)? else { return Ok(()) };
-        let mut child = self.spawn(mmcli, uid, lock)?;
+        let mut child = match files::try_lock(&self.lock)? {
+            Some(lock) => Some(self.spawn(mmcli, uid, lock)?),
+            None => None,
+        };
         let deadline = clock::boottime().saturating_add(limit);
         loop {
             let said = files::read_limited(&self.output, MAX_OUTPUT).unwrap_or_default();
             let said = String::from_utf8_lossy(&said).into_owned();
-            if said.contains(INHIBITED) {
-                // Whoever reaps it later: this process's runtime, or init after it.
+            // Whoever reaps it later: this process's runtime, or init after it.
+            if said.contains(INHIBITED) && self.is_held() {
                 return Ok(());
             }
-            if let Some(status) = child.try_wait()? {
+            let ended = match &mut child {
+                Some(child) => child.try_wait()?.is_some(),
+                None => !self.is_held(),
+            };
+            if ended {
                 let line = said.lines().next().unwrap_or_default();
-                return Err(io::Error::other(format!("mmcli ended with {status}: {line}")));
+                return Err(io::Error::other(format!("mmcli ended: {line}")));
             }
             if clock::boottime() >= deadline {
-                child.kill().await?;
+                self.signal(Signal::SIGKILL);
                 return Err(io::ErrorKind::TimedOut.into());
             }
             tokio::time::sleep(LOOK).await;

@@ -76,7 +76,7 @@ impl Programs {
     }
 
     /// Unknown counts as running: a holder too many that is stopped and started does no harm.
-    pub(super) async fn is_running(&self, holder: &Holder, inhibition: &Inhibition) -> bool {
+    pub(super) async fn is_running(&self, holder: &Holder) -> bool {
         match holder {
             Holder::Service(name) => {
                 let script = self.services.join(name);
@@ -85,8 +85,9 @@ impl Programs {
                     && !matches!(commands::run(&call).await, Ok(done) if !done.status.success())
             }
             Holder::Interface(name) => self.is_interface_up(name).await,
-            // Free to be taken as long as nobody has taken it.
-            Holder::Modem(_) => !inhibition.is_held(),
+            // It was named because ModemManager has it, or because it is inhibited; the latter is not
+            // done twice.
+            Holder::Modem(_) => true,
         }
     }
 
