@@ -36,8 +36,6 @@ pub struct Environment {
     pub boot_id: String,
     pub place: Place,
     pub uplink: UplinkHandle,
-    /// Fetches images.
-    pub client: reqwest::Client,
     pub clock: Arc<Clock>,
     pub holders: Holders,
     pub guardian: Guardian,
@@ -74,9 +72,9 @@ pub struct JobContext {
 }
 
 /// The ports, made once.
+#[derive(Clone)]
 pub struct Ports {
     pub uplink: UplinkHandle,
-    pub client: reqwest::Client,
     pub clock: Arc<Clock>,
     pub status: StatusFile,
     pub boot_id: String,
@@ -88,7 +86,6 @@ impl Environment {
     pub fn new(settings: Arc<Settings>, slot: SlotSettings, ports: Ports) -> std::io::Result<Self> {
         let paths = &settings.paths;
         let run_dir = paths.run_dir.join(slot.slot.as_str());
-        let programs = settings.holders.programs(paths);
         files::create_private_dir(&run_dir)?;
         let results = Results::open(&paths.state_dir.join(slot.slot.as_str()));
         Ok(Self {
@@ -96,9 +93,8 @@ impl Environment {
             boot_id: ports.boot_id,
             place: Place::new(&paths.sysfs, &paths.dev),
             uplink: ports.uplink,
-            client: ports.client,
             clock: ports.clock,
-            holders: Holders::new(&run_dir, programs),
+            holders: holders(&settings, &slot),
             guardian: Guardian::new(&run_dir),
             staging: staging(&settings),
             results,
@@ -222,6 +218,13 @@ impl Environment {
         let ours = |modem: &Modem| place.map_or(alone, |place| modem.bus_id == place);
         modems.into_iter().filter(ours).flat_map(|modem| modem.net).collect()
     }
+}
+
+/// Those who let go of a slot's modem.
+#[must_use]
+pub fn holders(settings: &Settings, slot: &SlotSettings) -> Holders {
+    let run_dir = settings.paths.run_dir.join(slot.slot.as_str());
+    Holders::new(&run_dir, settings.holders.programs(&settings.paths))
 }
 
 /// Where a slot's journal lies.

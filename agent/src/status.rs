@@ -6,11 +6,18 @@ use crate::{
     uplink::{UplinkHandle, UplinkState},
 };
 use serde::{Deserialize, Serialize};
-use shared::{event::Tick, inventory::Modem, stages::Phase};
+use shared::{event::Tick, ids::Slot, inventory::Modem, stages::Phase};
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
+
+/// A slot that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub slot: Slot,
+    pub reason: String,
+}
 
 /// The file's content.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +27,9 @@ pub struct Status {
     pub phase: Option<Phase>,
     pub progress: Option<Tick>,
     pub last_result: Option<Ended>,
+    /// Slots that wait for a person, and why.
+    #[serde(default)]
+    pub held: Vec<Held>,
     pub uplink: Option<UplinkState>,
     /// Why something durable could not be written.
     pub storage_trouble: Option<String>,

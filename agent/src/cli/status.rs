@@ -60,6 +60,9 @@ fn text(status: &Status) -> String {
         text += &format!("storage    {trouble}\n");
     }
     status.modems.iter().for_each(|modem| text += &modem_text(modem));
+    for held in &status.held {
+        text += &format!("slot {:<5} waits for a person: {}\n", held.slot, held.reason);
+    }
     if let Some(phase) = status.phase {
         text += &format!("phase      {phase}\n");
     }

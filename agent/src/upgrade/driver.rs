@@ -2,10 +2,11 @@
 //! journal take the same path.
 //!
 //! ```text
-//! ┌► save (if a restart would otherwise do something else)
-//! │  report (milestones into the outbox)
-//! │  act    (raced with "no longer wanted" while the state is cancellable)
-//! └─ apply
+//! ┌► save  (if a restart would otherwise do something else)
+//! │  rest  (before the same action is tried again; a long rest ends the turn)
+//! │  act   (raced with "no longer wanted" while the state is cancellable)
+//! │  apply
+//! └─ report (milestones into the outbox)
 //! ```
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     random,
     upgrade::{
         journal::Journal,
+        perform::{release_word, take_release_word},
         policy::Policy,
         report,
         state::{Action, Outcome, Run, State, Step},
@@ -24,54 +26,150 @@ use shared::{
     ids::OperationId,
 };
 use std::{io, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// The longest pause a coordinator may ask for.
 const LONGEST_PAUSE_S: u64 = 24 * 3600;
 
-/// Drives `state` to its end, from wherever it is. Returns the finished state.
-///
-/// Cancelling the future (a shutdown) loses nothing: the journal says what is pending, and a
-/// running tool belongs to its guardian.
-pub async fn drive(mut state: State, journal: &mut Journal, env: &mut Environment) -> State {
-    let policy = env.policy.clone();
-    let mut saved: Option<State> = None;
-    loop {
-        let written = save(&state, &mut saved, journal, env);
-        let Some(action) = state.action() else { return state };
-        let outcome = match written.err().and_then(|error| unwritten(&state, &error)) {
-            None => step(Some(action), &state, &policy, env).await,
-            Some(outcome @ Outcome::NotStarted(_)) => outcome,
-            Some(outcome) => match step(None, &state, &policy, env).await {
-                Outcome::Cancelled => Outcome::Cancelled,
-                _ => outcome,
-            },
-        };
-        if let Outcome::Again { reason } = &outcome {
-            log::info!("{}: {reason}; again later", state.phase());
+/// An upgrade under way, and the journal that remembers it.
+#[derive(Debug)]
+pub struct Upgrade {
+    pub state: State,
+    journal: Journal,
+    /// What the journal holds, as far as this process knows.
+    saved: Option<State>,
+    /// The turn was given up in this rest, which is over when it is driven again.
+    parked: bool,
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stint {
+    /// The upgrade is over; its state says how.
+    Ended,
+    /// It rests until then, and others may go on; `None`: until a person says "go on".
+    Parked(Option<Instant>),
+}
+
+/// What came of a rest.
+enum Rest {
+    Over,
+    Withdrawn,
+    Parked(Option<Instant>),
+}
+
+impl Upgrade {
+    /// `state`: new, or as a fresh process resumes it.
+    #[must_use]
+    pub fn new(state: State, journal: Journal) -> Self {
+        Self { state, journal, saved: None, parked: false }
+    }
+
+    #[must_use]
+    pub fn into_parts(self) -> (State, Journal) {
+        (self.state, self.journal)
+    }
+
+    /// Drives the upgrade from wherever it is to its end, or to a rest so long that others should
+    /// have their turn. Driven again, it takes that rest for over.
+    ///
+    /// Cancelling the future (a shutdown) loses nothing: the journal says what is pending, and a
+    /// running tool belongs to its guardian.
+    pub async fn drive(&mut self, env: &mut Environment) -> Stint {
+        let policy = env.policy.clone();
+        let mut rested = std::mem::take(&mut self.parked);
+        loop {
+            let written = self.save(env);
+            let Some(action) = self.state.action() else { return Stint::Ended };
+            let outcome = match self.rest(action, rested, &policy, env).await {
+                Rest::Over => self.act(action, written, env).await,
+                Rest::Withdrawn => Outcome::Cancelled,
+                Rest::Parked(until) => {
+                    self.parked = true;
+                    return Stint::Parked(until);
+                }
+            };
+            rested = false;
+            if let Outcome::Again { reason } = &outcome {
+                log::info!("{}: {reason}; again later", self.state.phase());
+            }
+            let before = self.state.clone();
+            self.state = before.clone().apply(outcome.clone(), &policy);
+            report::transition(&before, &outcome, &self.state, env);
         }
-        let before = state.clone();
-        state = state.apply(outcome.clone(), &policy);
-        report::transition(&before, &outcome, &state, env);
+    }
+
+    fn save(&mut self, env: &Environment) -> io::Result<()> {
+        let (state, saved) = (&self.state, &self.saved);
+        if saved.as_ref().is_some_and(|saved| !state.differs_after_restart(saved)) {
+            return Ok(());
+        }
+        let written = self.journal.save(state);
+        if written.is_ok() {
+            self.saved = Some(state.clone());
+        }
+        let trouble = written.as_ref().err().map(|e| format!("the journal cannot be written: {e}"));
+        env.status.update(|status| status.storage_trouble = trouble);
+        written
+    }
+
+    async fn rest(
+        &self,
+        action: Action,
+        rested: bool,
+        policy: &Policy,
+        env: &mut Environment,
+    ) -> Rest {
+        if action == Action::AwaitRelease {
+            return await_release(rested, env);
+        }
+        let asked = env.retry_after_s.unwrap_or(0).min(LONGEST_PAUSE_S);
+        let seconds = policy.rest(&self.state, asked);
+        if rested || seconds == 0 {
+            return Rest::Over;
+        }
+        let rest = jittered(seconds);
+        if seconds > policy.longest_stay_s && !self.state.keeps_its_turn() {
+            env.park(policy.is_slow(&self.state)).await;
+            return Rest::Parked(Some(Instant::now() + rest));
+        }
+        let sleep = tokio::time::sleep(rest);
+        match unless_withdrawn(&self.state, env.uplink.desired(), sleep).await {
+            Some(()) => Rest::Over,
+            None => Rest::Withdrawn,
+        }
+    }
+
+    /// The action's outcome, if the state is written down: at the latest now.
+    async fn act(
+        &mut self,
+        action: Action,
+        written: io::Result<()>,
+        env: &mut Environment,
+    ) -> Outcome {
+        if let Err(error) = written.or_else(|_| self.save(env))
+            && let Some(outcome) = unwritten(&self.state, &error)
+        {
+            return outcome;
+        }
+        let desired = env.uplink.desired();
+        let acted = unless_withdrawn(&self.state, desired, env.perform(action, &self.state)).await;
+        acted.unwrap_or(Outcome::Cancelled)
     }
 }
 
-fn save(
-    state: &State,
-    saved: &mut Option<State>,
-    journal: &mut Journal,
-    env: &Environment,
-) -> io::Result<()> {
-    if saved.as_ref().is_some_and(|saved| !state.differs_after_restart(saved)) {
-        return Ok(());
+/// Held: not the sleep but a person ends it.
+fn await_release(rested: bool, env: &Environment) -> Rest {
+    let (run_dir, slot) = (&env.settings.paths.run_dir, env.slot.slot.as_str());
+    if !rested {
+        // A word from before was about something else.
+        let _ = std::fs::remove_file(release_word(run_dir, slot));
+        Rest::Parked(None)
+    } else if take_release_word(run_dir, slot) {
+        Rest::Over
+    } else {
+        Rest::Parked(None)
     }
-    let written = journal.save(state);
-    if written.is_ok() {
-        *saved = Some(state.clone());
-    }
-    let trouble = written.as_ref().err().map(|e| format!("the journal cannot be written: {e}"));
-    env.status.update(|status| status.storage_trouble = trouble);
-    written
 }
 
 /// What comes of a state that cannot be written down, instead of its action. Before the point of
@@ -90,33 +188,19 @@ fn unwritten(state: &State, error: &io::Error) -> Option<Outcome> {
     }
 }
 
-/// The outcome of the action, or of waiting alone, unless the job is withdrawn meanwhile.
-async fn step(
-    action: Option<Action>,
+/// What `work` comes to; `None`: the job was withdrawn first, and the state may simply be dropped.
+async fn unless_withdrawn<T>(
     state: &State,
-    policy: &Policy,
-    env: &mut Environment,
-) -> Outcome {
-    let desired = env.uplink.desired();
-    let act = async {
-        match action {
-            Some(action) => {
-                pause(state, policy, env).await;
-                env.perform(action, state).await
-            }
-            None => {
-                tokio::time::sleep(jittered(policy.again(state.tries + 1))).await;
-                Outcome::Paused
-            }
-        }
-    };
+    desired: watch::Receiver<Option<Arc<Desired>>>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     if !state.is_cancellable() {
-        return act.await;
+        return Some(work.await);
     }
     tokio::select! {
         biased;
-        () = withdrawn(desired, state.record.job.operation) => Outcome::Cancelled,
-        outcome = act => outcome,
+        () = withdrawn(desired, state.record.job.operation) => None,
+        done = work => Some(done),
     }
 }
 
@@ -129,21 +213,6 @@ async fn withdrawn(mut desired: watch::Receiver<Option<Arc<Desired>>>, operation
     if desired.wait_for(gone).await.is_err() {
         // The uplink ends only with the agent.
         std::future::pending::<()>().await;
-    }
-}
-
-/// Before the same action is tried again.
-async fn pause(state: &State, policy: &Policy, env: &Environment) {
-    let mut seconds = 0;
-    if state.tries > 0 {
-        seconds = policy.again(state.tries);
-    }
-    if state.refusals > 0 && matches!(state.step, Step::Waiting { .. }) {
-        let asked = env.retry_after_s.unwrap_or(0).min(LONGEST_PAUSE_S);
-        seconds = seconds.max(policy.again(state.refusals)).max(asked);
-    }
-    if seconds > 0 {
-        tokio::time::sleep(jittered(seconds)).await;
     }
 }
 

@@ -47,6 +47,38 @@ pub fn decide(scene: &Scene<'_>) -> Sighting {
     }
 }
 
+/// Why a flash of our modem should not be begun now: if it were cut short, the modem could not be
+/// told apart from others, and nobody but a person could go on. `None` also where the profile has no
+/// recovery that would have to tell.
+#[must_use]
+pub fn obstacle(scene: &Scene<'_>) -> Option<String> {
+    let mode = *scene.download_mode.first()?;
+    let confusing = |(usb, condition): &&(UsbId, Condition)| {
+        scene.download_mode.contains(usb) || *condition == Condition::CrashDump
+    };
+    let reason = if let Some((usb, _)) = scene.abnormal.iter().find(confusing) {
+        format!("{usb}, a modem without a name, is on the bus")
+    } else {
+        // As it would be seen then.
+        let is_other = |imei: &&String| scene.ours != Some(imei.as_str());
+        let answering: Vec<_> = scene.answering.iter().filter(is_other).cloned().collect();
+        let abnormal = [(mode, Condition::DownloadMode)];
+        match decide(&Scene { answering: &answering, abnormal: &abnormal, ..*scene }) {
+            Sighting::Ambiguous { reason } => reason,
+            Sighting::Target { .. }
+            | Sighting::Old
+            | Sighting::OtherVersion { .. }
+            | Sighting::WrongModem { .. }
+            | Sighting::CrashDump
+            | Sighting::DownloadMode
+            | Sighting::ForeignDownloadMode { .. }
+            | Sighting::Silent
+            | Sighting::Absent => return None,
+        }
+    };
+    Some(format!("a flash that is cut short could not be recovered: {reason}"))
+}
+
 /// Why a device in another mode need not be ours.
 fn excluded(scene: &Scene<'_>) -> Option<Sighting> {
     let reason = if let Some(imei) = unknown(scene) {
@@ -94,10 +126,16 @@ mod tests {
         (usb, crate::modem::discovery::condition(usb).unwrap())
     }
 
-    /// The sighting of modem A where these answer, are mute and are in these modes.
-    fn sight(others: &[&str], answering: &[&str], silent: &[&str], modes: &[&str]) -> Sighting {
+    /// What modem A's scene is judged to be where these answer, are mute and are in these modes.
+    fn judge<T>(
+        judge: impl FnOnce(&Scene<'_>) -> T,
+        others: &[&str],
+        answering: &[&str],
+        silent: &[&str],
+        modes: &[&str],
+    ) -> T {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        decide(&Scene {
+        judge(&Scene {
             ours: Some(A),
             others,
             answering: &own(answering),
@@ -141,11 +179,34 @@ mod tests {
             (&[B], &[B, STRANGER], &[], &[], "Absent"),
             (&[B], &[B], &["2-1"], &[], "Silent"),
         ] {
-            let seen = format!("{:?}", sight(others, answering, silent, modes));
+            let seen = format!("{:?}", judge(decide, others, answering, silent, modes));
             let ambiguous = !expected.starts_with(|c: char| c.is_ascii_uppercase());
             let case = format!("{others:?} {answering:?} {silent:?} {modes:?}: {seen}");
             assert_eq!(ambiguous, seen.starts_with("Ambiguous"), "{case}");
             assert!(seen.contains(expected), "{case}");
+        }
+    }
+
+    #[test]
+    fn no_flash_begins_that_could_not_be_told_apart_if_it_were_cut_short() {
+        let (download, crash, phone) = ("1bc7:9010", "1bc7:9000", "18d1:d00d");
+        for (others, answering, silent, modes, expected) in [
+            (&[][..], &[A][..], &[][..], &[][..], None),
+            (&[], &[A], &[], &[phone], None),
+            (&[B], &[A, B], &[], &[], None),
+            (&[B], &[A, B], &[], &[phone], None),
+            (&[B], &[A, B], &[], &[download], Some(download)),
+            (&[], &[A], &[], &[download], Some(download)),
+            (&[B], &[A, B], &[], &[crash], Some(crash)),
+            (&[B], &[A], &[], &[], Some(B)),
+            (&[B], &[A], &["2-1"], &[], Some(B)),
+            (&[B], &[A, B], &["2-1"], &[], Some("2-1")),
+            (&[B], &[A, B, STRANGER], &[], &[], Some(STRANGER)),
+        ] {
+            let found = judge(obstacle, others, answering, silent, modes);
+            let case = format!("{others:?} {answering:?} {silent:?} {modes:?}: {found:?}");
+            assert_eq!(found.is_some(), expected.is_some(), "{case}");
+            assert!(found.is_none_or(|reason| reason.contains(expected.unwrap())), "{case}");
         }
     }
 }

@@ -40,13 +40,12 @@ impl Environment {
             Action::Restart => self.restart(state).await,
             Action::Restore => self.restore(state).await,
             Action::Confirm => self.confirm(state).await,
+            Action::PostFlash => self.post_flash(state).await,
             Action::Release => self.release().await,
-            Action::Pause { seconds } => {
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-                Outcome::Paused
-            }
             Action::Recover => self.recover(state).await,
-            Action::AwaitRelease => self.await_release().await,
+            // The driver has rested before, and waited for a person's word.
+            Action::Pause { .. } => Outcome::Paused,
+            Action::AwaitRelease => Outcome::OperatorReleased,
         }
     }
 
@@ -69,9 +68,16 @@ impl Environment {
     }
 
     async fn prepare(&mut self, state: &State) -> Outcome {
-        match self.take_hold().await {
-            Ok(()) => Outcome::Prepared,
-            Err(reason) => Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason)),
+        let imei = state.record.before.as_ref().map(|b| b.imei.clone());
+        let failed =
+            |reason| Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason));
+        if let Err(reason) = self.take_hold().await {
+            return failed(reason);
+        }
+        // Another modem may have been lost while the coordinator was asked.
+        match self.obstacle(imei.as_deref()).await {
+            Some(reason) => failed(reason),
+            None => Outcome::Prepared,
         }
     }
 
@@ -106,6 +112,20 @@ impl Environment {
         }
     }
 
+    /// Others have their turn meanwhile: the modems' lock is theirs, and after it this takes hold
+    /// anew. `slow`: for hours, in which the holders may be all that connects the router over another
+    /// modem; with one modem alone nothing is gained by disturbing a loader.
+    pub async fn park(&mut self, slow: bool) {
+        self.job.lock = None;
+        self.job.holding = false;
+        if slow
+            && self.settings.slots.len() > 1
+            && let Err(error) = self.holders.give_back().await
+        {
+            log::warn!("giving back: {}", chain(&error));
+        }
+    }
+
     /// The modem of this slot, answering AT, within `patience`.
     async fn answering(&self, imei: Option<&str>, patience: Duration) -> Result<Ready, NotReady> {
         modem::wait_ready(&self.place, self.slot.sought(imei), Instant::now() + patience).await
@@ -116,24 +136,18 @@ impl Environment {
         let profile = self.job.profile.as_ref();
         profile.map_or(self.settings.modem.away, |p| Duration::from_secs(p.timeouts.boot_s))
     }
-
-    async fn await_release(&mut self) -> Outcome {
-        let word = release_word(&self.settings.paths.run_dir, self.slot.slot.as_str());
-        // A word from before was about something else.
-        let _ = std::fs::remove_file(&word);
-        loop {
-            if std::fs::remove_file(&word).is_ok() {
-                return Outcome::OperatorReleased;
-            }
-            tokio::time::sleep(Duration::from_secs(2)).await;
-        }
-    }
 }
 
 /// The file by which `modem-upgrader-agent recover` says "go on".
 #[must_use]
 pub fn release_word(run_dir: &std::path::Path, slot: &str) -> std::path::PathBuf {
     run_dir.join(slot).join("go-on")
+}
+
+/// Whether a person has said "go on"; the word is gone afterwards.
+#[must_use]
+pub fn take_release_word(run_dir: &std::path::Path, slot: &str) -> bool {
+    std::fs::remove_file(release_word(run_dir, slot)).is_ok()
 }
 
 /// An error with its causes, for people.

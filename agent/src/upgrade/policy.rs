@@ -1,5 +1,6 @@
 //! How often and how long: the numbers of the machine. Pure: the same question gets the same answer.
 
+use crate::upgrade::state::{Action, State, Step};
 use serde::{Deserialize, Serialize};
 
 /// The limits of one upgrade.
@@ -24,6 +25,10 @@ pub struct Policy {
     pub again_s: u64,
     /// Longest pause before an action is tried again, in seconds.
     pub again_longest_s: u64,
+    /// A longer rest than this, in seconds, gives the turn to the router's other modems.
+    pub longest_stay_s: u64,
+    /// From rests of this length on, in seconds, a recovery counts as slow.
+    pub slow_s: u64,
 }
 
 impl Default for Policy {
@@ -38,6 +43,8 @@ impl Default for Policy {
             slowest_s: 6 * 3600,
             again_s: 5,
             again_longest_s: 15 * 60,
+            longest_stay_s: 30,
+            slow_s: 15 * 60,
         }
     }
 }
@@ -62,6 +69,29 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Seconds before the pending action of `state`; `asked`: what the coordinator asked for with
+    /// its last refusal.
+    #[must_use]
+    pub fn rest(&self, state: &State, asked: u64) -> u64 {
+        let mut seconds =
+            if let Some(Action::Pause { seconds }) = state.action() { seconds } else { 0 };
+        if state.tries > 0 {
+            seconds = seconds.max(self.again(state.tries));
+        }
+        if state.refusals > 0 && matches!(state.step, Step::Waiting { .. }) {
+            seconds = seconds.max(self.again(state.refusals)).max(asked);
+        }
+        seconds
+    }
+
+    /// Whether the recovery of `state` has become slow: hours may pass between its tries.
+    #[must_use]
+    pub fn is_slow(&self, state: &State) -> bool {
+        matches!(state.step, Step::RecoveryPause { delay_s, .. } if delay_s >= self.slow_s)
+    }
+}
+
 fn doubled(first: u64, times: u32, longest: u64) -> u64 {
     first.saturating_mul(1_u64.checked_shl(times.min(32)).unwrap_or(u64::MAX)).min(longest)
 }
@@ -69,6 +99,22 @@ fn doubled(first: u64, times: u32, longest: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rest_is_the_longest_of_what_asks_for_one() {
+        let policy = Policy::default();
+        let mut state = State::new(crate::upgrade::state::tests::record());
+        assert_eq!(policy.rest(&state, 900), 0);
+        state.tries = 2;
+        assert_eq!(policy.rest(&state, 900), 10);
+        state.step = Step::RecoveryPause { tries: 9, delay_s: 3600 };
+        assert_eq!(policy.rest(&state, 0), 3600);
+        assert!(policy.is_slow(&state));
+        state.step = Step::Waiting { gates: crate::upgrade::state::Gates::Commit };
+        state.refusals = 1;
+        assert_eq!(policy.rest(&state, 900), 900);
+        assert!(!policy.is_slow(&state));
+    }
 
     #[test]
     fn recovery_becomes_slow_and_stays_so() {

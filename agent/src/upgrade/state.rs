@@ -24,6 +24,8 @@
 //! - `Probing` looks at the modem and decides; the tool's word only says whether the old version is a
 //!   failure worth another attempt or a lie.
 //! - `Recovering` has a budget of its own: it becomes slow and never gives up.
+//! - `Releasing` runs the router's post-flash hooks once, if a tool may have been started, and then
+//!   gives back what is held.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -76,6 +78,7 @@ impl State {
             Step::Restarting => Action::Restart,
             Step::Restoring => Action::Restore,
             Step::Confirming => Action::Confirm,
+            Step::Releasing { .. } if self.record.post_flash_due => Action::PostFlash,
             Step::Releasing { .. } => Action::Release,
             Step::Backoff { delay_s } => Action::Pause { seconds: *delay_s },
             Step::RecoveryPause { delay_s, .. } => Action::Pause { seconds: *delay_s },
@@ -151,6 +154,58 @@ impl State {
             | Step::Restoring
             | Step::Confirming
             | Step::Releasing { .. }
+            | Step::RecoveryPause { .. }
+            | Step::Recovering { .. }
+            | Step::Held { .. }
+            | Step::Finished(_) => false,
+        }
+    }
+
+    /// Whether the modem may have been touched and not been looked after since: it comes before all
+    /// that only waits.
+    #[must_use]
+    pub fn has_touched(&self) -> bool {
+        match self.step {
+            Step::Preparing
+            | Step::Installing { .. }
+            | Step::Probing { .. }
+            | Step::Restarting
+            | Step::Restoring
+            | Step::Confirming
+            | Step::Releasing { .. }
+            | Step::RecoveryPause { .. }
+            | Step::Recovering { .. }
+            | Step::Held { .. } => true,
+            Step::Inspecting
+            | Step::Waiting { .. }
+            | Step::Downloading
+            | Step::Verifying
+            | Step::Baselining
+            | Step::Backoff { .. }
+            | Step::Committing
+            | Step::Finished(_) => false,
+        }
+    }
+
+    /// Whether the router's other modems wait even through a long rest: the end is near, the tries
+    /// are counted, and what is held would be given back under another's tool.
+    #[must_use]
+    pub fn keeps_its_turn(&self) -> bool {
+        match self.step {
+            Step::Preparing
+            | Step::Installing { .. }
+            | Step::Restarting
+            | Step::Restoring
+            | Step::Confirming
+            | Step::Releasing { .. } => true,
+            Step::Inspecting
+            | Step::Waiting { .. }
+            | Step::Downloading
+            | Step::Verifying
+            | Step::Baselining
+            | Step::Backoff { .. }
+            | Step::Committing
+            | Step::Probing { .. }
             | Step::RecoveryPause { .. }
             | Step::Recovering { .. }
             | Step::Held { .. }

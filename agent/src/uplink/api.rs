@@ -95,11 +95,6 @@ impl Api {
         Ok(Self { client, base })
     }
 
-    #[must_use]
-    pub fn base(&self) -> &Url {
-        &self.base
-    }
-
     pub async fn nonce(&self) -> Result<Nonce, ApiError> {
         let request = self.request(Method::POST, "nonce", None);
         parse(send(with_json(request, &serde_json::json!({}))?).await?, MAX_ANSWER).await

@@ -11,11 +11,15 @@
 //! ticks. None waits for another, so a blocked broker slows things down and stops nothing: events
 //! that MQTT does not get acknowledged in `mqtt_patience_s` go over HTTPS, and polls go on.
 //!
+//! What they need (trust, clients, the device's key) is made by [`connection`], however long that
+//! takes: until then events wait, nothing is desired and no grant is answered.
+//!
 //! An event leaves the outbox only by the coordinator's own acknowledgement, whichever way it
 //! comes. The inventory goes over HTTPS alone, where its answer says that it was stored.
 
 mod api;
 mod backoff;
+mod connection;
 mod delivery;
 mod desired;
 mod line;
@@ -27,39 +31,32 @@ mod ticks;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use shared::desired::Desired;
 use shared::event::{Event, Tick};
 use shared::grant::{Grant, Refusal, StartRequest};
-use shared::identity::Claims;
 use shared::ids::OperationId;
 use shared::inventory::Inventory;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::identity::Identity;
+use crate::clock::Clock;
 use crate::outbox::{Draft, Outbox};
 use crate::settings::Settings;
 use crate::source::TokenProvider;
-use crate::tls::Tls;
 
 pub use api::ApiError;
 pub use sign_in::Credentials;
 pub use state::{Access, UplinkState};
 
-use api::Api;
+use connection::{Caller, Connection};
 use pending::Pending;
 use sign_in::SignIn;
 use state::StateCell;
 use ticks::Ticks;
-
-/// Why there is no uplink.
-#[derive(Debug, thiserror::Error)]
-#[error("the HTTPS client cannot be made")]
-pub struct UplinkError(#[source] reqwest::Error);
 
 /// The answer to the question whether the point of no return may be passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,9 +76,10 @@ pub struct Uplink {
 /// What the rest of the agent does with the uplink.
 #[derive(Debug, Clone)]
 pub struct UplinkHandle {
-    api: Api,
-    tls: Tls,
+    base: reqwest::Url,
     request_timeout: Duration,
+    /// Empty until it could be made.
+    connection: Arc<OnceLock<Connection>>,
     sign_in: Arc<SignIn>,
     pending: Pending,
     ticks: Ticks,
@@ -93,59 +91,61 @@ pub struct UplinkHandle {
 
 impl Uplink {
     /// Starts the tasks on the current runtime.
-    ///
-    /// # Errors
-    /// The HTTPS client cannot be made.
+    #[must_use]
     pub fn start(
-        settings: &Settings,
-        tls: Tls,
-        identity: Identity,
-        claims: Claims,
+        settings: Arc<Settings>,
+        clock: Arc<Clock>,
         outbox: Outbox,
-    ) -> Result<(Self, UplinkHandle), UplinkError> {
-        let (coordinator, uplink) = (&settings.coordinator, &settings.uplink);
-        let api =
-            Api::new(coordinator.url.clone(), &tls, uplink.request_timeout).map_err(UplinkError)?;
+    ) -> (Self, UplinkHandle) {
         let state = StateCell::default();
         let handle = UplinkHandle {
-            api: api.clone(),
-            tls: tls.clone(),
-            request_timeout: uplink.request_timeout,
+            base: settings.coordinator.url.clone(),
+            request_timeout: settings.uplink.request_timeout,
+            connection: Arc::new(OnceLock::new()),
             sign_in: Arc::new(SignIn::new()),
             pending: Pending::new(outbox, state.clone()),
             ticks: Ticks::default(),
             wake: Arc::new(Notify::new()),
             desired: watch::Sender::new(None),
             inventory: watch::Sender::new(None),
-            state: state.clone(),
-        };
-        let keeper = sign_in::Keeper {
-            api,
-            tls,
-            identity,
-            claims,
-            enrolment_token_file: coordinator.enrolment_token_file.clone(),
-            settings: uplink.clone(),
-            sign_in: handle.sign_in.clone(),
             state,
         };
-        Ok((Self { _tasks: handle.spawn(keeper, settings) }, handle))
+        let mut tasks = JoinSet::new();
+        tasks.spawn(handle.clone().connect(settings, clock));
+        (Self { _tasks: tasks }, handle)
     }
 }
 
 impl UplinkHandle {
-    fn spawn(&self, keeper: sign_in::Keeper, settings: &Settings) -> JoinSet<()> {
+    async fn connect(self, settings: Arc<Settings>, clock: Arc<Clock>) {
+        let (connection, caller) = connection::prepare(&settings, &clock, &self.state).await;
+        let connection = self.connection.get_or_init(|| connection);
+        let mut tasks = self.spawn(connection, caller, &settings);
+        // None of them ends by itself.
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn spawn(&self, connection: &Connection, caller: Caller, settings: &Settings) -> JoinSet<()> {
         let uplink = &settings.uplink;
         let up = watch::Sender::new(false);
+        let keeper = sign_in::Keeper {
+            api: connection.api.clone(),
+            tls: connection.tls.clone(),
+            caller,
+            enrolment_token_file: settings.coordinator.enrolment_token_file.clone(),
+            settings: uplink.clone(),
+            sign_in: self.sign_in.clone(),
+            state: self.state.clone(),
+        };
         let delivery = delivery::Delivery {
-            api: self.api.clone(),
+            api: connection.api.clone(),
             sign_in: self.sign_in.clone(),
             settings: uplink.clone(),
             pending: self.pending.clone(),
             line: up.subscribe(),
         };
         let poller = desired::Poller {
-            api: self.api.clone(),
+            api: connection.api.clone(),
             sign_in: self.sign_in.clone(),
             settings: uplink.clone(),
             wake: self.wake.clone(),
@@ -153,7 +153,7 @@ impl UplinkHandle {
         };
         let line = line::Line {
             host: host(&settings.coordinator.url),
-            tls: self.tls.clone(),
+            tls: connection.tls.clone(),
             sign_in: self.sign_in.clone(),
             settings: uplink.clone(),
             pending: self.pending.clone(),
@@ -197,7 +197,10 @@ impl UplinkHandle {
         else {
             return StartAnswer::NoAnswer("the device has no access at present".to_owned());
         };
-        match self.api.start(&credentials.api_token, operation, ask).await {
+        let Some(connection) = self.connection.get() else {
+            return StartAnswer::NoAnswer("there is no connection yet".to_owned());
+        };
+        match connection.api.start(&credentials.api_token, operation, ask).await {
             Ok(answer) => answer,
             Err(error) => {
                 if error.is_unauthorized() {
@@ -267,16 +270,16 @@ impl UplinkHandle {
         self.sign_in.refuse(credentials.number);
     }
 
-    /// Of every connection to the coordinator.
+    /// The HTTPS client for images; `None` while there is no connection to be used.
     #[must_use]
-    pub fn tls(&self) -> &Tls {
-        &self.tls
+    pub fn images(&self) -> Option<reqwest::Client> {
+        self.connection.get().map(|connection| connection.images.clone())
     }
 
     /// `https://host[:port]/`.
     #[must_use]
     pub fn base(&self) -> &reqwest::Url {
-        self.api.base()
+        &self.base
     }
 }
 

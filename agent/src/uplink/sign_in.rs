@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::identity::{Claims, DeviceState, Tokens};
+use shared::identity::{DeviceState, Tokens};
 use shared::ids::{DeviceId, OrganizationSlug};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
@@ -23,9 +23,9 @@ use tokio::time::{Instant, sleep};
 use super::api::{Api, ApiError};
 use super::backoff::{Backoff, jittered, renewal};
 use super::causes;
+use super::connection::Caller;
 use super::state::{Access, StateCell};
 use crate::files;
-use crate::identity::Identity;
 use crate::random;
 use crate::settings;
 use crate::tls::Tls;
@@ -119,8 +119,7 @@ impl SignIn {
 pub struct Keeper {
     pub api: Api,
     pub tls: Tls,
-    pub identity: Identity,
-    pub claims: Claims,
+    pub caller: Caller,
     pub enrolment_token_file: Option<PathBuf>,
     pub settings: settings::Uplink,
     pub sign_in: Arc<SignIn>,
@@ -181,7 +180,7 @@ impl Keeper {
 
     async fn ask_for_tokens(&self) -> Result<Tokens, SignInError> {
         let nonce = self.api.nonce().await?;
-        let proof = self.identity.token_request(&nonce);
+        let proof = self.caller.identity.token_request(&nonce);
         let tokens = self.api.token(&proof).await.map_err(|error| match error {
             ApiError::Refused { status: 403, code, .. } if code == "pending" => {
                 SignInError::Pending
@@ -197,8 +196,8 @@ impl Keeper {
         let bytes = files::read_limited(file, MAX_TOKEN_FILE).map_err(unreadable)?;
         let token = String::from_utf8_lossy(&bytes).trim().to_owned();
         let nonce = self.api.nonce().await?;
-        let proof =
-            self.identity.enrol(&nonce, &token, &self.claims).map_err(SignInError::Claims)?;
+        let Caller { identity, claims } = &self.caller;
+        let proof = identity.enrol(&nonce, &token, claims).map_err(SignInError::Claims)?;
         let enrolled = self.api.enrol(&proof).await?;
         log::info!("enrolled as {} in {}", enrolled.device, enrolled.organization);
         match enrolled.state {

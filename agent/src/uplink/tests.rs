@@ -10,8 +10,6 @@ use shared::stages::Phase;
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::Clock;
-use crate::identity::Board;
 use crate::settings::{Fragment, SpkiPin, from_fragments};
 use stand_in::{Broker, ENROLMENT_TOKEN, StandIn, Standing};
 
@@ -41,10 +39,10 @@ fn settings(stand_in: &StandIn, state: &Path, mqtt: bool, pin: SpkiPin) -> Setti
 
 fn start_with(settings: &Settings, state: &Path) -> Agent {
     let clock = Arc::new(Clock::new(state.join("clock-set")));
-    let tls = Tls::new(&settings.coordinator.trust, clock).unwrap();
-    let identity = Identity::open(state, &Board::default()).unwrap();
-    let (uplink, handle) =
-        Uplink::start(settings, tls, identity, Claims::default(), Outbox::open(state)).unwrap();
+    let mut settings = settings.clone();
+    settings.paths.state_dir = state.to_owned();
+    settings.paths.sysfs = state.join("sys");
+    let (uplink, handle) = Uplink::start(Arc::new(settings), clock, Outbox::open(state));
     Agent { _uplink: uplink, handle, _state: None }
 }
 
@@ -169,6 +167,30 @@ async fn a_server_with_another_key_is_told_nothing() {
     assert_eq!(stand_in.world().tokens_given, 0);
     let leave = timeout(Duration::from_millis(200), agent.handle.credentials()).await;
     assert!(leave.is_err(), "nobody to ask");
+}
+
+#[tokio::test]
+async fn what_is_reported_before_trust_is_mended_arrives_afterwards() {
+    let stand_in = StandIn::start().await;
+    let state = tempfile::tempdir().unwrap();
+    let mut settings = settings(&stand_in, state.path(), false, stand_in.pin);
+    // A directory where the identity's file should be cannot be read.
+    let identity = state.path().join("identity/device.json");
+    std::fs::create_dir_all(&identity).unwrap();
+    settings.uplink.request_timeout = Duration::from_millis(100);
+    let agent = start_with(&settings, state.path());
+    let event = agent.handle.report(draft());
+    state_is(&agent.handle, |state| {
+        matches!(&state.access, Access::Unreachable { reason } if reason.contains("identity"))
+    })
+    .await;
+    let answer = agent.handle.request_start(operation(), &ask()).await;
+    assert!(matches!(answer, StartAnswer::NoAnswer(_)), "{answer:?}");
+    assert!(agent.handle.images().is_none());
+
+    std::fs::remove_dir(&identity).unwrap();
+    assert!(agent.handle.flushed(LONG).await);
+    assert_eq!(stand_in.world().events, [event]);
 }
 
 #[tokio::test]

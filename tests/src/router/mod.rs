@@ -257,7 +257,8 @@ fn holding(path: &Path) -> Vec<Pid> {
 }
 
 /// Fifteen digits with a right check digit.
-fn imei(number: u8) -> String {
+#[must_use]
+pub fn imei(number: u8) -> String {
     let body = format!("35678901234{number:03}");
     let sum: u32 = body
         .chars()

@@ -11,6 +11,7 @@ use lab::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 /// What a success is: by the coordinator's word and by what the modem really holds.
 #[track_caller]
@@ -101,7 +102,11 @@ async fn a_power_cut_under_the_sole_uplink_is_recovered_from_the_staged_image() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_while_flashing_finds_its_tool_again() {
     let scene = scene("upgrade-agent-killed");
-    let (mut router, operation) = under_way(&scene, &[SLOW]).await;
+    let mut router = scene.router(1, false).await.unwrap();
+    for stage in ["pre-flash", "post-flash"] {
+        note_hook(&router, stage);
+    }
+    let operation = started(&scene, &mut router, &[SLOW]).await;
     watch::half_flashed(&router).await.unwrap();
     let tool = router.tool_processes();
     router.kill_agent();
@@ -115,6 +120,49 @@ async fn an_agent_killed_while_flashing_finds_its_tool_again() {
     assert_eq!(operation["attempt"], 1);
     assert_eq!(router.modem.state().unwrap().flash.begun, 1);
     watch::given_back(&router).await.unwrap();
+    let hooks = fs::read_to_string(router.dir.join("hooks.log")).unwrap();
+    assert_eq!(hooks, "pre-flash\npost-flash\n", "each once, whoever started the tool");
+}
+
+/// A hook that notes its stage in `hooks.log`.
+fn note_hook(router: &Router, stage: &str) {
+    let directory = router.dir.join("hooks").join(stage);
+    fs::create_dir_all(&directory).unwrap();
+    let log = router.dir.join("hooks.log");
+    let hook = directory.join("note");
+    fs::write(&hook, format!("#!/bin/sh\necho {stage} >> {}\n", log.display())).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modem_is_recovered_whatever_is_wrong_with_trust_and_identity() {
+    let scene = scene("upgrade-no-trust");
+    let mut router = scene.router(1, true).await.unwrap();
+    let operation = started(&scene, &mut router, &[SLOW]).await;
+    watch::half_flashed(&router).await.unwrap();
+    router.power_cut().unwrap();
+    let settings = fs::read_to_string(router.dir.join("agent.toml")).unwrap();
+    let pins = settings.lines().find(|line| line.starts_with("pins")).unwrap();
+    router.edit("agent.toml", pins, "ca_file = \"/nowhere\"").unwrap();
+    // Nor can the identity be read.
+    let identity = router.dir.join("state/identity");
+    let aside = router.dir.join("state/identity.aside");
+    fs::rename(&identity, &aside).unwrap();
+    fs::write(&identity, "").unwrap();
+    router.power_on().unwrap();
+    let whole = || router.modem.state().unwrap().flash.versions.package == TO;
+    until("recovered without any uplink", whole).await.unwrap();
+    watch::given_back(&router).await.unwrap();
+
+    // Both mended, it tells what it did.
+    router.kill_agent();
+    fs::remove_file(&identity).unwrap();
+    fs::rename(&aside, &identity).unwrap();
+    fs::write(router.dir.join("agent.toml"), settings).unwrap();
+    router.start_agent().unwrap();
+    let operation = scene.ended(&operation).await.unwrap();
+    assert_success(&router, &operation);
+    assert!(operation["log"].as_str().unwrap().contains("recovery 1"), "{operation:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

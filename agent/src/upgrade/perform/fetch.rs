@@ -2,14 +2,13 @@
 
 use super::{chain, install::not_started, lost_context, untouched};
 use crate::{
-    environment::{Environment, JobContext},
-    files,
+    environment::Environment,
     source::{Download, Source, SourceError, Transfer},
     staging::Staged,
     upgrade::state::{Outcome, State},
     verify::{self, ManifestRefused, SignaturePolicy, VerifiedImage, VerifiedManifest},
 };
-use shared::{failure::FailureKind, hex::Sha256};
+use shared::failure::FailureKind;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -26,7 +25,7 @@ impl Environment {
         if self.load_staged_manifest(state).is_ok() {
             return Ok(());
         }
-        let source = self.source();
+        let source = self.source()?;
         let image = &state.record.job.image.id;
         let failed = |error: SourceError| match error {
             SourceError::NotFound => {
@@ -119,7 +118,10 @@ impl Environment {
                 return Outcome::Failed(untouched(state, error.kind(), chain(&error)));
             }
         };
-        let source = self.source();
+        let source = match self.source() {
+            Ok(source) => source,
+            Err(outcome) => return outcome,
+        };
         let before = self.job.fetched;
         let (progress, mut heard) = watch::channel(download.transfer());
         let image = state.record.job.image.id;
@@ -211,9 +213,12 @@ impl Environment {
         self.job.staged.as_ref().map(|staged: &Staged| staged.image_path(name))
     }
 
-    fn source(&self) -> Source {
+    fn source(&self) -> Result<Source, Outcome> {
+        let client = self.uplink.images().ok_or_else(|| Outcome::Again {
+            reason: "there is no connection to the coordinator yet".into(),
+        })?;
         let token = self.uplink.token_provider();
-        Source::new(self.client.clone(), self.uplink.base().clone(), token)
+        Ok(Source::new(client, self.uplink.base().clone(), token))
     }
 
     /// What passes is tried again, what is wrong with the image is a failure.
@@ -221,17 +226,6 @@ impl Environment {
         match error.kind() {
             None => Outcome::Again { reason: chain(error) },
             Some(kind) => Outcome::Failed(untouched(state, kind, chain(error))),
-        }
-    }
-
-    /// After the end the image is not needed any more, and the next job starts from nothing.
-    /// `keep`: manifests of images that other slots may still recover from; `None`: all of them.
-    pub async fn clean_up(&mut self, keep: Option<Vec<Sha256>>) {
-        self.job = JobContext::default();
-        let Some(keep) = keep else { return };
-        let staging = self.staging.clone();
-        if let Err(error) = files::off_runtime(move || staging.clean(&keep)).await {
-            log::warn!("staging is not cleaned: {error}");
         }
     }
 }

@@ -209,7 +209,13 @@ impl Environment {
         if let Err(reason) = self.lock_modem() {
             return Outcome::Again { reason };
         }
-        let picture = self.picture(state, &manifest, &profile).await;
+        let picture = match self.picture(state, &manifest, &profile).await {
+            Ok(Outcome::Baselined(before)) => match self.obstacle(Some(&before.imei)).await {
+                Some(reason) => Err(Outcome::Again { reason }),
+                None => Ok(Outcome::Baselined(before)),
+            },
+            other => other,
+        };
         self.job.lock = None;
         match picture {
             Ok(outcome) | Err(outcome) => outcome,

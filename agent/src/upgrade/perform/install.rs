@@ -41,11 +41,21 @@ impl Environment {
             Ok(ports) => ports,
             Err(reason) => return not_started(state, FailureKind::ToolNotStarted, reason),
         };
-        let _ = self.hooks(Stage::PreFlash, state).await;
+        self.pre_flash(state).await;
         let at = At { diag: diag.as_deref(), port: None, usb: Some(&usb) };
-        let ended = self.run_tool(state, Purpose::Install, image, at).await;
+        self.run_tool(state, Purpose::Install, image, at).await
+    }
+
+    /// The router's own preparation, before every start of the tool.
+    pub(super) async fn pre_flash(&self, state: &State) {
+        // Only a pre-check may object.
+        let _ = self.hooks(Stage::PreFlash, state).await;
+    }
+
+    /// Once when all is over, whoever started the tool: a crash in between changes nothing.
+    pub(super) async fn post_flash(&self, state: &State) -> Outcome {
         let _ = self.hooks(Stage::PostFlash, state).await;
-        ended
+        Outcome::PostFlashed
     }
 
     /// Resolves the call, hands it to a guardian and follows it.

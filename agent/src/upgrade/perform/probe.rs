@@ -79,10 +79,26 @@ impl Environment {
 
     /// Asks everybody on the bus, and judges by who is left.
     async fn by_exclusion(&self, imei: Option<&str>) -> Sighting {
+        self.survey(imei, exclusion::decide).await
+    }
+
+    /// Why a flash of our modem should not be begun now, by who else is on the bus. The caller holds
+    /// the modems' lock.
+    pub(super) async fn obstacle(&self, imei: Option<&str>) -> Option<String> {
+        // That ours is mute at this moment is no reason: the tool's start waits for it.
+        let is_ours = |bus_id: &String| self.job.bus_id.as_ref() == Some(bus_id);
+        self.survey(imei, |scene| {
+            let silent: Vec<_> = scene.silent.iter().filter(|id| !is_ours(id)).cloned().collect();
+            exclusion::obstacle(&Scene { silent: &silent, ..*scene })
+        })
+        .await
+    }
+
+    async fn survey<T>(&self, imei: Option<&str>, judge: impl FnOnce(&Scene<'_>) -> T) -> T {
         let Survey { answering, silent, abnormal } = modem::survey(&self.place).await;
         let abnormal: Vec<_> = abnormal.iter().map(|d| (d.usb, d.condition)).collect();
         let others: Vec<_> = self.other_slots().filter_map(|s| s.imei.as_deref()).collect();
-        exclusion::decide(&Scene {
+        judge(&Scene {
             ours: imei.or(self.slot.imei.as_deref()),
             others: &others,
             answering: &answering,

@@ -54,6 +54,7 @@ impl Environment {
             Ok(image) => image,
             Err(outcome) => return outcome,
         };
+        self.pre_flash(state).await;
         let at = At { diag: None, port: port.as_deref(), usb: Some(&usb) };
         self.run_tool(state, Purpose::Recover, image, at).await
     }

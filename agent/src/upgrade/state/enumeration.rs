@@ -5,59 +5,11 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "the world cares for few of the states")]
 
-use super::{tests::before, tests::record, tests::target, *};
-use shared::{
-    failure::{Failure, FailureKind},
-    grant::{Refusal, RefusalCode},
-};
+mod world;
+
+use super::{tests::record, *};
 use std::collections::HashSet;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Modem {
-    Old,
-    Target,
-    Download,
-    Absent,
-}
-
-/// What a tool run will come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Run_ {
-    Works,
-    /// Works and exits with an error.
-    WorksSilently,
-    FailsAtOnce,
-    FailsHalfway,
-    Refuses,
-    Lies,
-    Vanishes,
-}
-
-const RUNS: [Run_; 7] = [
-    Run_::Works,
-    Run_::WorksSilently,
-    Run_::FailsAtOnce,
-    Run_::FailsHalfway,
-    Run_::Refuses,
-    Run_::Lies,
-    Run_::Vanishes,
-];
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct World {
-    modem: Modem,
-    /// The staged image, and whether it is what the manifest says.
-    staged: Option<bool>,
-    durable: bool,
-    held: bool,
-    running: Option<Run_>,
-    /// In volatile memory.
-    exit: Option<&'static str>,
-    granted: u32,
-    cancelled: bool,
-    installs: u32,
-    cuts: u32,
-}
+use world::{Modem, World, grant, perform};
 
 #[derive(Debug, Clone)]
 struct Node {
@@ -72,184 +24,13 @@ impl Node {
         let state = |state: &State| {
             let r = &state.record;
             // Beyond the limit all counts of tries are alike.
-            let counts = (state.tries.min(9), r.attempts, r.holding);
+            let counts = (state.tries.min(9), r.attempts, r.holding, r.post_flash_due);
             format!("{:?}{counts:?}{}{:?}", state.step, r.before.is_some(), r.last_failure)
         };
         let text = format!("{}{}{:?}", state(&self.memory), state(&self.journal), self.world);
         let digest = shared::hex::sha256(text.as_bytes());
         digest.0[..16].iter().fold(0, |key, byte| key << 8 | u128::from(*byte))
     }
-}
-
-impl World {
-    fn finish(&mut self, run: Run_) -> ToolEnd {
-        self.running = None;
-        self.modem = match run {
-            Run_::Works | Run_::WorksSilently => Modem::Target,
-            Run_::FailsHalfway => Modem::Download,
-            Run_::Vanishes => Modem::Absent,
-            Run_::FailsAtOnce | Run_::Refuses | Run_::Lies => self.modem,
-        };
-        let failed = |kind| ToolEnd::Failed { kind, detail: String::new() };
-        match run {
-            Run_::Works | Run_::Lies => ToolEnd::Success,
-            Run_::Refuses => failed(FailureKind::ToolRefused),
-            Run_::WorksSilently | Run_::FailsAtOnce | Run_::FailsHalfway => {
-                failed(FailureKind::ToolFailed)
-            }
-            Run_::Vanishes => failed(FailureKind::ToolTimeout),
-        }
-    }
-
-    /// Power is cut: the tool ends wherever it was.
-    fn power_cuts(&self) -> Vec<Self> {
-        let mut base = self.clone();
-        base.cuts += 1;
-        base.exit = None;
-        base.held = false;
-        if !base.durable {
-            base.staged = None;
-        }
-        if base.running.take().is_none() {
-            return vec![base];
-        }
-        [self.modem, Modem::Download, Modem::Target]
-            .map(|modem| Self { modem, ..base.clone() })
-            .to_vec()
-    }
-
-    fn start_tool(&mut self, recovery: bool) {
-        assert_eq!(self.staged, Some(true), "an unverified image reached the tool");
-        assert_eq!(self.running, None, "two tools on one modem");
-        assert!(self.held, "the tool was started without its holders");
-        if !recovery {
-            self.installs += 1;
-            assert!(self.installs <= self.granted, "a start without a grant");
-        }
-    }
-
-    fn sighting(&self) -> Sighting {
-        assert_eq!(self.running, None, "the modem was probed under a running tool");
-        match self.modem {
-            Modem::Old => Sighting::Old,
-            Modem::Target => Sighting::Target { restart: false },
-            Modem::Download => Sighting::DownloadMode,
-            Modem::Absent => Sighting::Absent,
-        }
-    }
-}
-
-/// Everything that may come of an action: the world and the outcome, or only the world if the
-/// action is cut short in it.
-fn perform(action: Action, world: &World, state: &State) -> (Vec<(World, Outcome)>, Vec<World>) {
-    let again = || Outcome::Again { reason: String::new() };
-    let same = |outcome| (vec![(world.clone(), outcome)], vec![]);
-    let with = |change: &dyn Fn(&mut World), outcome| {
-        let mut after = world.clone();
-        change(&mut after);
-        (vec![(after.clone(), outcome)], vec![after])
-    };
-    // Probing and what follows needs the ports: a fresh process takes hold again.
-    let mut world = world.clone();
-    let needs_holders = matches!(
-        action,
-        Action::Probe | Action::Restart | Action::Restore | Action::Confirm | Action::Recover
-    );
-    if needs_holders && state.record.holding {
-        world.held = true;
-    }
-    let world = &world;
-    match action {
-        Action::Inspect => match world.modem {
-            Modem::Old => same(Outcome::Inspected(Box::new(target()))),
-            Modem::Target => same(Outcome::AlreadyInstalled(Box::new(target()))),
-            Modem::Download | Modem::Absent => {
-                panic!("inspecting a modem left in {:?}", world.modem)
-            }
-        },
-        Action::CheckGates(_) => same(Outcome::GatesOpen),
-        Action::Download => with(&|w| w.staged = Some(true), Outcome::Downloaded),
-        Action::Verify => {
-            let rotten = World { staged: Some(false), ..world.clone() };
-            match world.staged {
-                Some(true) => {
-                    (vec![(world.clone(), Outcome::Verified), (rotten, Outcome::Verified)], vec![])
-                }
-                Some(false) | None => same(Outcome::ImageLost),
-            }
-        }
-        Action::Baseline => same(Outcome::Baselined(Box::new(before()))),
-        Action::RequestGrant { attempt } => grant(world, attempt),
-        Action::Prepare => with(&|w| w.held = true, Outcome::Prepared),
-        Action::Install | Action::Recover => {
-            let recovery = action == Action::Recover;
-            if recovery && world.modem != Modem::Download {
-                return same(Outcome::Probed(world.sighting()));
-            }
-            if world.staged != Some(true) {
-                let kind = FailureKind::ChecksumMismatch;
-                return same(Outcome::NotStarted(Failure::untouched(state.phase(), kind, "")));
-            }
-            install(world, recovery)
-        }
-        Action::Attach => match world.running {
-            Some(run) => {
-                let mut after = world.clone();
-                let end = after.finish(run);
-                (vec![(after, Outcome::ToolEnded(end))], vec![])
-            }
-            None => same(Outcome::ToolEnded(ToolEnd::Lost)),
-        },
-        Action::Probe => same(Outcome::Probed(world.sighting())),
-        Action::Restart => same(Outcome::Restarted),
-        Action::Restore => same(Outcome::Restored),
-        Action::Confirm => {
-            assert_eq!(world.modem, Modem::Target);
-            let vanished = Outcome::Vanished { reason: String::new() };
-            let same = |outcome| (world.clone(), outcome);
-            (vec![same(Outcome::Confirmed), same(again()), same(vanished)], vec![])
-        }
-        Action::Release => with(&|w| w.held = false, Outcome::Released),
-        Action::Pause { .. } => same(Outcome::Paused),
-        Action::AwaitRelease => same(Outcome::OperatorReleased),
-    }
-}
-
-/// The coordinator: idempotent for an attempt, refuses when cancelled; the answer may be lost.
-fn grant(world: &World, attempt: u32) -> (Vec<(World, Outcome)>, Vec<World>) {
-    let refused = |code| {
-        let refusal = Refusal { code, detail: String::new(), retry_after_s: None };
-        (vec![(world.clone(), Outcome::Refused(refusal))], vec![])
-    };
-    if world.cancelled {
-        return refused(RefusalCode::Cancelled);
-    }
-    if attempt > 3 {
-        return refused(RefusalCode::Attempts);
-    }
-    assert!(attempt <= world.granted + 1, "an attempt was skipped");
-    let mut after = world.clone();
-    after.granted = after.granted.max(attempt);
-    let lost = Outcome::Again { reason: "no answer".into() };
-    (vec![(after.clone(), Outcome::Granted), (after.clone(), lost)], vec![after])
-}
-
-fn install(world: &World, recovery: bool) -> (Vec<(World, Outcome)>, Vec<World>) {
-    let mut started = world.clone();
-    started.start_tool(recovery);
-    let mut ended = Vec::new();
-    let mut cut = Vec::new();
-    for run in RUNS {
-        if recovery && matches!(run, Run_::Vanishes) {
-            continue;
-        }
-        let running = World { running: Some(run), ..started.clone() };
-        let mut after = running.clone();
-        let end = after.finish(run);
-        ended.push((after, Outcome::ToolEnded(end)));
-        cut.push(running);
-    }
-    (ended, cut)
 }
 
 /// Every successor of a node, cuts included.
@@ -299,10 +80,15 @@ fn successors(node: &Node, max_cuts: u32) -> Vec<Node> {
 
 fn check(node: &Node) {
     let (state, world) = (&node.memory, &node.world);
+    assert!(
+        !world.hooked || node.journal.record.post_flash_due,
+        "a tool was started whose end no hook would hear of: {node:?}"
+    );
     assert!(world.granted <= 3 && world.installs <= 3, "too many attempts: {node:?}");
     match state.ending() {
         Some(ending) => {
             assert!(!world.held, "finished and still holding: {node:?}");
+            assert!(!world.hooked, "finished without the post-flash hooks: {node:?}");
             assert_eq!(world.running, None, "finished under a running tool: {node:?}");
             assert!(
                 !matches!(world.modem, Modem::Download),
@@ -351,6 +137,7 @@ fn start(durable: bool) -> Node {
         staged: None,
         durable,
         held: false,
+        hooked: false,
         running: None,
         exit: None,
         granted: 0,

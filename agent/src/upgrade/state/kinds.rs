@@ -105,6 +105,9 @@ pub struct Record {
     pub attempts: u32,
     /// Whether something may be held: `Releasing` is due.
     pub holding: bool,
+    /// Whether a tool may have been started since the post-flash hooks ran last.
+    #[serde(default)]
+    pub post_flash_due: bool,
     /// What is to be reached, by the signed manifest: probing needs nothing that is staged.
     pub target: Option<Target>,
     /// The modem before the first attempt; written once.
@@ -122,6 +125,7 @@ impl Record {
             stream,
             attempts: 0,
             holding: false,
+            post_flash_due: false,
             target: None,
             before: None,
             last_failure: None,
@@ -172,6 +176,7 @@ pub enum Action {
     Restart,
     Restore,
     Confirm,
+    PostFlash,
     Release,
     Pause {
         seconds: u64,
@@ -214,6 +219,8 @@ pub enum Outcome {
     Vanished {
         reason: String,
     },
+    /// The router's post-flash hooks had their say.
+    PostFlashed,
     Released,
     Paused,
     /// A person said: go on.

@@ -99,6 +99,11 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         }
 
         // Giving back.
+        (Step::Releasing { .. }, Outcome::PostFlashed) => {
+            let mut state = state;
+            state.record.post_flash_due = false;
+            state
+        }
         (Step::Releasing { next }, Outcome::Released) => state.released(next),
         (Step::Releasing { next }, Outcome::Again { .. }) if state.tries >= policy.max_releases => {
             state.released(next)
@@ -117,6 +122,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
 
 impl State {
     fn to(mut self, step: Step) -> Self {
+        // Both are journaled before the tool is started.
+        let starts = matches!(step, Step::Preparing | Step::Recovering { .. });
+        self.record.post_flash_due |= starts;
         self.step = step;
         self.tries = 0;
         self

@@ -144,6 +144,31 @@ fn every_sighting_has_its_own_end() {
 }
 
 #[test]
+fn only_what_has_touched_the_modem_keeps_its_turn_and_hooks_are_owed_once() {
+    let mut state = at(Step::Committing);
+    assert!(!state.has_touched() && !state.keeps_its_turn());
+    state = apply(state, Outcome::Granted);
+    assert!(state.has_touched() && state.keeps_its_turn() && state.record.post_flash_due);
+    for paused in
+        [Step::RecoveryPause { tries: 9, delay_s: 3600 }, Step::Held { reason: String::new() }]
+    {
+        assert!(at(paused.clone()).has_touched() && !at(paused).keeps_its_turn());
+    }
+    let next = Next::Hold { reason: "who is it".into() };
+    state = State { step: Step::Releasing { next }, ..state };
+    assert_eq!(state.action(), Some(Action::PostFlash));
+    let saved = state.clone();
+    state = apply(state, Outcome::PostFlashed);
+    assert!(state.differs_after_restart(&saved), "else a crash would run them again");
+    assert_eq!(state.action(), Some(Action::Release));
+    // A person lets it go on: owed again only once a tool is started again.
+    state = apply(apply(state, Outcome::Released), Outcome::OperatorReleased);
+    assert!(!state.record.post_flash_due);
+    state = apply(state, Outcome::Probed(Sighting::DownloadMode));
+    assert!(state.record.post_flash_due);
+}
+
+#[test]
 fn a_bug_is_held_for_a_person_once_the_modem_may_be_touched() {
     let mut state = at(Step::Confirming);
     state.record.holding = true;
