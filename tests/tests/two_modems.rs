@@ -136,6 +136,11 @@ async fn a_held_slot_stops_no_other_and_goes_on_without_a_restart() {
     assert_eq!(TwoModems::package(&both.spare), TO);
     assert_eq!(TwoModems::package(&both.router.modem), FROM, "flashed without a journal");
 
+    let told = |operation: &Value| {
+        operation["log"].as_str().is_some_and(|log| log.contains("waits for a person"))
+    };
+    timeout(PATIENCE, watch::operation(&both.scene.api, &main, told)).await.expect("it is told");
+
     fs::write(both.router.dir.join("run/main/go-on"), "").unwrap();
     both.succeeds(&main).await;
     both.status("nothing is held", |status| status.held.is_empty()).await;

@@ -80,6 +80,7 @@ impl Agent {
     async fn take_turn(&mut self, jobs: &[Job], answered: bool) -> bool {
         self.slots.iter_mut().for_each(Slot::look);
         self.show_held();
+        self.slots.iter_mut().for_each(|slot| slot.explain(jobs));
         jobs.iter().for_each(|job| self.refuse_elsewhere(job));
         let mut wishes = self.wishes(jobs, answered);
         let is_new = |wish: &Wish| matches!(wish, Wish::Upgrade { .. });

@@ -7,16 +7,19 @@
 //!   └──► Newer: left alone
 //! ```
 
+mod opening;
+
 use super::turns::Wish;
 use crate::{
     environment::{self, Environment, Ports, journal_path},
+    outbox::Draft,
     random,
     settings::{Settings, SlotSettings},
     status::Held,
     upgrade::{
         driver::{Stint, Upgrade},
-        journal::{Journal, JournalError, Loaded, aside},
-        perform::{release_word, take_release_word},
+        journal::Journal,
+        perform::release_word,
         results::Results,
         state::{Record, State, Step},
     },
@@ -27,13 +30,7 @@ use shared::{
     hex::Sha256,
     ids::{OperationId, StreamId},
 };
-use std::{
-    collections::HashSet,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Between two looks for a person's word.
@@ -48,6 +45,8 @@ pub struct Slot {
     work: Work,
     /// Operations that are over, and whose result was reported by this process.
     over: HashSet<OperationId>,
+    /// Jobs whose sender was told that the slot is held.
+    told: HashSet<OperationId>,
     /// Nothing is begun before: the disk refused.
     not_before: Instant,
     /// What it said.
@@ -82,83 +81,9 @@ impl Slot {
             ports,
             work: Work::Closed,
             over: HashSet::new(),
+            told: HashSet::new(),
             not_before: Instant::now(),
             trouble: String::new(),
-        }
-    }
-
-    /// Opens the journal as soon as that can be done.
-    pub fn look(&mut self) {
-        if let Work::Unreadable(corrupt) = &self.work {
-            let corrupt = corrupt.clone();
-            if !self.is_released(&corrupt) {
-                return;
-            }
-            self.work = Work::Closed;
-        }
-        if matches!(self.work, Work::Closed) && self.not_before <= Instant::now() {
-            self.work = self.open();
-        }
-    }
-
-    fn open(&mut self) -> Work {
-        let path = self.journal_path();
-        let left = aside(&path);
-        if left.exists() {
-            return self.hold(left);
-        }
-        match Journal::open(&path, &self.ports.boot_id) {
-            Ok((journal, Loaded::Empty)) => Work::Idle { journal, last: None },
-            Ok((journal, Loaded::State { state, .. })) if state.ending().is_some() => {
-                Work::Idle { journal, last: Some(state) }
-            }
-            Ok((journal, Loaded::State { state, same_boot })) => {
-                let boot = if same_boot { "this boot" } else { "an earlier boot" };
-                let operation = state.record.job.operation;
-                log::info!("operation {operation} found in {}, from {boot}", state.phase());
-                self.busy(state.resume(), journal).unwrap_or_else(|error| self.closed(&error))
-            }
-            Err(JournalError::Corrupt { aside }) => self.hold(aside),
-            Err(error @ JournalError::Newer { .. }) => {
-                log::error!("slot {}: {error}", self.place.slot);
-                Work::Newer
-            }
-            Err(error) => self.closed(&error),
-        }
-    }
-
-    /// Others go on meanwhile.
-    fn closed(&mut self, error: &dyn std::error::Error) -> Work {
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        self.trouble = format!("{error}{cause}");
-        log::error!("slot {}: {}", self.place.slot, self.trouble);
-        self.not_before = Instant::now() + DISK_AGAIN;
-        Work::Closed
-    }
-
-    fn hold(&self, corrupt: PathBuf) -> Work {
-        let slot = &self.place.slot;
-        // A word from before was about something else.
-        let _ = std::fs::remove_file(release_word(&self.settings.paths.run_dir, slot.as_str()));
-        log::error!(
-            "slot {slot} is held: its journal was unreadable and is kept as {}; look at the modem, \
-             then run `modem-upgrader-agent recover --slot {slot}`",
-            corrupt.display()
-        );
-        Work::Unreadable(corrupt)
-    }
-
-    /// Takes a person's word, and keeps the unreadable journal under another name.
-    fn is_released(&self, corrupt: &Path) -> bool {
-        if !take_release_word(&self.settings.paths.run_dir, self.place.slot.as_str()) {
-            return false;
-        }
-        match std::fs::rename(corrupt, self.released()) {
-            Ok(()) => true,
-            Err(error) => {
-                log::error!("{} cannot be moved: {error}", corrupt.display());
-                false
-            }
         }
     }
 
@@ -306,6 +231,29 @@ impl Slot {
         Some(Held { slot: self.place.slot.clone(), reason })
     }
 
+    /// Tells whoever wants something of a slot without a journal why nothing happens, once a job.
+    pub fn explain(&mut self, jobs: &[Job]) {
+        if matches!(self.work, Work::Idle { .. } | Work::Busy { .. }) {
+            return;
+        }
+        let Some(Held { slot, reason }) = self.held() else { return };
+        for job in jobs.iter().filter(|job| job.slot == slot) {
+            if !self.told.insert(job.operation) {
+                continue;
+            }
+            let Ok(bytes) = random::bytes() else { continue };
+            let reason = shared::limits::cut(format!("slot {slot} waits for a person: {reason}"));
+            self.ports.uplink.report(Draft {
+                operation: job.operation,
+                slot: job.slot.clone(),
+                stream: StreamId::from_random(bytes),
+                attempt: 0,
+                at: None,
+                body: EventBody::Postponed { reason },
+            });
+        }
+    }
+
     /// The manifests of the images that it may still need. `None`: nobody knows; an unreadable
     /// journal may have been about anything.
     pub fn needed(&self) -> Option<Vec<Sha256>> {
@@ -337,11 +285,6 @@ impl Slot {
 
     fn journal_path(&self) -> PathBuf {
         journal_path(&self.settings, &self.place)
-    }
-
-    /// Where an unreadable journal is kept once a person has said "go on".
-    fn released(&self) -> PathBuf {
-        self.journal_path().with_extension("released")
     }
 
     fn word(&self) -> PathBuf {
