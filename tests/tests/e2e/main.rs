@@ -14,6 +14,7 @@ mod grant;
 mod liar;
 mod lies;
 mod refusals;
+mod two_modems;
 mod upgrade;
 
 use lab::{

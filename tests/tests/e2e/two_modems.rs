@@ -1,13 +1,6 @@
 //! A router with two modems: one at a time, each independent of the other's troubles.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what tests share is a test as well"
-)]
-#![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
-
+use crate::{SLOW, scene};
 use agent::status::Status;
 use lab::{
     faults::{ToolFault, ToolFaultKind, write_tool_faults},
@@ -15,27 +8,26 @@ use lab::{
     modem::{self, Mode, SimulatedModem},
     release::{FROM, TO, Wanted},
     router::{Router, imei},
-    scene::{PATIENCE, Scene},
+    scene::Scene,
     watch::{self, until},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{fs, path::Path};
-use tokio::time::timeout;
+use std::{fs, os::unix::process::CommandExt, process::Command};
 
 /// The modem of slot "main" carries the default route; "spare" is the other.
 struct TwoModems {
-    scene: Scene,
     router: Router,
     spare: SimulatedModem,
+    /// Ends last: it removes the directory.
+    scene: Scene,
     device: String,
     image: String,
 }
 
 impl TwoModems {
     async fn start(name: &str) -> Self {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("two-modems-{name}"));
-        let scene = Scene::start(Path::new(env!("CARGO_BIN_EXE_lab")), &dir).unwrap();
+        let scene = scene(&format!("two-modems-{name}"));
         let image = scene.image(&Wanted::default()).unwrap();
         let mut router = scene.router(1, true).await.unwrap();
         let second = imei(201);
@@ -76,8 +68,8 @@ impl TwoModems {
     }
 
     async fn succeeds(&self, operation: &str) -> Value {
-        let ended = timeout(PATIENCE, watch::ended(&self.scene.api, operation)).await;
-        let ended = ended.unwrap_or_else(|_| panic!("it ends\n{}", self.router.agent_log()));
+        let ended = self.scene.ended(operation).await;
+        let ended = ended.unwrap_or_else(|e| panic!("{e:#}\n{}", self.router.agent_log()));
         assert_eq!(ended["status"], "success", "{ended:#}\n{}", self.router.agent_log());
         ended
     }
@@ -87,19 +79,13 @@ impl TwoModems {
             let text = fs::read(self.router.dir.join("run/status.json")).unwrap_or_default();
             serde_json::from_slice(&text).is_ok_and(|status| holds(&status))
         };
-        until(what, PATIENCE, holds).await.unwrap_or_else(|error| {
+        until(what, holds).await.unwrap_or_else(|error| {
             panic!("{error}\n{}", self.router.agent_log());
         });
     }
 
     fn package(modem: &SimulatedModem) -> String {
         modem.versions().unwrap().package
-    }
-
-    fn end(self) {
-        let Self { scene, router, spare, .. } = self;
-        drop((router, spare));
-        scene.end().unwrap();
     }
 }
 
@@ -112,13 +98,12 @@ async fn the_modem_that_carries_the_default_route_is_flashed_last() {
     let spare = both.assign("spare").await;
     both.router.link.restore();
     let begun = || both.router.modem.state().unwrap().flash.begun > 0;
-    until("the main modem's turn", PATIENCE, begun).await.unwrap();
+    until("the main modem's turn", begun).await.unwrap();
     assert_eq!(TwoModems::package(&both.spare), TO, "the spare one was to be first");
     both.succeeds(&spare).await;
     both.succeeds(&main).await;
     assert_eq!(TwoModems::package(&both.router.modem), TO);
     watch::given_back(&both.router).await.unwrap();
-    both.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,23 +124,26 @@ async fn a_held_slot_stops_no_other_and_goes_on_without_a_restart() {
     let told = |operation: &Value| {
         operation["log"].as_str().is_some_and(|log| log.contains("waits for a person"))
     };
-    timeout(PATIENCE, watch::operation(&both.scene.api, &main, told)).await.expect("it is told");
+    both.scene.operation(&main, told).await.unwrap();
 
-    fs::write(both.router.dir.join("run/main/go-on"), "").unwrap();
+    let recover = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .arg0("modem-upgrader-agent")
+        .args(["recover", "--slot", "main", "--config"])
+        .arg(both.router.dir.join("agent.toml"))
+        .status();
+    assert!(recover.unwrap().success());
     both.succeeds(&main).await;
     both.status("nothing is held", |status| status.held.is_empty()).await;
     assert_eq!(TwoModems::package(&both.router.modem), TO);
-    both.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_one_modem_is_in_download_mode_no_other_is_flashed() {
     let mut both = TwoModems::start("recovery").await;
-    let slow = ToolFaultKind::Slow { bytes_per_second: 512 << 10 };
     let dir = both.router.dir.clone();
-    write_tool_faults(&dir, &[ToolFault { kind: slow, times: None }]).unwrap();
+    write_tool_faults(&dir, &[SLOW]).unwrap();
     let main = both.assign("main").await;
-    timeout(PATIENCE, watch::half_flashed(&both.router)).await.unwrap().unwrap();
+    watch::half_flashed(&both.router).await.unwrap();
     both.router.power_cut().unwrap();
     both.spare.power_cut().unwrap();
     // The first recovery fails, and the next one is a while away.
@@ -165,11 +153,11 @@ async fn while_one_modem_is_in_download_mode_no_other_is_flashed() {
     both.spare.power_on().unwrap();
     both.router.power_on().unwrap();
 
-    let waits = watch::operation(&both.scene.api, &spare, |operation| {
+    let waits = |operation: &Value| {
         operation["log"].as_str().is_some_and(|log| log.contains("a modem without a name"))
-    });
-    let waited = timeout(PATIENCE, waits).await;
-    assert!(waited.is_ok(), "{}", both.router.agent_log());
+    };
+    let waited = both.scene.operation(&spare, waits).await;
+    waited.unwrap_or_else(|e| panic!("{e:#}\n{}", both.router.agent_log()));
     assert_eq!(both.router.modem.state().unwrap().mode, Mode::Download);
     let begun = || both.spare.state().unwrap().flash.begun;
     assert_eq!(begun(), 0, "flashed beside a modem without a name");
@@ -179,5 +167,4 @@ async fn while_one_modem_is_in_download_mode_no_other_is_flashed() {
     both.succeeds(&spare).await;
     assert_eq!(TwoModems::package(&both.spare), TO);
     watch::given_back(&both.router).await.unwrap();
-    both.end();
 }
