@@ -21,6 +21,7 @@ impl Store {
 }
 
 fn set(tx: &Tx<'_>, id: DeviceId, mut inventory: Inventory) -> rusqlite::Result<()> {
+    let told: Vec<_> = inventory.modems.iter().map(|modem| modem.versions.clone()).collect();
     let read = inventory.modems.iter_mut().map(|modem| recall(tx, id, modem));
     let read = read.collect::<rusqlite::Result<Vec<_>>>()?;
     tx.prepare_cached(
@@ -34,7 +35,7 @@ fn set(tx: &Tx<'_>, id: DeviceId, mut inventory: Inventory) -> rusqlite::Result<
         "INSERT OR REPLACE INTO modems (device, slot, model, imei, versions, condition, modified)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    for (modem, read_at) in inventory.modems.iter().zip(read) {
+    for ((modem, read_at), told) in inventory.modems.iter().zip(read).zip(&told) {
         insert.execute((
             id.to_string(),
             modem.slot.as_str(),
@@ -44,17 +45,16 @@ fn set(tx: &Tx<'_>, id: DeviceId, mut inventory: Inventory) -> rusqlite::Result<
             &modem.unreadable,
             read_at,
         ))?;
-        weigh(tx, id, modem)?;
+        weigh(tx, id, modem, told)?;
     }
     Ok(())
 }
 
 /// A modem that could not be asked, for instance while somebody else talks to it, stays what it was
-/// when it last could; answers when that was.
+/// when it last could, and so do the versions that ModemManager cannot tell of one; answers when it was
+/// asked last.
 fn recall(tx: &Tx<'_>, id: DeviceId, modem: &mut Modem) -> rusqlite::Result<u64> {
-    if modem.unreadable.is_none() {
-        return Ok(tx.now);
-    }
+    let asked = modem.unreadable.is_none() && !modem.versions.is_empty();
     let known = tx
         .prepare_cached(
             "SELECT d.inventory, m.versions, m.modified FROM modems m
@@ -69,7 +69,7 @@ fn recall(tx: &Tx<'_>, id: DeviceId, modem: &mut Modem) -> rusqlite::Result<u64>
     let Some((inventory, versions, read_at)) = known else { return Ok(tx.now) };
     let modems = inventory.map(|inventory| inventory.modems).unwrap_or_default();
     let before = modems.into_iter().find(|before| before.slot == modem.slot);
-    Ok(if fill(modem, before, versions) { read_at } else { tx.now })
+    Ok(if fill(modem, before, versions) && !asked { read_at } else { tx.now })
 }
 
 /// False where another modem has come into the slot.
@@ -88,18 +88,30 @@ fn fill(modem: &mut Modem, before: Option<Modem>, versions: Vec<VersionLine>) ->
             }
         }
     }
-    if modem.versions.is_empty() {
-        modem.versions = versions;
-    }
+    complete(&mut modem.versions, versions);
     true
 }
 
+/// What was known and not told now stays, unless what was told is another than what was known.
+fn complete(told: &mut Vec<VersionLine>, known: Vec<VersionLine>) {
+    let place = |line: &VersionLine| (line.command.clone(), line.line);
+    let another = |known: &VersionLine| {
+        told.iter().any(|told| place(told) == place(known) && told.value != known.value)
+    };
+    let alike = told.is_empty() || known.iter().any(|known| told.contains(known));
+    if alike && !known.iter().any(another) {
+        let missing: Vec<_> = known.into_iter().filter(|line| !told.contains(line)).collect();
+        told.extend(missing);
+    }
+}
+
 /// `installed` follows the versions: it ends where the modem runs something else than the image's
-/// manifest names, and begins where it runs all of that. What could not be asked says neither.
+/// manifest names, and begins where it runs all of that, by what was `told` now. What could not be asked says
+/// neither.
 ///
 /// An operation is not ended by it: a success is also the same SIM and network back, and whether
 /// its holders were given back only its journal knows.
-fn weigh(tx: &Tx<'_>, id: DeviceId, modem: &Modem) -> rusqlite::Result<()> {
+fn weigh(tx: &Tx<'_>, id: DeviceId, modem: &Modem, told: &[VersionLine]) -> rusqlite::Result<()> {
     if modem.unreadable.is_some() {
         return Ok(());
     }
@@ -112,7 +124,7 @@ fn weigh(tx: &Tx<'_>, id: DeviceId, modem: &Modem) -> rusqlite::Result<()> {
         .query_row(slot.clone(), |row| Ok((parsed(row, "image")?, row.get("installed")?)))
         .optional()?;
     let Some((image, before)) = wanted else { return Ok(()) };
-    let installed = runs(&event::reached_by(tx, image)?, &modem.versions).unwrap_or(before);
+    let installed = runs(&event::reached_by(tx, image)?, told).unwrap_or(before);
     if installed != before {
         tx.prepare_cached(
             "UPDATE device_firmware SET installed = ?3, evidence = 'versions', modified = ?4

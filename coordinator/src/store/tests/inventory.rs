@@ -74,6 +74,25 @@ async fn a_modem_that_cannot_be_asked_stays_what_it_was() {
 }
 
 #[tokio::test]
+async fn versions_that_nobody_could_tell_stay_while_the_others_are_the_same() {
+    let line = |command: &str, value: &str| VersionLine {
+        command: command.into(),
+        line: 1,
+        value: value.into(),
+    };
+    let f = Fixture::new().await;
+    let device = f.device(1).await;
+    let say = async |modem| f.store.set_inventory(device, inventory(modem)).await.unwrap();
+    let all = vec![line("+CGMR", "M0R.1"), line("#SWPKGV", "45.1")];
+    say(modem(all.clone())).await;
+    f.pass(1000);
+    say(modem(vec![line("+CGMR", "M0R.1")])).await;
+    assert_eq!(known(&f, device).await, (modem(all), Some(NOW + 1000)));
+    say(modem(vec![line("+CGMR", "M0R.2")])).await;
+    assert_eq!(known(&f, device).await.0, modem(vec![line("+CGMR", "M0R.2")]), "the other is past");
+}
+
+#[tokio::test]
 async fn what_was_read_before_proves_nothing_anew() {
     let f = Fixture::new().await;
     let (device, image) = (f.device(1).await, f.image("v2").await);
