@@ -51,7 +51,7 @@ pub struct Suspect {
 #[must_use]
 pub fn suspects(crontab: &Path) -> Vec<Suspect> {
     let text = read(crontab).unwrap_or_default();
-    among(&text, |script| read(script))
+    among(&text, read)
 }
 
 fn read(path: &Path) -> Option<String> {
