@@ -3,13 +3,7 @@
 //! `fixtures/*.json` are such recordings. Each becomes a sysfs tree and a pty that answers as it did then,
 //! byte for byte, so that what a real modem showed once is a test for ever.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what plays the modem is a test as well"
-)]
-#![allow(clippy::disallowed_methods, reason = "a test plays the modem on a thread of its own")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;

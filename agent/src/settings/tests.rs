@@ -108,6 +108,10 @@ fn a_place_counts_until_the_imei_is_known() {
         parse("[coordinator]\nurl = \"https://h\"\n[[slot]]\nname = \"a\"\nusb_path = \"1-1.4\"")
             .unwrap();
     assert_eq!(settings.slots[0].sought(None), Sought::At("1-1.4"));
+    let pcie = parse(
+        "[coordinator]\nurl = \"https://h\"\n[[slot]]\nname = \"a\"\nusb_path = \"0000:01:00.0\"",
+    );
+    assert_eq!(pcie.unwrap().slots[0].sought(None), Sought::At("0000:01:00.0"));
     let known = Some("356938035643809");
     assert_eq!(settings.slots[0].sought(known), Sought::Imei("356938035643809"));
 }

@@ -165,7 +165,7 @@ pub struct Modem {
 pub struct SlotSettings {
     pub slot: Slot,
     pub imei: Option<String>,
-    /// The bus id in sysfs, such as "1-1.4": where the modem is looked for until its IMEI is known.
+    /// The bus id in sysfs, such as "1-1.4", or "0000:01:00.0" behind PCIe: where the modem is looked for until its IMEI is known.
     pub usb_path: Option<String>,
 }
 

@@ -50,10 +50,10 @@ pub(super) fn parse_imei(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn parse_usb_path(text: &str) -> Result<String, String> {
-    let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let plain = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'-' | b'.' | b':');
     if !text.is_empty() && text.len() <= 32 && text.bytes().all(plain) {
         Ok(text.to_owned())
     } else {
-        Err(format!("{text:?} is not a USB path such as 1-1.4"))
+        Err(format!("{text:?} is no place such as 1-1.4 (USB) or 0000:01:00.0 (PCIe)"))
     }
 }

@@ -312,3 +312,40 @@ async fn an_inhibition_that_was_killed_is_begun_again() {
     router.holders().give_back().await.unwrap();
     assert_eq!(router.calls(), ["inhibit", "inhibit", "released"]);
 }
+
+#[tokio::test]
+async fn a_crash_in_the_middle_gives_back_all_that_was_taken_in_reverse() {
+    let router = Router::new();
+    router.service("watchcat", true, "");
+    // The process dies with the modem inhibited and a service half stopped.
+    router.service("gpsd", true, "[ $1 = stop ] && exit 1");
+    inhibitor(&router, UID);
+    let all = [
+        Holder::Service("watchcat".into()),
+        Holder::Interface("wwan".into()),
+        Holder::Modem(UID.into()),
+        Holder::Service("gpsd".into()),
+        Holder::Service("never-reached".into()),
+    ];
+    router.service("never-reached", true, "");
+    assert!(router.holders().take(&all).await.is_err());
+    assert_eq!(router.holders().taken().unwrap(), all[..4]);
+    // A fresh process takes again what it finds, and gives back everything once.
+    router.holders().take(&all[..3]).await.unwrap();
+    router.service("gpsd", true, "");
+    router.holders().give_back().await.unwrap();
+    assert_eq!(
+        router.calls(),
+        [
+            "watchcat stop",
+            "ifdown wwan",
+            "inhibit",
+            "gpsd stop",
+            "gpsd start",
+            "released",
+            "ifup wwan",
+            "watchcat start"
+        ]
+    );
+    assert!(!router.path("holders.json").exists());
+}
