@@ -156,7 +156,11 @@ fn write_beside(path: &Path, bytes: &[u8], durable: bool) -> io::Result<PathBuf>
     Ok(temporary)
 }
 
-fn rename(temporary: &Path, path: &Path) -> io::Result<()> {
+/// Gives a file written beside it the name `path`.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn rename(temporary: &Path, path: &Path) -> io::Result<()> {
     std::fs::rename(temporary, path).inspect_err(|_| {
         let _ = std::fs::remove_file(temporary);
     })
@@ -170,7 +174,11 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(name))
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+/// Makes the name `path` durable.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
         _ => sync_dir(Path::new(".")),

@@ -6,6 +6,7 @@ pub mod commands;
 pub mod cron;
 pub mod environment;
 pub mod files;
+pub mod gates;
 pub mod guardian;
 pub mod hooks;
 pub mod identity;

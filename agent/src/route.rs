@@ -9,7 +9,7 @@ mod tables;
 
 pub use tables::{Route, Tables};
 
-use crate::files;
+use crate::{files, gates::traffic::Counters};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,26 @@ impl Network {
             Err(error) => return Sole::Unknown(format!("routing tables: {error}")),
         };
         judge(&tables, addresses, |interface| self.carrier(interface, modem))
+    }
+
+    /// Network interfaces that are the modem's own.
+    #[must_use]
+    pub fn interfaces_of(&self, modem: &str) -> Vec<String> {
+        let listed = std::fs::read_dir(self.sysfs.join("class/net")).into_iter().flatten();
+        let names = listed.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| self.follow(name, modem, 0).ok() == Some(Carrier::Modem)).collect()
+    }
+
+    /// Bytes through `interfaces` since the kernel began to count.
+    #[must_use]
+    pub fn counters(&self, interfaces: &[String]) -> Counters {
+        let read = |name: &String, which: &str| {
+            let path = self.sysfs.join("class/net").join(name).join("statistics").join(which);
+            files::read_text(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        };
+        let one =
+            |name| Counters { received: read(name, "rx_bytes"), sent: read(name, "tx_bytes") };
+        interfaces.iter().map(one).fold(Counters::default(), |sum, one| sum + one)
     }
 
     fn carrier(&self, interface: &str, modem: &str) -> Carrier {

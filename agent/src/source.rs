@@ -13,12 +13,14 @@
 mod answer;
 mod download;
 mod error;
+mod pace;
 
 pub use download::{Download, Transfer};
 pub use error::SourceError;
 
 use answer::Span;
 use futures_util::future::BoxFuture;
+use pace::Pace;
 use reqwest::{Client, Method, Response, StatusCode, Url, header};
 use rustls::ClientConfig;
 use shared::ids::ImageId;
@@ -41,6 +43,7 @@ pub struct Source {
     client: Client,
     base: Url,
     token: TokenProvider,
+    bandwidth_kbit_s: Option<u64>,
 }
 
 /// A client for [`Source`]: HTTPS alone, no redirects by itself, no limit on a whole transfer.
@@ -63,7 +66,13 @@ impl Source {
     /// not.
     #[must_use]
     pub fn new(client: Client, base: Url, token: TokenProvider) -> Self {
-        Self { client, base, token }
+        Self { client, base, token, bandwidth_kbit_s: None }
+    }
+
+    /// Images come with at most this many kilobits a second on average.
+    #[must_use]
+    pub fn at_most(self, bandwidth_kbit_s: Option<u64>) -> Self {
+        Self { bandwidth_kbit_s, ..self }
     }
 
     /// The exact bytes of an image's manifest.
@@ -119,12 +128,16 @@ impl Source {
     ) -> Result<(), SourceError> {
         let mut assembly = download.assemble(span);
         let mut left = span.length();
+        let mut pace = self.bandwidth_kbit_s.map(Pace::new);
         loop {
             let chunk =
                 timeout(STALL, response.chunk()).await.map_err(|_| SourceError::Stalled)??;
             let Some(chunk) = chunk else { break };
             left = left.checked_sub(chunk.len() as u64).ok_or(SourceError::TooLong)?;
             download.count(chunk.len() as u64);
+            if let Some(pace) = &mut pace {
+                pace.keep(chunk.len() as u64).await;
+            }
             let mut rest = &chunk[..];
             while !rest.is_empty() {
                 if let Some(block) = assembly.fill(&mut rest)? {

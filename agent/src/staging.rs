@@ -7,9 +7,11 @@
 //! A directory that a firmware upgrade of the router would save (keep.d) is never used: sysupgrade
 //! packs those into memory.
 
+mod decoded;
 mod durability;
 mod staged;
 
+pub use decoded::{Undecodable, decode};
 pub use durability::{Durability, durability};
 pub use staged::{ImageFile, Staged, StagingError};
 
@@ -99,11 +101,18 @@ impl Staging {
     }
 
     /// Where the image of `size` bytes goes whose manifest has this digest: where it lies already,
-    /// or the first place with room. `durable`: only a place that survives a power cut.
+    /// or the first place with room. `beside`: bytes of its decoded copy. `durable`: only a place
+    /// that survives a power cut.
     ///
     /// # Errors
     /// See [`NoPlace`]; nothing was made.
-    pub fn stage(&self, manifest: &Sha256, size: u64, durable: bool) -> Result<Staged, NoPlace> {
+    pub fn stage(
+        &self,
+        manifest: &Sha256,
+        size: u64,
+        beside: u64,
+        durable: bool,
+    ) -> Result<Staged, NoPlace> {
         let all = self.places();
         if all.is_empty() {
             return Err(NoPlace::Unusable(self.directories.clone()));
@@ -114,7 +123,7 @@ impl Staging {
             return Err(NoPlace::NotDurable(all.into_iter().map(|p| p.directory).collect()));
         }
         // Blocks of the file system, names, manifest and signature.
-        let needed = size + limits::MANIFEST as u64 + limits::BLOCK / 4;
+        let needed = size + beside + limits::MANIFEST as u64 + limits::BLOCK / 4;
         let begun = || places.iter().filter(|p| self.staged(p, manifest).path().is_dir());
         let existing =
             begun().find(|p| self.staged(p, manifest).holds(size)).or_else(|| begun().next());

@@ -137,8 +137,8 @@ impl ImageRefused {
     }
 }
 
-/// An open file whose every byte was found to be the manifest's image. The tool gets this very
-/// file, not its name.
+/// An open file whose every byte was found to be what the manifest says that the tool gets. The
+/// tool gets this very file, not its name.
 #[derive(Debug)]
 pub struct VerifiedImage {
     file: File,
@@ -183,13 +183,19 @@ impl VerifiedImage {
         if !metadata.is_file() {
             return Err(ImageRefused::NotAFile(path));
         }
-        let (expected, found) = (manifest.file.size, metadata.len());
+        let wanted = manifest.tool_file();
+        let (expected, found) = (wanted.size, metadata.len());
         if expected != found {
             return Err(ImageRefused::Size { expected, found });
         }
         let digest = hash(&mut file, expected, progress).map_err(failed)?;
-        if digest != manifest.file.sha256 {
-            let block = first_wrong_block(&mut file, manifest).map_err(failed)?;
+        if digest != *wanted.sha256 {
+            let encoded = manifest.file.decoded.is_some();
+            let block = if encoded {
+                None
+            } else {
+                first_wrong_block(&mut file, manifest).map_err(failed)?
+            };
             return Err(ImageRefused::Digest { found: digest, block });
         }
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
@@ -219,6 +225,17 @@ impl VerifiedImage {
     pub fn size(&self) -> u64 {
         self.size
     }
+}
+
+/// Whether the file at `path` is the one of the manifest, encoded as it is.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_whole(path: &Path, wanted: &shared::manifest::File) -> io::Result<bool> {
+    let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let size = file.metadata()?.len();
+    Ok(size == wanted.size && hash(&mut file, size, |_| {})? == wanted.sha256)
 }
 
 /// Hashes exactly `size` bytes; a file that grows or shrinks meanwhile is an error.

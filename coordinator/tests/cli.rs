@@ -168,6 +168,25 @@ fn what_was_signed_verifies_and_nothing_else_does() {
 }
 
 #[test]
+fn compressed_firmware_is_signed_with_what_it_decodes_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    signed(folder);
+    let mut arguments = SIGN.to_vec();
+    arguments.push("--compress");
+    assert!(good(offline(folder, &arguments)).contains("bytes of 1048581"));
+    let mut verify = VERIFY;
+    verify[5] = "fw.bin.zst.manifest.json";
+    verify[7] = "fw.bin.zst.manifest.json.sig";
+    verify[9] = "fw.bin.zst";
+    good(offline(folder, &verify));
+    let manifest = std::fs::read(folder.join("fw.bin.zst.manifest.json")).unwrap();
+    let manifest = shared::manifest::Manifest::parse(&manifest).unwrap();
+    assert_eq!((manifest.tool_file().name, manifest.tool_file().size), ("fw.bin", (1 << 20) + 5));
+    assert!(manifest.file.size < 10_000);
+}
+
+#[test]
 fn what_routers_would_refuse_is_not_signed() {
     let folder = tempfile::tempdir().unwrap();
     signed(folder.path());

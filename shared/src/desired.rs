@@ -11,7 +11,11 @@ use std::collections::BTreeMap;
 pub const VERSION: u8 = 1;
 
 /// What this version of the agent can do; a job that requires more is refused as too new.
-pub const CAPABILITIES: &[&str] = &["manifest-1", "grant-1", "signify-ed25519"];
+pub const CAPABILITIES: &[&str] = &["manifest-1", "grant-1", "signify-ed25519", "zstd-1"];
+
+/// What every job requires. A manifest whose file is encoded needs more, and an agent that lacks
+/// it refuses that manifest.
+pub const REQUIRED: &[&str] = &["manifest-1", "grant-1", "signify-ed25519"];
 
 /// Everything that is wanted of a device now. A job that is no longer listed is cancelled, unless
 /// it was granted.

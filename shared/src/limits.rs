@@ -7,6 +7,8 @@ pub const MANIFEST: usize = 512 * 1024;
 pub const MANIFEST_BLOCKS: usize = 4096;
 /// Bytes in one block of an image, the unit of verification and of resumption.
 pub const BLOCK: u64 = 1024 * 1024;
+/// Bytes that a zstd decoder must keep in memory for an image.
+pub const ZSTD_WINDOW: u64 = 1024 * 1024;
 /// A signify signature file: two lines.
 pub const SIGNATURE: usize = 1024;
 /// A `desired` answer.

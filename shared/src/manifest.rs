@@ -62,12 +62,27 @@ pub struct File {
     pub size: u64,
     pub sha256: Sha256,
     pub encoding: Encoding,
+    /// What the tool gets, where the file is encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoded: Option<Decoded>,
+}
+
+/// The file that an encoded one decodes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decoded {
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    pub sha256: Sha256,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
+    /// The file is what the tool gets.
     Identity,
+    /// One frame of zstd (RFC 8878) with a window of at most [`limits::ZSTD_WINDOW`] bytes.
+    Zstd,
     #[serde(other)]
     Unknown,
 }
@@ -137,18 +152,39 @@ impl Manifest {
             let size = self.file.size;
             return Err(field("blocks", format!("{} do not make {size} bytes", self.blocks.len())));
         }
-        let name = &self.file.name;
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
-        if name.is_empty()
-            || name.len() > 128
-            || name.starts_with(['.', '-'])
-            || !name.chars().all(plain)
-        {
+        if !is_plain_name(&self.file.name) {
             return Err(field("file.name", "not a plain file name"));
         }
-        match self.file.encoding {
-            Encoding::Identity => Ok(()),
-            Encoding::Unknown => Err(field("file.encoding", "not known here")),
+        match (self.file.encoding, &self.file.decoded) {
+            (Encoding::Identity, None) => Ok(()),
+            (Encoding::Identity, Some(_)) => Err(field("file.decoded", "the file is not encoded")),
+            (Encoding::Zstd, None) => Err(field("file.decoded", "missing")),
+            (Encoding::Zstd, Some(decoded)) => self.check_decoded(decoded),
+            (Encoding::Unknown, _) => Err(field("file.encoding", "not known here")),
+        }
+    }
+
+    fn check_decoded(&self, decoded: &Decoded) -> Result<(), ManifestError> {
+        let name = &decoded.name;
+        if !is_plain_name(name) || *name == self.file.name || name.ends_with(".part") {
+            return Err(field("file.decoded.name", "not a plain file name of its own"));
+        }
+        let most = limits::MANIFEST_BLOCKS as u64 * limits::BLOCK;
+        if decoded.size == 0 || decoded.size > most {
+            return Err(field("file.decoded.size", format!("must be 1 to {most}")));
+        }
+        Ok(())
+    }
+
+    /// The file that the tool gets.
+    #[must_use]
+    pub fn tool_file(&self) -> ToolFile<'_> {
+        match &self.file.decoded {
+            Some(Decoded { name, size, sha256 }) => ToolFile { name, size: *size, sha256 },
+            None => {
+                let File { name, size, sha256, .. } = &self.file;
+                ToolFile { name, size: *size, sha256 }
+            }
         }
     }
 
@@ -166,6 +202,22 @@ impl Manifest {
         let vendor = self.vendor == manufacturer || (telit(&self.vendor) && telit(manufacturer));
         vendor && self.models.iter().any(|m| m == model)
     }
+}
+
+/// Name, length in bytes and digest of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolFile<'a> {
+    pub name: &'a str,
+    pub size: u64,
+    pub sha256: &'a Sha256,
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+    !name.is_empty()
+        && name.len() <= 128
+        && !name.starts_with(['.', '-'])
+        && name.chars().all(plain)
 }
 
 fn check_texts<'a>(

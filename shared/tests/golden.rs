@@ -251,6 +251,7 @@ fn the_manifest_and_its_signature() {
             size: 5,
             sha256: Hex([4; 32]),
             encoding: Encoding::Identity,
+            decoded: None,
         },
         block_size: shared::limits::BLOCK,
         blocks: vec![Hex([4; 32])],

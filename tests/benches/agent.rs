@@ -191,7 +191,7 @@ impl Job {
         let size = self.manifest.manifest().file.size;
         let own = std::process::id();
         let (cpu, started) = (machine::cpu_seconds(own)?, Instant::now());
-        let staged = staging.stage(self.manifest.sha256(), size, false)?;
+        let staged = staging.stage(self.manifest.sha256(), size, 0, false)?;
         let mut download = Download::open(&staged, &self.manifest).await?;
         self.source.fetch(&self.image, &mut download, |_| {}).await?;
         ensure!(download.is_complete(), "not all of it came");

@@ -51,11 +51,20 @@ pub struct Wanted {
     /// Bytes.
     pub size: usize,
     pub sequence: u64,
+    /// Whether routers get it compressed.
+    pub compress: bool,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { model: Model::Fn990a28, package: TO.into(), build: None, size: 3 << 20, sequence: 4 }
+        Self {
+            model: Model::Fn990a28,
+            package: TO.into(),
+            build: None,
+            size: 3 << 20,
+            sequence: 4,
+            compress: false,
+        }
     }
 }
 
@@ -92,7 +101,11 @@ impl Release {
         for version in &reaches {
             arguments.extend(["--reaches", version]);
         }
+        if wanted.compress {
+            arguments.push("--compress");
+        }
         coordinator.cli(&arguments)?;
+        let file = if wanted.compress { suffixed(&file, ".zst") } else { file };
         Ok(Self { file, build, model: *model })
     }
 

@@ -13,6 +13,7 @@ pub mod discovery;
 pub mod driver;
 pub mod lock;
 pub mod manager;
+pub mod measure;
 pub mod port;
 pub mod ready;
 pub mod recording;

@@ -12,6 +12,7 @@
 mod derived;
 mod fragment;
 mod from_uci;
+mod gates;
 mod merged;
 mod openwisp;
 mod origin;
@@ -25,6 +26,7 @@ mod values;
 mod tests;
 
 pub use fragment::{Entry, Fragment, ReadError, Section, Value};
+pub use gates::{Cost, Gates};
 pub use merged::{Effective, OptionError};
 pub use origin::Origin;
 pub use source::{Router, Source};

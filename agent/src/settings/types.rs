@@ -8,6 +8,7 @@ use shared::ids::Slot;
 
 use crate::modem::Sought;
 
+use super::gates::{Cost, Gates};
 use super::merged::Effective;
 
 /// Everything an agent may be told, checked.
@@ -19,6 +20,7 @@ pub struct Settings {
     pub uplink: Uplink,
     pub paths: Paths,
     pub image: Image,
+    pub gates: Gates,
     pub upgrade: Upgrade,
     pub holders: Holders,
     pub modem: Modem,
@@ -94,6 +96,8 @@ pub struct Paths {
     pub mmcli: PathBuf,
     /// Root's cron jobs, which `probe` looks through.
     pub crontab: PathBuf,
+    /// The router's time zone as a POSIX text.
+    pub timezone: PathBuf,
     pub sysfs: PathBuf,
     pub dev: PathBuf,
     pub proc: PathBuf,
@@ -123,6 +127,7 @@ pub struct Image {
     /// Accepts staging that a power cut erases although the modem is the sole uplink
     /// (the job has to allow it too).
     pub allow_volatile_staging: bool,
+    pub cost: Cost,
 }
 
 /// Rules for upgrades.

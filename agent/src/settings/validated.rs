@@ -2,6 +2,7 @@
 
 use shared::ids::Slot;
 
+use super::gates::{cost, gates};
 use super::merged::{Merged, OptionError, Reader};
 use super::types::{
     Coordinator, Holders, Image, Modem, Paths, Settings, SlotSettings, Trust, Upgrade, Uplink,
@@ -21,6 +22,7 @@ impl Settings {
         let uplink = uplink(&mut merged.section("uplink"));
         let paths = paths(&mut merged.section("paths"));
         let image = image(&mut merged.section("image"));
+        let gates = gates(&mut merged.section("gates"));
         let upgrade = upgrade(&mut merged.section("upgrade"));
         let holders = holders(&mut merged.section("holders"));
         let modem = modem(&mut merged.section("modem"));
@@ -34,6 +36,7 @@ impl Settings {
                 uplink,
                 paths,
                 image,
+                gates,
                 upgrade,
                 holders,
                 modem,
@@ -121,6 +124,7 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
     let ifstatus = path("ifstatus", "/sbin/ifstatus");
     let (ubus, mmcli) = (path("ubus", "/bin/ubus"), path("mmcli", "/usr/bin/mmcli"));
     let crontab = path("crontab", "/etc/crontabs/root");
+    let timezone = path("timezone", "/etc/TZ");
     let (sysfs, dev, proc) = (path("sysfs", "/sys"), path("dev", "/dev"), path("proc", "/proc"));
     if staging.is_empty() {
         section.missing("staging", "names no directory");
@@ -139,6 +143,7 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
         ubus: ubus?,
         mmcli: mmcli?,
         crontab: crontab?,
+        timezone: timezone?,
         sysfs: sysfs?,
         dev: dev?,
         proc: proc?,
@@ -150,6 +155,7 @@ fn image(section: &mut Reader<'_>) -> Image {
         require_signature: section.flag("require_signature", true),
         reserve_bytes: section.number("reserve_bytes", 8 << 20, 0..=i64::MAX),
         allow_volatile_staging: section.flag("allow_volatile_staging", false),
+        cost: cost(section),
     }
 }
 

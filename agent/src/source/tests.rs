@@ -130,7 +130,7 @@ fn router(image: &[u8]) -> Router {
         VerifiedManifest::verify(&bytes, None, &digest, &Keyring::default(), policy).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let staging = Staging::new(vec![directory.path().to_owned()], 0, vec![]);
-    let staged = staging.stage(&digest, image.len() as u64, false).unwrap();
+    let staged = staging.stage(&digest, image.len() as u64, 0, false).unwrap();
     Router { _directory: directory, staged, manifest }
 }
 

@@ -23,7 +23,7 @@ impl Router {
 #[test]
 fn the_first_place_with_room_is_taken_and_private() {
     let router = Router::new();
-    let staged = router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
+    let staged = router.staging(0).stage(&MANIFEST, 1000, 0, false).unwrap();
     assert!(staged.path().starts_with(router.path("a")));
     let image = staged.open_image("fn990.bin").unwrap();
     image.write_block(0, b"block").unwrap();
@@ -46,8 +46,8 @@ fn the_first_place_with_room_is_taken_and_private() {
 #[test]
 fn what_is_staged_is_found_again_although_it_fills_the_disk() {
     let router = Router::new();
-    let staged = router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
-    let again = router.staging(u64::MAX).stage(&MANIFEST, 1000, false).unwrap();
+    let staged = router.staging(0).stage(&MANIFEST, 1000, 0, false).unwrap();
+    let again = router.staging(u64::MAX).stage(&MANIFEST, 1000, 0, false).unwrap();
     assert_eq!(again.path(), staged.path());
     assert_eq!(router.staging(0).find_all(&MANIFEST, 1000).len(), 1);
     assert!(router.staging(0).find_all(&Hex([8; 32]), 1000).is_empty());
@@ -58,26 +58,26 @@ fn a_copy_that_was_begun_does_not_hide_the_whole_one() {
     let router = Router::new();
     for (place, bytes) in [("a", 400), ("b", 1000)] {
         let staging = Staging::new(vec![router.path(place)], 0, vec![]);
-        let staged = staging.stage(&MANIFEST, 1000, false).unwrap();
+        let staged = staging.stage(&MANIFEST, 1000, 0, false).unwrap();
         staged.open_image("fn990.bin").unwrap().write_block(0, &vec![7; bytes]).unwrap();
     }
     let found = router.staging(0).find_all(&MANIFEST, 1000);
     let places: Vec<_> = found.iter().map(|s| s.path().parent().unwrap().to_owned()).collect();
     assert_eq!(places, [router.path("b"), router.path("a")]);
-    let staged = router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
+    let staged = router.staging(0).stage(&MANIFEST, 1000, 0, false).unwrap();
     assert_eq!(staged.path(), found[0].path(), "it is not fetched again either");
 }
 
 #[test]
 fn room_is_counted_before_and_while_writing() {
     let router = Router::new();
-    let refused = router.staging(1 << 60).stage(&MANIFEST, 1000, false).unwrap_err();
+    let refused = router.staging(1 << 60).stage(&MANIFEST, 1000, 0, false).unwrap_err();
     assert_eq!(refused.kind(), FailureKind::NoSpace);
-    let refused = router.staging(0).stage(&MANIFEST, 1 << 60, false).unwrap_err();
+    let refused = router.staging(0).stage(&MANIFEST, 1 << 60, 0, false).unwrap_err();
     assert_eq!(refused.kind(), FailureKind::NoSpace);
     assert!(!router.path("a").join(MANIFEST.to_string()).exists());
 
-    router.staging(0).stage(&MANIFEST, 1000, false).unwrap();
+    router.staging(0).stage(&MANIFEST, 1000, 0, false).unwrap();
     let full = router.staging(1 << 60).find_all(&MANIFEST, 1000).remove(0);
     let error = full.open_image("x").unwrap().write_block(0, b"block").unwrap_err();
     assert!(matches!(error, StagingError::NoSpace { .. }));
@@ -102,9 +102,12 @@ fn a_sole_uplink_is_not_staged_in_memory() {
     }
     let memory = tempfile::tempdir_in(shm).unwrap();
     let staging = Staging::new(vec![memory.path().to_owned()], 0, vec![]);
-    let refused = staging.stage(&MANIFEST, 1000, true).unwrap_err();
+    let refused = staging.stage(&MANIFEST, 1000, 0, true).unwrap_err();
     assert_eq!(refused.kind(), FailureKind::NoDurableStaging);
-    assert_eq!(staging.stage(&MANIFEST, 1000, false).unwrap().durability(), Durability::Volatile);
+    assert_eq!(
+        staging.stage(&MANIFEST, 1000, 0, false).unwrap().durability(),
+        Durability::Volatile
+    );
 }
 
 #[test]
@@ -122,7 +125,7 @@ fn what_sysupgrade_keeps_is_no_place() {
         ["/etc/config".into(), router.path("a"), "/etc/dropbear".into(), PathBuf::from("")];
     assert_eq!(kept, expected[..3]);
     let staging = Staging::new(vec![router.path("a"), router.path("b")], 0, kept);
-    let staged = staging.stage(&MANIFEST, 1000, false).unwrap();
+    let staged = staging.stage(&MANIFEST, 1000, 0, false).unwrap();
     assert!(staged.path().starts_with(router.path("b")));
 }
 
@@ -131,14 +134,14 @@ fn cleaning_keeps_what_is_wanted_and_what_is_not_ours() {
     let router = Router::new();
     let staging = router.staging(0);
     let (wanted, other) = (MANIFEST, Hex([8; 32]));
-    staging.stage(&wanted, 10, false).unwrap();
-    staging.stage(&other, 10, false).unwrap();
+    staging.stage(&wanted, 10, 0, false).unwrap();
+    staging.stage(&other, 10, 0, false).unwrap();
     std::fs::create_dir(router.path("a").join("photos")).unwrap();
     staging.clean(&[wanted]);
     assert!(staging.find_all(&wanted, 10).len() == 1 && staging.find_all(&other, 10).is_empty());
     assert!(router.path("a").join("photos").is_dir());
     assert_eq!(
-        Staging::new(vec![], 0, vec![]).stage(&wanted, 1, false).unwrap_err().kind(),
+        Staging::new(vec![], 0, vec![]).stage(&wanted, 1, 0, false).unwrap_err().kind(),
         FailureKind::Storage
     );
 }

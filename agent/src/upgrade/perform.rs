@@ -8,6 +8,7 @@ mod inspect;
 mod install;
 mod probe;
 mod recover;
+mod surroundings;
 
 use crate::{
     environment::Environment,
@@ -50,6 +51,13 @@ impl Environment {
     }
 
     async fn request_grant(&mut self, attempt: u32, state: &State) -> Outcome {
+        // Hours may have passed since the gates were open: the coordinator was out of reach.
+        if let Err(outcome) = self.check_moment(state).await {
+            return match outcome {
+                Outcome::Again { .. } => Outcome::GatesClosed,
+                other => other,
+            };
+        }
         let Some(profile) = &self.job.profile else { return lost_context(state) };
         let (expected, longest) = profile.dark_window_s();
         let request = StartRequest {

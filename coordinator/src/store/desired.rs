@@ -1,7 +1,7 @@
 //! What is desired of a device: its unfinished operations, as jobs.
 
 use rusqlite::{Connection, OptionalExtension};
-use shared::desired::{CAPABILITIES, Desired, ImageRef, Job, VERSION};
+use shared::desired::{Desired, ImageRef, Job, REQUIRED, VERSION};
 use shared::hex::{Sha256, sha256};
 use shared::ids::{DeviceId, ImageId};
 
@@ -101,7 +101,7 @@ fn job(conn: &Connection, operation: Operation) -> rusqlite::Result<Option<Job>>
         operation: operation.id,
         slot: operation.slot,
         image,
-        requires: CAPABILITIES.iter().map(|&name| name.to_owned()).collect(),
+        requires: REQUIRED.iter().map(|&name| name.to_owned()).collect(),
         options: tool,
         deadline: operation.deadline,
         allow_volatile_staging: operation.allow_volatile_staging,

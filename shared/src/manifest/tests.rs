@@ -23,6 +23,43 @@ fn a_sound_manifest_is_read() {
     assert!(!m.fits("Quectel", "FN990A28"));
 }
 
+fn encoded() -> Manifest {
+    let mut manifest = manifest();
+    manifest.file.encoding = Encoding::Zstd;
+    manifest.file.name = "fn990.bin.zst".into();
+    manifest.file.decoded =
+        Some(Decoded { name: "fn990.bin".into(), size: 3 << 20, sha256: Hex([3; 32]) });
+    manifest
+}
+
+#[test]
+fn the_tool_gets_what_the_file_decodes_to() {
+    let (plain, encoded) = (manifest(), parse(&encoded()).unwrap());
+    assert_eq!(plain.tool_file().name, "fn990.bin");
+    assert_eq!(plain.tool_file().size, limits::BLOCK + 1);
+    assert_eq!((encoded.tool_file().name, encoded.tool_file().size), ("fn990.bin", 3 << 20));
+    assert_eq!(*encoded.tool_file().sha256, Hex([3; 32]));
+}
+
+#[test]
+fn an_encoded_file_says_what_it_decodes_to() {
+    let with = |change: fn(&mut Decoded)| {
+        let mut manifest = encoded();
+        change(manifest.file.decoded.as_mut().unwrap());
+        parse(&manifest).unwrap_err().to_string()
+    };
+    assert!(with(|d| d.size = 0).contains("file.decoded.size"));
+    assert!(with(|d| d.size = u64::MAX).contains("file.decoded.size"));
+    assert!(with(|d| d.name = "fn990.bin.zst".into()).contains("file.decoded.name"));
+    assert!(with(|d| d.name = "../fn990.bin".into()).contains("file.decoded.name"));
+    let mut bare = encoded();
+    bare.file.decoded = None;
+    assert!(parse(&bare).unwrap_err().to_string().contains("file.decoded"));
+    let mut plain = manifest();
+    plain.file.decoded = encoded().file.decoded;
+    assert!(parse(&plain).unwrap_err().to_string().contains("not encoded"));
+}
+
 type Change = fn(&mut Manifest);
 
 #[test]

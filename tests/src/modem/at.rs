@@ -117,8 +117,6 @@ fn query(body: &str, flash: &Flash) -> Option<std::result::Result<Vec<String>, R
         ])),
         "#FWSWITCH?" => one(&format!("#FWSWITCH: {}", flash.firmware_switch)),
         "#USBCFG?" => one(&format!("#USBCFG: {}", flash.usb_composition)),
-        "#TEMPSENS=2" => one("#TEMPSENS: TSENS,26"),
-        "#CBC" => one("#CBC: 0,330"),
         "+CPIN?" => sim("+CPIN: READY".to_owned()),
         "+ICCID" => sim(format!("+ICCID: {}", flash.iccid.as_deref().unwrap_or(""))),
         "#CCID" => sim(format!("#CCID: {}", flash.iccid.as_deref().unwrap_or(""))),
@@ -126,7 +124,7 @@ fn query(body: &str, flash: &Flash) -> Option<std::result::Result<Vec<String>, R
         "+CREG?" => one(&format!("+CREG: 0,{}", registration(flash))),
         "+CEREG?" => one(&format!("+CEREG: 0,{}", registration(flash))),
         "+C5GREG?" => one(&format!("+C5GREG: 0,{}", registration(flash))),
-        _ => None,
+        _ => flash.surroundings.answer(body).map(Ok),
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::flash::Flash;
 use super::settings;
+use super::surroundings::Surroundings;
 use crate::faults::ModemFault;
 
 /// Longest request and answer, in bytes.
@@ -22,6 +23,7 @@ pub enum Request {
     PowerCut,
     PowerOn,
     SetFault(ModemFault),
+    Surround(Surroundings),
 }
 
 /// Where the modem is in its life.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::surroundings::Surroundings;
 use crate::firmware::{Model, Versions};
 
 /// The content of the flash chip, as a file of its router.
@@ -29,6 +30,8 @@ pub struct Flash {
     pub completed: u32,
     /// Of the last firmware that was written whole.
     pub payload_sha256: Option<String>,
+    #[serde(default)]
+    pub surroundings: Surroundings,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

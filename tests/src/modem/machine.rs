@@ -106,6 +106,7 @@ impl Machine {
         match order.request {
             Request::State => {}
             Request::SetFault(fault) => self.add_fault(fault),
+            Request::Surround(surroundings) => self.flash.surroundings = surroundings,
             Request::PowerCut => self.power_cut()?,
             Request::PowerOn => self.power_on(),
         }

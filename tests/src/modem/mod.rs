@@ -16,6 +16,7 @@ pub mod process;
 mod pty;
 mod settings;
 mod shape;
+mod surroundings;
 mod tree;
 mod urc;
 mod voice;
@@ -27,6 +28,7 @@ use std::thread::JoinHandle;
 pub use control::{Mode, RemoteModem, Request, State};
 pub use flash::{Flash, FlashCondition};
 pub use settings::Settings;
+pub use surroundings::Surroundings;
 
 use crate::faults::ModemFault;
 use crate::firmware::Versions;
@@ -81,6 +83,10 @@ impl SimulatedModem {
 
     pub fn set_fault(&self, fault: ModemFault) -> io::Result<State> {
         self.ask(Request::SetFault(fault))
+    }
+
+    pub fn surround(&self, surroundings: Surroundings) -> io::Result<State> {
+        self.ask(Request::Surround(surroundings))
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::flash::{Flash, FlashCondition};
+use super::surroundings::Surroundings;
 use crate::faults::ModemFault;
 use crate::firmware::{Model, Versions};
 
@@ -52,6 +53,7 @@ impl Settings {
                 begun: 0,
                 completed: 0,
                 payload_sha256: None,
+                surroundings: Surroundings::default(),
             },
             bus_id: "2-1".to_owned(),
             download_bus_id: "1-1".to_owned(),

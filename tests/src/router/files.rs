@@ -17,6 +17,7 @@ pub fn write(router: &Router, plan: &Plan, url: &str) -> anyhow::Result<()> {
     fs::write(at("proc/sys/kernel/hostname"), format!("{}\n", router.name))?;
     fs::write(at("proc/net/route"), route_table(plan.sole_uplink))?;
     fs::write(at("proc/net/ipv6_route"), "")?;
+    fs::write(at("proc/meminfo"), "MemAvailable:     103384 kB\n")?;
     wired_port(dir)?;
     fs::write(at("profiles/telit-uxfp.toml"), profile(dir)?)?;
     let uxfp = at("bin/uxfp");

@@ -3,12 +3,14 @@
 use super::{chain, install::not_started, lost_context, untouched};
 use crate::{
     environment::Environment,
+    files,
+    gates::budget::Budget,
     source::{Download, Source, SourceError, Transfer},
-    staging::Staged,
+    staging::{self, Staged, Undecodable},
     upgrade::state::{Outcome, State},
     verify::{self, ManifestRefused, SignaturePolicy, VerifiedImage, VerifiedManifest},
 };
-use shared::failure::FailureKind;
+use shared::{failure::FailureKind, manifest::Decoded};
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -119,9 +121,10 @@ impl Environment {
             }
         };
         let source = match self.source() {
-            Ok(source) => source,
+            Ok(source) => source.at_most(self.settings.image.cost.bandwidth_kbit_s),
             Err(outcome) => return outcome,
         };
+        let mut budget = self.budget();
         let before = self.job.fetched;
         let (progress, mut heard) = watch::channel(download.transfer());
         let image = state.record.job.image.id;
@@ -134,7 +137,11 @@ impl Environment {
                 ended = &mut fetching => break ended,
                 Ok(()) = heard.changed() => {
                     let now = *heard.borrow_and_update();
+                    let more = before + now.received - self.job.fetched;
                     self.job.fetched = before + now.received;
+                    if let Err(reason) = spend(budget.as_mut(), more) {
+                        return Outcome::Again { reason };
+                    }
                     if told.elapsed() >= TICK {
                         told = Instant::now();
                         self.tick(state, percent(now), None, false);
@@ -142,7 +149,13 @@ impl Environment {
                 }
             }
         };
-        self.job.fetched = before + heard.borrow().received;
+        let more = before + heard.borrow().received - self.job.fetched;
+        self.job.fetched += more;
+        let settled = spend(budget.as_mut(), more)
+            .and_then(|()| budget.as_mut().map_or(Ok(()), Budget::settle).map_err(uncounted));
+        if let Err(reason) = settled {
+            log::warn!("{reason}");
+        }
         match ended {
             Ok(()) => Outcome::Downloaded,
             Err(SourceError::Unauthorized) => {
@@ -151,6 +164,25 @@ impl Environment {
             }
             Err(error) => self.unfetched(state, &error),
         }
+    }
+
+    fn budget(&self) -> Option<Budget> {
+        let limits = self.settings.image.cost.data_budget?;
+        Some(Budget::open(&self.settings.paths.state_dir.join("data-budget.json"), limits))
+    }
+
+    /// Whether the router may fetch what is missing.
+    pub(super) async fn check_budget(&self, state: &State) -> Result<(), Outcome> {
+        let Some(mut budget) = self.budget() else { return Ok(()) };
+        let (Some(staged), Some(manifest)) = (&self.job.staged, &self.job.manifest) else {
+            return Err(lost_context(state));
+        };
+        let again = |reason: String| Outcome::Again { reason };
+        let staged = Download::open(staged, manifest).await.map_err(|e| again(chain(&e)))?;
+        let Transfer { total, verified, .. } = staged.transfer();
+        let zone = self.zone().map_err(again)?;
+        let now = self.clock_ms().and_then(|ms| zone.at(ms / 1000));
+        budget.allows(total - verified, now).map_err(|error| again(error.to_string()))
     }
 
     async fn refuse_token(&self) {
@@ -204,12 +236,26 @@ impl Environment {
         let (Some(path), Some(manifest)) = (self.image_path(), &self.job.manifest) else {
             return Err((FailureKind::ChecksumMismatch, "nothing is staged".into()));
         };
+        let found = VerifiedImage::open(&path, manifest, |_| {}).await;
+        let refused = match found {
+            Ok(image) => return Ok(image),
+            Err(error) => (error.kind(), chain(&error)),
+        };
+        let (Some(staged), Some(decoded)) = (&self.job.staged, &manifest.manifest().file.decoded)
+        else {
+            return Err(refused);
+        };
+        // Not decoded yet, or the copy was damaged.
+        let (staged, file, decoded) =
+            (staged.clone(), manifest.manifest().file.clone(), decoded.clone());
+        let decoding = files::off_runtime(move || decoded_copy(&staged, &file, &decoded)).await;
+        decoding.map_err(|error| (FailureKind::Storage, chain(&error)))??;
         let image = VerifiedImage::open(&path, manifest, |_| {}).await;
         image.map_err(|error| (error.kind(), chain(&error)))
     }
 
     fn image_path(&self) -> Option<PathBuf> {
-        let name = &self.manifest()?.file.name;
+        let name = self.manifest()?.tool_file().name;
         self.job.staged.as_ref().map(|staged: &Staged| staged.image_path(name))
     }
 
@@ -228,6 +274,35 @@ impl Environment {
             Some(kind) => Outcome::Failed(untouched(state, kind, chain(error))),
         }
     }
+}
+
+/// Counts what came. Data that cannot be counted is not fetched.
+fn spend(budget: Option<&mut Budget>, bytes: u64) -> Result<(), String> {
+    budget.map_or(Ok(()), |budget| budget.spend(bytes)).map_err(uncounted)
+}
+
+fn uncounted(error: std::io::Error) -> String {
+    format!("the data budget cannot be counted: {error}")
+}
+
+/// Decodes the staged image. Where that fails although it is what the manifest says, another
+/// download would not help.
+fn decoded_copy(
+    staged: &Staged,
+    file: &shared::manifest::File,
+    decoded: &Decoded,
+) -> Result<(), (FailureKind, String)> {
+    let error = match staging::decode(staged, file, decoded) {
+        Ok(()) => return Ok(()),
+        Err(Undecodable::Staging(error)) => return Err((error.kind(), chain(&error))),
+        Err(error) => error,
+    };
+    let kind = match verify::is_whole(&staged.image_path(&file.name), file) {
+        Ok(true) => FailureKind::BadManifest,
+        Ok(false) => FailureKind::ChecksumMismatch,
+        Err(unread) => return Err((FailureKind::ChecksumMismatch, chain(&unread))),
+    };
+    Err((kind, chain(&error)))
 }
 
 fn percent(transfer: Transfer) -> u8 {

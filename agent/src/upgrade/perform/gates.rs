@@ -24,18 +24,30 @@ impl Environment {
             self.job.sole_uplink = Some(self.is_sole_uplink(&bus_id).await);
         }
         let checked = match gates {
-            Gates::Download => self.check_storage(state).await,
-            Gates::Commit => self.check_storage(state).await.and_then(|()| self.check_time(state)),
+            Gates::Download => self.check_download(state).await,
+            Gates::Commit => self.check_commit(state).await,
         };
-        if let Err(outcome) = checked {
-            return outcome;
-        }
-        if gates == Gates::Commit
-            && let Err(postponed) = self.hooks(Stage::PreCheck, state).await
-        {
-            return Outcome::Again { reason: postponed.reason };
-        }
-        Outcome::GatesOpen
+        checked.err().unwrap_or(Outcome::GatesOpen)
+    }
+
+    async fn check_download(&mut self, state: &State) -> Result<(), Outcome> {
+        self.check_storage(state).await?;
+        self.check_budget(state).await
+    }
+
+    async fn check_commit(&mut self, state: &State) -> Result<(), Outcome> {
+        self.check_storage(state).await?;
+        self.check_moment(state).await?;
+        self.check_surroundings(state).await?;
+        let asked = self.hooks(Stage::PreCheck, state).await;
+        asked.map_err(|postponed| Outcome::Again { reason: postponed.reason })
+    }
+
+    /// What may close again while the grant is asked for: time, the maintenance window, memory.
+    pub(super) async fn check_moment(&self, state: &State) -> Result<(), Outcome> {
+        self.check_time(state)?;
+        self.check_window(state).await?;
+        self.check_free_memory()
     }
 
     /// The router's own say.
@@ -82,11 +94,12 @@ impl Environment {
             return Err(refuse(FailureKind::Storage, detail));
         }
         let Some(manifest) = self.job.manifest.as_ref() else { return Err(lost_context(state)) };
-        let size = manifest.manifest().file.size;
+        let file = &manifest.manifest().file;
+        let (size, beside) = (file.size, file.decoded.as_ref().map_or(0, |decoded| decoded.size));
         let durable = self.job.sole_uplink.unwrap_or(true) && !self.volatile_allowed(state);
         let lost = |error| refuse(FailureKind::Storage, chain(&error));
         let (staging, digest) = (self.staging.clone(), *manifest.sha256());
-        let staged = files::off_runtime(move || staging.stage(&digest, size, durable))
+        let staged = files::off_runtime(move || staging.stage(&digest, size, beside, durable))
             .await
             .map_err(lost)?
             .map_err(|error| refuse(error.kind(), self.explain(&error, state)))?;

@@ -200,6 +200,8 @@ pub enum Outcome {
     /// The target runs, and this process did not flash it.
     AlreadyInstalled(Box<Target>),
     GatesOpen,
+    /// A gate that was open has closed before anything was granted.
+    GatesClosed,
     Downloaded,
     Verified,
     /// The staged image is gone or not the manifest's any more.

@@ -34,6 +34,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         }
 
         // The point of no return.
+        (Step::Committing, Outcome::GatesClosed) => {
+            state.to(Step::Waiting { gates: Gates::Commit })
+        }
         (Step::Committing, Outcome::Granted) => state.prepare(),
         (Step::Committing, Outcome::Refused(refusal)) => state.refused(refusal),
 

@@ -1,5 +1,6 @@
 //! `firmware`: keys, manifests and signatures, made where the secret key is and without a server.
 
+mod compress;
 mod keygen;
 mod manifest;
 mod sign;

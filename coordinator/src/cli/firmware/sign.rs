@@ -9,11 +9,12 @@ use serde_json::json;
 use shared::desired::OptionValue;
 use shared::event::VersionLine;
 use shared::limits;
-use shared::manifest::{Encoding, FORMAT, File, Manifest, Tool};
+use shared::manifest::{Decoded, Encoding, FORMAT, File, Manifest, Tool};
 use shared::profile::{BUILT_IN, ToolProfile, options};
 use shared::signature::SecretKey;
 
 use super::beside;
+use super::compress::compress;
 use super::manifest::{Measured, measure, option, time, version, versions};
 use crate::cli::output::{self, Output};
 
@@ -56,6 +57,9 @@ pub struct Arguments {
     /// The firmware; writes FILE.manifest.json and FILE.manifest.json.sig
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
+    /// Compress it first: writes FILE.zst and signs that; routers decode it beside the download
+    #[arg(long)]
+    compress: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -68,12 +72,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .with_context(|| format!("cannot read {}", arguments.key.display()))?;
     let key = SecretKey::parse(&key)
         .with_context(|| format!("{} is no secret key", arguments.key.display()))?;
-    let manifest = manifest(arguments, measure(&arguments.file)?)?;
+    let firmware = if arguments.compress {
+        compressed(&arguments.file)?
+    } else {
+        Firmware {
+            path: arguments.file.clone(),
+            measured: measure(&arguments.file)?,
+            decoded: None,
+        }
+    };
+    let path = beside(&firmware.path, ".manifest.json");
+    let shrunk = firmware.decoded.as_ref().map(|decoded| (firmware.measured.size, decoded.size));
+    let manifest = manifest(arguments, firmware)?;
     let bytes = serde_json::to_vec_pretty(&manifest)?;
     if bytes.len() > limits::MANIFEST {
         bail!("the manifest would have {} bytes, more than {}", bytes.len(), limits::MANIFEST);
     }
-    let path = beside(&arguments.file, ".manifest.json");
     let signature = beside(&path, ".sig");
     write(&path, &bytes)?;
     let comment = format!("verify with {}", public_name(&arguments.key));
@@ -82,14 +96,36 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.output.json {
         output::json(&json!({ "manifest": path, "signature": signature, "signed_by": number }));
     } else {
+        if let Some((size, from)) = shrunk {
+            println!("firmware {}.zst: {size} bytes of {from}", arguments.file.display());
+        }
         println!("manifest {}", path.display());
         println!("signature {} by key {number}", signature.display());
     }
     Ok(())
 }
 
-fn manifest(arguments: &Arguments, measured: Measured) -> anyhow::Result<Manifest> {
-    let name = arguments.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+/// What is signed.
+struct Firmware {
+    path: PathBuf,
+    measured: Measured,
+    decoded: Option<Decoded>,
+}
+
+fn compressed(file: &Path) -> anyhow::Result<Firmware> {
+    let plain = measure(file)?;
+    let path = beside(file, ".zst");
+    compress(file, &path)?;
+    let decoded = Decoded { name: name(file), size: plain.size, sha256: plain.sha256 };
+    Ok(Firmware { measured: measure(&path)?, path, decoded: Some(decoded) })
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn manifest(arguments: &Arguments, firmware: Firmware) -> anyhow::Result<Manifest> {
+    let Firmware { path, measured, decoded } = firmware;
     let options = arguments.options.iter().cloned().collect();
     if let Some((_, profile)) = BUILT_IN.iter().find(|(name, _)| *name == arguments.tool) {
         options::argv(&ToolProfile::parse(profile)?.options, &options)?;
@@ -106,10 +142,11 @@ fn manifest(arguments: &Arguments, measured: Measured) -> anyhow::Result<Manifes
         from: arguments.from.clone(),
         tool: Tool { profile: arguments.tool.clone(), options },
         file: File {
-            name,
+            name: name(&path),
             size: measured.size,
             sha256: measured.sha256,
-            encoding: Encoding::Identity,
+            encoding: if decoded.is_some() { Encoding::Zstd } else { Encoding::Identity },
+            decoded,
         },
         block_size: limits::BLOCK,
         blocks: measured.blocks,

@@ -212,7 +212,8 @@ pub(super) fn grant(world: &World, attempt: u32) -> (Vec<(World, Outcome)>, Vec<
     let mut after = world.clone();
     after.granted = after.granted.max(attempt);
     let lost = Outcome::Again { reason: "no answer".into() };
-    (vec![(after.clone(), Outcome::Granted), (after.clone(), lost)], vec![after])
+    let closed = (world.clone(), Outcome::GatesClosed);
+    (vec![(after.clone(), Outcome::Granted), (after.clone(), lost), closed], vec![after])
 }
 
 fn install(world: &World, recovery: bool) -> (Vec<(World, Outcome)>, Vec<World>) {

@@ -1,0 +1,212 @@
+//! The gates around the modem: the router's maintenance window, memory and traffic, and what the
+//! modem measures of itself. Every one of them postpones. Reasons name the limit and not the value of
+//! the moment, so that waiting for days is reported once.
+
+use super::{chain, lost_context};
+use crate::{
+    environment::Environment,
+    files,
+    gates::{
+        local_time::Zone,
+        memory,
+        traffic::{self, Counters},
+        window::{self, Verdict},
+    },
+    modem::measure::{self, Measurements},
+    route::Network,
+    upgrade::state::{Outcome, State},
+};
+use shared::profile::Gates;
+use std::time::Duration;
+
+/// How long traffic is watched.
+const WATCH: Duration = Duration::from_secs(5);
+/// The longest wait for a window within one look: the pauses between looks could miss a short one.
+const AT_THE_DOOR_S: u64 = 20 * 60;
+
+fn closed(reason: impl Into<String>) -> Outcome {
+    Outcome::Again { reason: reason.into() }
+}
+
+impl Environment {
+    /// Whether the maintenance window has room for the longest that this tool may take.
+    pub(super) async fn check_window(&self, state: &State) -> Result<(), Outcome> {
+        let spans = &self.settings.gates.window;
+        if spans.is_empty() {
+            return Ok(());
+        }
+        let Some(profile) = &self.job.profile else { return Err(lost_context(state)) };
+        let (_, longest) = profile.dark_window_s();
+        let zone = self.zone().map_err(closed)?;
+        loop {
+            let Some(now_ms) = self.clock_ms() else {
+                return Err(closed("the maintenance window waits for the clock to be set"));
+            };
+            let now_s = now_ms / 1000;
+            let wait_s = match window::judge(spans, &zone, now_s, longest) {
+                Verdict::Open => return Ok(()),
+                Verdict::Closed { opens_s: None } => {
+                    let minutes = longest.div_ceil(60);
+                    let reason = format!(
+                        "no maintenance window of this router has room for the {minutes} minutes \
+                         that an upgrade may take; make gates.window longer"
+                    );
+                    return Err(closed(reason));
+                }
+                Verdict::Closed { opens_s: Some(opens_s) } => {
+                    let wait_s = opens_s.saturating_sub(now_s);
+                    if wait_s > AT_THE_DOOR_S {
+                        let opens = zone.at(opens_s).map(|at| at.to_string()).unwrap_or_default();
+                        let reason = format!("outside the maintenance window, which opens {opens}");
+                        return Err(closed(reason));
+                    }
+                    wait_s
+                }
+            };
+            log::info!("the maintenance window opens in {wait_s} s");
+            tokio::time::sleep(Duration::from_secs(wait_s)).await;
+        }
+    }
+
+    /// The router's time zone, of its settings or of the system.
+    pub(super) fn zone(&self) -> Result<Zone, String> {
+        if let Some(zone) = &self.settings.gates.timezone {
+            return Ok(zone.clone());
+        }
+        let path = &self.settings.paths.timezone;
+        // No file: OpenWrt's default is UTC.
+        let text = match files::read_text(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|error| format!("{}: {error}", path.display()))?,
+        };
+        Zone::parse(&text)
+            .map_err(|error| format!("{}: {error}; set gates.timezone", path.display()))
+    }
+
+    /// Memory for agent, guardian and tool, beside an image that may lie in memory too.
+    pub(super) fn check_free_memory(&self) -> Result<(), Outcome> {
+        let least = self.settings.gates.min_free_memory_bytes;
+        if least == 0 {
+            return Ok(());
+        }
+        let path = self.settings.paths.proc.join("meminfo");
+        let text = files::read_text(&path).unwrap_or_default();
+        let Some(available) = memory::available(&text) else {
+            let reason = format!("{} does not tell the free memory", path.display());
+            return Err(closed(reason));
+        };
+        if available < least {
+            log::info!("{available} bytes of memory are available");
+            return Err(closed(format!("less than {least} bytes of memory are available")));
+        }
+        Ok(())
+    }
+
+    /// Traffic, signal, voltage and temperature, where somebody asked for them.
+    pub(super) async fn check_surroundings(&mut self, state: &State) -> Result<(), Outcome> {
+        self.check_traffic().await?;
+        let Some(profile) = &self.job.profile else { return Err(lost_context(state)) };
+        let asked = profile.gates.clone();
+        // Over another uplink the modem's signal brings back nothing.
+        let sole = self.job.sole_uplink.unwrap_or(true);
+        let least = self.settings.gates.min_rsrp_dbm.filter(|_| sole);
+        if least.is_none() && asked == Gates::default() {
+            return Ok(());
+        }
+        let measured = self.measure(state).await?;
+        log::info!("the modem measures {measured:?}");
+        check_modem(&asked, least, &measured).map_err(closed)
+    }
+
+    async fn check_traffic(&self) -> Result<(), Outcome> {
+        let (Some(most), Some(modem)) =
+            (self.settings.gates.max_traffic_kbit_s, self.job.bus_id.as_deref())
+        else {
+            return Ok(());
+        };
+        let paths = &self.settings.paths;
+        let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
+        let interfaces = network.interfaces_of(modem);
+        let before: Counters = network.counters(&interfaces);
+        tokio::time::sleep(WATCH).await;
+        let flows = traffic::kbit_s(before, network.counters(&interfaces), WATCH);
+        if flows > most {
+            log::info!("{flows} kbit/s flow through {}", interfaces.join(", "));
+            return Err(closed(format!("more than {most} kbit/s flow through the modem")));
+        }
+        Ok(())
+    }
+
+    async fn measure(&mut self, state: &State) -> Result<Measurements, Outcome> {
+        self.lock_modem().map_err(closed)?;
+        let imei = state.record.before.as_ref().map(|b| b.imei.clone());
+        let patience = self.settings.modem.boot_silence;
+        let measured = match self.answering(imei.as_deref(), patience).await {
+            Ok(mut ready) => measure::measure(&mut ready.port).await.map_err(|e| chain(&e)),
+            Err(error) => Err(chain(&error)),
+        };
+        // Between looking and flashing others may use the modem.
+        self.job.lock = None;
+        measured.map_err(closed)
+    }
+}
+
+/// What is asked for and not told is a closed gate.
+fn check_modem(asked: &Gates, min_rsrp: Option<i32>, now: &Measurements) -> Result<(), String> {
+    if let Some(least) = min_rsrp {
+        match now.rsrp_dbm {
+            None => return Err("the modem does not tell its signal (+CESQ)".into()),
+            Some(dbm) if dbm < least => {
+                return Err(format!(
+                    "the signal is below {least} dBm and the modem is the only uplink"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(least) = asked.min_voltage_mv {
+        match now.voltage_mv {
+            None => return Err("the modem does not tell its supply voltage (#CBC)".into()),
+            Some(mv) if mv < least => {
+                return Err(format!("the modem's supply is below {least} mV"));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(most) = asked.max_temperature_c {
+        match now.temperature_c {
+            None => return Err("the modem does not tell its temperature (#TEMPSENS)".into()),
+            Some(celsius) if celsius > most => {
+                return Err(format!("the modem is hotter than {most} °C"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_must_be_told_and_be_right() {
+        let asked = Gates { min_voltage_mv: Some(3200), max_temperature_c: Some(70) };
+        let good =
+            Measurements { voltage_mv: Some(3200), temperature_c: Some(70), rsrp_dbm: Some(-110) };
+        let nothing = Gates::default();
+        assert_eq!(check_modem(&asked, Some(-110), &good), Ok(()));
+        assert_eq!(check_modem(&nothing, None, &Measurements::default()), Ok(()));
+        for (bad, word) in [
+            (Measurements { voltage_mv: Some(3190), ..good }, "3200 mV"),
+            (Measurements { voltage_mv: None, ..good }, "#CBC"),
+            (Measurements { temperature_c: Some(71), ..good }, "70 °C"),
+            (Measurements { temperature_c: None, ..good }, "#TEMPSENS"),
+            (Measurements { rsrp_dbm: Some(-111), ..good }, "-110 dBm"),
+            (Measurements { rsrp_dbm: None, ..good }, "+CESQ"),
+        ] {
+            let reason = check_modem(&asked, Some(-110), &bad).unwrap_err();
+            assert!(reason.contains(word), "{reason}");
+        }
+    }
+}
