@@ -11,6 +11,7 @@
 //! | 6 | `run`: the settings say `enabled '0'` |
 
 mod arguments;
+mod log_lines;
 mod probe;
 mod profiles;
 mod recover;
@@ -52,7 +53,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(command: Command) -> ExitCode {
-    start_log();
+    log_lines::start();
     match command {
         Command::Run(sources) => with(load(&sources), run),
         Command::Guard { run_dir } => crate::guardian::guard_main(&run_dir),
@@ -73,18 +74,6 @@ fn execute(command: Command) -> ExitCode {
             print!("{}", settings.effective);
             ExitCode::SUCCESS
         }),
-    }
-}
-
-/// procd adds time and ident, so a line here has neither.
-fn start_log() {
-    let filter = env_logger::Env::new().filter_or("MODEM_UPGRADER_LOG", "info");
-    let started = env_logger::Builder::from_env(filter)
-        .format_timestamp(None)
-        .format_target(false)
-        .try_init();
-    if started.is_err() {
-        log::debug!("the log was started before");
     }
 }
 
