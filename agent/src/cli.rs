@@ -9,8 +9,11 @@
 //! | 4 | `probe`: a modem is being flashed or otherwise in use |
 //! | 5 | `probe`: no modem; `status`: the agent does not run |
 //! | 6 | `run`: the settings say `enabled '0'` |
+//! | 7 | `busy`: an upgrade is past its point of no return and not finished |
 
 mod arguments;
+mod busy;
+mod hold;
 mod log_lines;
 mod probe;
 mod profiles;
@@ -29,10 +32,12 @@ const SETTINGS: u8 = 3;
 const BUSY: u8 = 4;
 const ABSENT: u8 = 5;
 const DISABLED: u8 = 6;
+const UNFINISHED: u8 = 7;
 
 /// Entry point, shared with the lab's multi-call binary.
 #[must_use]
 pub fn main() -> ExitCode {
+    end_with_any_panic();
     main_from(std::env::args_os().skip(1))
 }
 
@@ -70,11 +75,28 @@ fn execute(command: Command) -> ExitCode {
         Command::Profiles { sources, verb } => with(load_local(&sources), |settings| {
             profiles::execute(&settings.paths.profiles_dir, &verb)
         }),
+        Command::Busy(sources) => with(load_local(&sources), |settings| busy::busy(&settings)),
+        Command::Hold { sources, watch: None } => {
+            with(load_local(&sources), |settings| hold::hold(&settings))
+        }
+        Command::Hold { sources, watch: Some(grace) } => {
+            with(load_local(&sources), |settings| hold::watch(&settings, grace))
+        }
         Command::CheckConfig(sources) => with(load(&sources), |settings| {
             print!("{}", settings.effective);
             ExitCode::SUCCESS
         }),
     }
+}
+
+/// Where a build unwinds, as OpenWrt's does, a task that panicked would be missed by nobody: procd and
+/// the journal know what to do about an agent that is gone, not about one that is half there.
+fn end_with_any_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tell(info);
+        std::process::abort();
+    }));
 }
 
 fn run(settings: Settings) -> ExitCode {

@@ -28,3 +28,4 @@ pub mod tls;
 pub mod upgrade;
 pub mod uplink;
 pub mod verify;
+pub mod wake;

@@ -24,6 +24,7 @@ use crate::{
     settings::Settings,
     status::StatusFile,
     uplink::Uplink,
+    wake::Wake,
 };
 use agent::Agent;
 use std::{io, path::PathBuf, sync::Arc};
@@ -44,6 +45,8 @@ pub enum RunError {
 /// # Errors
 /// What must be mended by a person; procd starts the agent again and again meanwhile.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
+    // Until then a signal would end the process.
+    let wake = Wake::listen();
     let settings = Arc::new(settings);
     let paths = &settings.paths;
     for path in [&paths.state_dir, &paths.run_dir] {
@@ -59,7 +62,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (_tasks, uplink) = Uplink::start(settings.clone(), clock.clone(), outbox);
     let status = StatusFile::new(paths.status_file());
     tokio::spawn(status.clone().follow(uplink.clone()));
-    let mut agent = Agent::new(settings, Ports { uplink, clock, status, boot_id });
+    let woken = wake.woken();
+    tokio::spawn(wake.ask(uplink.clone()));
+    let mut agent = Agent::new(settings, Ports { uplink, clock, status, boot_id }, woken);
     tokio::select! {
         () = agent.work() => {}
         () = ended() => {}

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::prelude::{Long, Short, Value};
 
@@ -27,6 +28,8 @@ pub enum Command {
     CheckConfig(Sources),
     Recover { sources: Sources, slot: Slot },
     Profiles { sources: Sources, verb: ProfilesVerb },
+    Busy(Sources),
+    Hold { sources: Sources, watch: Option<Duration> },
 }
 
 /// What to do with tool profiles.
@@ -65,6 +68,8 @@ pub enum UsageError {
     NoSlot,
     #[error("profiles wants one of: list, show NAME, check [FILE...]")]
     NoVerb,
+    #[error("--watch wants a number of seconds, not {0:?}")]
+    BadSeconds(String),
     #[error(transparent)]
     BadSlot(#[from] BadName),
 }
@@ -80,11 +85,14 @@ Usage: modem-upgrader-agent COMMAND [OPTION...]
   check-config  Check the settings and show those in force
   profiles      List, show and check tool profiles
   recover       Let a held slot go on, once a person has looked at its modem
+  busy          Tell whether an upgrade must not be disturbed now
+  hold          Keep others off a modem whose flash was interrupted; for the early init script
   guard         Own one running tool; started by 'run', not by hand
 
 'modem-upgrader-agent COMMAND --help' tells more; --version prints the version.
 Exit status: 0 done, 1 failed, 2 usage, 3 settings not valid, 4 modem in use,
-5 no modem, or the agent does not run; 6 'run': the settings say that it is not wanted.
+5 no modem, or the agent does not run; 6 'run': the settings say that it is not wanted; 7 an
+upgrade is not finished.
 ";
 
 const SETTINGS: &str = "
@@ -138,6 +146,19 @@ fn help(command: &str) -> String {
              tell which modem needs recovery. Look at the modem first (probe, status).",
             SETTINGS,
         ),
+        "busy" => (
+            "busy [OPTION...]",
+            "Exit status 4 while a tool runs, 7 while an upgrade is past its point of no return and not\n\
+             finished: its modem may need this agent. Otherwise 0. Opens no modem, changes nothing.",
+            SETTINGS,
+        ),
+        "hold" => (
+            "hold [--watch SECONDS] [OPTION...]",
+            "Prints who would start at boot and must not, because a flash was interrupted by the last\n\
+             power cut, and notes it for the agent to give back. With --watch: keeps their interfaces\n\
+             down, and gives everything back when there is no agent for SECONDS.",
+            SETTINGS,
+        ),
         _ => (
             "guard --run-dir DIR",
             "Carries out the plan that 'run' left in DIR and outlives it.",
@@ -162,7 +183,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
     };
     match command.as_str() {
         "help" => Ok(Parsed::Text(GENERAL.to_owned())),
-        "run" | "guard" | "probe" | "status" | "check-config" | "recover" | "profiles" => {
+        "run" | "guard" | "probe" | "status" | "check-config" | "recover" | "profiles" | "busy"
+        | "hold" => {
             options(&command, parser)
         }
         _ => Err(UsageError::UnknownCommand(command)),
@@ -171,7 +193,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
 
 fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageError> {
     let mut sources = Sources::default();
-    let (mut json, mut run_dir, mut slot) = (false, None, None);
+    let (mut json, mut run_dir, mut slot, mut watch) = (false, None, None, None);
     let mut words = Vec::new();
     let (mut record, mut unmasked) = (None, false);
     let (guard, shows) = (command == "guard", matches!(command, "probe" | "status"));
@@ -193,6 +215,11 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
                 slot = Some(parser.value()?.to_string_lossy().parse()?);
             }
             Value(word) if command == "profiles" => words.push(word),
+            Long("watch") if command == "hold" => {
+                let text = parser.value()?.to_string_lossy().into_owned();
+                let seconds = text.parse().map_err(|_| UsageError::BadSeconds(text))?;
+                watch = Some(Duration::from_secs(seconds));
+            }
             Long("run-dir") if guard => run_dir = Some(parser.value()?.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -202,6 +229,8 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
         "probe" => Command::Probe { sources, wanted: Wanted { json, record, unmasked } },
         "status" => Command::Status { sources, json },
         "check-config" => Command::CheckConfig(sources),
+        "busy" => Command::Busy(sources),
+        "hold" => Command::Hold { sources, watch },
         "recover" => Command::Recover { sources, slot: slot.ok_or(UsageError::NoSlot)? },
         "profiles" => Command::Profiles { sources, verb: profiles_verb(words)? },
         _ => Command::Guard { run_dir: run_dir.ok_or(UsageError::NoRunDir)? },
@@ -254,6 +283,10 @@ mod tests {
             Ok(Parsed::Command(Command::Profiles { verb, .. })) if verb == ProfilesVerb::Check(files)
         ));
         assert!(matches!(
+            parsed("hold --watch 900"),
+            Ok(Parsed::Command(Command::Hold { watch: Some(time), .. })) if time.as_secs() == 900
+        ));
+        assert!(matches!(
             parsed("status"),
             Ok(Parsed::Command(Command::Status { json: false, .. }))
         ));
@@ -261,7 +294,9 @@ mod tests {
 
     #[test]
     fn every_command_has_help() {
-        for command in ["run", "guard", "probe", "status", "check-config", "recover", "profiles"] {
+        for command in
+            ["run", "guard", "probe", "status", "check-config", "recover", "profiles", "busy", "hold"]
+        {
             let Ok(Parsed::Text(text)) = parsed(&format!("{command} --help")) else {
                 panic!("{command}");
             };
@@ -289,6 +324,8 @@ mod tests {
             "profiles list more",
             "profiles show",
             "profiles delete x",
+            "busy --json",
+            "hold --watch soon",
             "--json",
         ] {
             assert!(parsed(line).is_err(), "{line}");

@@ -123,6 +123,25 @@ impl Holders {
         Ok(())
     }
 
+    /// Writes down `holders` as taken, for whoever gives back, where somebody else keeps them from
+    /// starting. What is on record already stays.
+    ///
+    /// # Errors
+    /// The record cannot be kept.
+    pub fn note(&self, holders: &[Holder]) -> Result<(), HolderError> {
+        let mut taken = self.taken().map_err(HolderError::Record)?;
+        for holder in holders {
+            check_name(holder)?;
+            if !taken.contains(holder) {
+                taken.push(holder.clone());
+            }
+        }
+        if let Some(directory) = self.record.parent() {
+            files::create_private_dir(directory).map_err(HolderError::Record)?;
+        }
+        self.remember(&taken).map_err(HolderError::Record)
+    }
+
     /// Gives back all that the record names, the last taken first. Those that fail stay in the
     /// record, the others are tried all the same.
     ///

@@ -22,6 +22,6 @@ mod transcript;
 mod tree;
 mod watch;
 
-pub use process::guard_main;
+pub use process::{give_back_when_orphaned, guard_main};
 pub use record::{ExitRecord, Plan, Progress, Status, Verdict};
 pub use running::{Ended, Guardian, NotStarted, Presence, Running, is_any_running};

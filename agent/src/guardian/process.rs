@@ -9,7 +9,7 @@
 //! | 1 | `guardian.lock`, locked |
 //! | 2 | a pipe for the one answer: `started`, or why not |
 
-use super::holders::Holders;
+use super::holders::{Holders, Programs};
 use super::record::{self, FORMAT, Plan, RunDir};
 use super::runner::Runner;
 use crate::{clock, files};
@@ -57,7 +57,8 @@ pub fn guard_main(run_dir: &Path) -> ExitCode {
     // One is enough, whichever tool of the upgrade it had: recoveries must not pile up guardians.
     let only = files::try_lock(&run.orphan_lock());
     if !matches!(only, Ok(None)) {
-        give_back_when_orphaned(&run, &plan);
+        let grace = Duration::from_secs(plan.orphan_grace_s);
+        give_back_when_orphaned(run_dir, &plan.holders, &plan.agent_lock, grace);
     }
     ExitCode::SUCCESS
 }
@@ -178,23 +179,26 @@ fn leave_the_agents_streams(run: &RunDir) -> io::Result<()> {
     Ok(())
 }
 
-/// An agent gives back what it took. Only when there has been none for the plan's grace, and
-/// nothing else is being flashed, does the guardian do it.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the guardian is a process of its own without a runtime"
-)]
-fn give_back_when_orphaned(run: &RunDir, plan: &Plan) {
-    let grace = Duration::from_secs(plan.orphan_grace_s);
+/// An agent gives back what it took. Only when there has been none for `grace`, and nothing else is
+/// being flashed, is it done here. Returns when nothing in `run_dir` is held any more.
+#[allow(clippy::disallowed_methods, reason = "for processes of their own, without a runtime")]
+pub fn give_back_when_orphaned(
+    run_dir: &Path,
+    holders: &Programs,
+    agent_lock: &Path,
+    grace: Duration,
+) {
+    let run = RunDir::new(run_dir);
     let pause = (grace / 4).clamp(Duration::from_millis(50), Duration::from_secs(2));
     let mut alone_since = None;
     while run.holders().exists() {
-        if files::is_locked(&plan.agent_lock).unwrap_or(false) {
+        if files::is_locked(agent_lock).unwrap_or(false) {
             alone_since = None;
         } else if since(*alone_since.get_or_insert_with(clock::boottime)) >= grace {
             // With the lock in hand no tool starts meanwhile.
             if let Ok(Some(_lock)) = files::try_lock(&run.guardian_lock()) {
-                give_back(run, plan);
+                log::warn!("no agent for {} s: giving back its holders", grace.as_secs());
+                give_back(&run, holders, agent_lock);
             }
             // Where that failed it is tried again.
             alone_since = None;
@@ -207,12 +211,10 @@ fn since(earlier: Duration) -> Duration {
     clock::boottime().saturating_sub(earlier)
 }
 
-fn give_back(run: &RunDir, plan: &Plan) {
-    log::warn!("no agent for {} s: giving back its holders", plan.orphan_grace_s);
+fn give_back(run: &RunDir, programs: &Programs, agent_lock: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let holders = Holders::new(run.path(), plan.holders.clone());
-    let given =
-        runtime.map(|runtime| runtime.block_on(holders.give_back_orphaned(&plan.agent_lock)));
+    let holders = Holders::new(run.path(), programs.clone());
+    let given = runtime.map(|runtime| runtime.block_on(holders.give_back_orphaned(agent_lock)));
     match given {
         Ok(Ok(())) => {}
         Ok(Err(error)) => log::error!("{error}"),

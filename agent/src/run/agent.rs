@@ -29,7 +29,7 @@ use shared::{
     stages::Phase,
 };
 use std::{collections::HashSet, sync::Arc};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 pub struct Agent {
     settings: Arc<Settings>,
@@ -40,10 +40,12 @@ pub struct Agent {
     refused: HashSet<OperationId>,
     /// Something may be staged that nobody needs any more.
     untidy: bool,
+    /// Somebody has seen something new on this router.
+    woken: Arc<Notify>,
 }
 
 impl Agent {
-    pub fn new(settings: Arc<Settings>, ports: Ports) -> Self {
+    pub fn new(settings: Arc<Settings>, ports: Ports, woken: Arc<Notify>) -> Self {
         let slot = |place: &_| Slot::new(settings.clone(), ports.clone(), Clone::clone(place));
         Self {
             slots: settings.slots.iter().map(slot).collect(),
@@ -53,6 +55,7 @@ impl Agent {
             untidy: true,
             settings,
             ports,
+            woken,
         }
     }
 
@@ -69,6 +72,7 @@ impl Agent {
             let wake = self.slots.iter().filter_map(Slot::due).min();
             tokio::select! {
                 _ = desired.changed() => {}
+                () = self.woken.notified() => self.census.is_outdated_soon(),
                 () = tokio::time::sleep_until(self.census.due()) => {}
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 /// First pause before a modem that could not be asked is looked at again; it doubles.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Hotplug events come in swarms, and a modem that has just appeared is still booting.
+const AFTER_WAKE: Duration = Duration::from_secs(10);
 /// What was said is good for so long where a decision rests on it.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -30,6 +32,11 @@ impl Census {
     /// Something has changed.
     pub fn is_outdated(&mut self) {
         self.due = Instant::now();
+    }
+
+    /// Something may have changed.
+    pub fn is_outdated_soon(&mut self) {
+        self.due = self.due.min(Instant::now() + AFTER_WAKE);
     }
 
     pub fn is_fresh(&self) -> bool {

@@ -118,6 +118,38 @@ pub fn understand(content: &[u8]) -> Option<State> {
         }
         Slot::Blank | Slot::Newer { .. } | Slot::Broken => None,
     }
+
+/// What a look at a journal finds that changes nothing, for commands beside the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Nothing,
+    State {
+        state: Box<State>,
+        /// The boot in which it was saved.
+        boot_id: String,
+    },
+    /// Corrupt, or of a newer version.
+    Unreadable,
+}
+
+/// Looks at the journal at `path`.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn peek(path: &Path) -> io::Result<Found> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    Ok(match newest([read(&file, 0)?, read(&file, 1)?]) {
+        Slot::Blank => Found::Nothing,
+        Slot::Valid { on_disk, .. } => {
+            let OnDisk::V1 { boot_id, state } = *on_disk;
+            Found::State { state: Box::new(state), boot_id }
+        }
+        Slot::Newer { .. } | Slot::Broken => Found::Unreadable,
+    })
 }
 
 /// Whether the journal of a slot lies unreadable beside a fresh one.

@@ -1,0 +1,71 @@
+use super::*;
+use crate::settings::{Fragment, from_fragments};
+use crate::upgrade::journal::{Journal, Loaded};
+use crate::upgrade::state::State;
+use crate::upgrade::state::tests::record;
+
+/// A router whose ModemManager and watchcat start at boot, and whose interface is known.
+fn router(dir: &Path) -> Settings {
+    let at = |path: &str| dir.join(path);
+    for sub in ["proc/sys/kernel/random", "etc/init.d", "etc/rc.d", "profiles"] {
+        std::fs::create_dir_all(at(sub)).unwrap();
+    }
+    std::fs::write(at("proc/sys/kernel/random/boot_id"), "this-boot\n").unwrap();
+    for link in ["S70modemmanager", "K10modemmanager", "S9xqmodem", "S95other"] {
+        std::fs::write(at("etc/rc.d").join(link), "").unwrap();
+    }
+    let text = format!(
+        "[coordinator]\nurl = \"https://h\"\n[paths]\nstate_dir = \"{0}/state\"\n\
+         run_dir = \"{0}/run\"\nproc = \"{0}/proc\"\ninit_dir = \"{0}/etc/init.d\"\n\
+         profiles_dir = \"{0}/profiles\"\n",
+        dir.display()
+    );
+    from_fragments([Fragment::from_toml(&text, "t").unwrap()]).unwrap()
+}
+
+fn journaled(settings: &Settings, boot_id: &str, holding: bool) {
+    let path = journal_path(settings, &settings.slots[0]);
+    let (mut journal, loaded) = Journal::open(&path, boot_id).unwrap();
+    assert!(matches!(loaded, Loaded::Empty | Loaded::State { .. }));
+    let mut record = record();
+    record.holding = holding;
+    journal.save(&State::new(record)).unwrap();
+}
+
+fn held(settings: &Settings) -> Vec<Holder> {
+    assert_eq!(hold(settings), ExitCode::SUCCESS);
+    let run_dir = settings.paths.run_dir.join("main");
+    let programs = settings.holders.programs(&settings.paths);
+    Holders::new(&run_dir, programs).taken().unwrap()
+}
+
+#[test]
+fn what_starts_at_boot_is_held_after_an_interrupted_flash_and_at_no_other_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = router(dir.path());
+    assert_eq!(held(&settings), [], "no journal");
+    assert!(!settings.paths.state_dir.exists(), "looking makes nothing");
+    journaled(&settings, "boot-before", false);
+    assert_eq!(held(&settings), [], "nothing was held");
+    journaled(&settings, "this-boot", true);
+    assert_eq!(held(&settings), [], "an agent that restarts has it all in hand");
+    journaled(&settings, "boot-before", true);
+    assert_eq!(held(&settings), [Holder::Service("modemmanager".into())]);
+    assert_eq!(held(&settings).len(), 1, "asked twice, noted once");
+}
+
+#[test]
+fn what_no_agent_comes_for_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = router(dir.path());
+    journaled(&settings, "boot-before", true);
+    let script = dir.path().join("etc/init.d/modemmanager");
+    let calls = dir.path().join("calls");
+    std::fs::write(&script, format!("#!/bin/sh\necho $1 >> {}\n", calls.display())).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).unwrap();
+    assert_eq!(held(&settings).len(), 1);
+    assert_eq!(watch(&settings, Duration::from_millis(50)), ExitCode::SUCCESS);
+    assert_eq!(std::fs::read_to_string(calls).unwrap(), "start\n");
+    assert_eq!(watch(&settings, Duration::from_secs(900)), ExitCode::SUCCESS, "nothing is left");
+}
