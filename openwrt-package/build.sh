@@ -1,48 +1,85 @@
 #!/usr/bin/env bash
-# Cross-builds the agent for OpenWrt: static musl binaries, without Docker and without rustup's
-# targets, into dist/TRIPLE/modem-upgrader-agent.
+# Cross-builds the agent for OpenWrt, static musl binaries without Docker and without rustup's targets,
+# and wraps them into packages:
 #
-#   openwrt-package/build.sh [TRIPLE...]
+#   openwrt-package/build.sh [TRIPLE...]      dist/TRIPLE/modem-upgrader-agent, dist/*.ipk, dist/*.apk
 #
-# Needs Debian's rustc-web, cargo-web and rust-web-src, whose standard library is built along, and
-# python3-venv for zig (the linker) and cargo-zigbuild from PyPI. Some four minutes a target on two
-# cores. With rustup, Docker and `cross` instead, see Cross.toml.
+# Needs Debian's rustc-web, cargo-web and rust-web-src, whose standard library is built along, make, and
+# python3-venv for zig (the linker) and cargo-zigbuild from PyPI. Two targets at a time, some five minutes
+# each on two cores. With rustup, Docker and `cross` instead, see Cross.toml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+die() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
+
+# One binary serves every processor of its kind; opkg compares the names.
+architectures() {
+  case "$1" in
+    aarch64-unknown-linux-musl) echo aarch64_cortex-a53 aarch64_cortex-a72 aarch64_generic ;;
+    armv7-unknown-linux-musleabihf)
+      echo arm_cortex-a7_neon-vfpv4 arm_cortex-a9_vfpv3-d16 arm_cortex-a15_neon-vfpv4 ;;
+    mipsel-unknown-linux-musl) echo mipsel_24kc ;;
+    *) die "no OpenWrt architecture is known for $1" ;;
+  esac
+}
 
 if [ $# -eq 0 ]; then
   set -- aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf mipsel-unknown-linux-musl
 fi
+for triple in "$@"; do architectures "$triple" > /dev/null; done
 
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
-tools="$CARGO_TARGET_DIR/tools/zigbuild"
-# Of its own: another compiler than that of the tests.
-export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/cross"
-
-die() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
-
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+tools="${ZIGBUILD_TOOLS:-$target/tools/zigbuild}"
 [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] || die "install rustc-web, cargo-web and rust-web-src"
 if [ ! -x "$tools/bin/cargo-zigbuild" ] || [ ! -x "$tools/bin/python-zig" ]; then
   /usr/bin/python3 -m venv "$tools" || die "install python3-venv"
-  "$tools/bin/pip" install --quiet --disable-pip-version-check 'cargo-zigbuild==0.24.*' 'ziglang==0.17.*'
+  # zig 0.16 and later replace parts of musl, its allocator among them, by their own.
+  "$tools/bin/pip" install --quiet --disable-pip-version-check 'cargo-zigbuild==0.24.*' 'ziglang==0.15.2'
 fi
 export PATH="$tools/bin:$PATH" RUSTC=/usr/bin/rustc CARGO=/usr/bin/cargo
 # Lets a stable compiler build its own library; nothing of ours uses unstable features.
 export RUSTC_BOOTSTRAP=1
+: "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2> /dev/null || echo 0)}"
+export SOURCE_DATE_EPOCH
 
-build() {
-  local triple="$1" flags='-C link-self-contained=no' variable
-  case "$triple" in
+# Nothing of where it is built goes into the binary, and no tables for unwinding: a panic ends the
+# process, and what it says does not need them.
+flags() {
+  local registry="${CARGO_HOME:-$HOME/.cargo}/registry/src"
+  printf '%s' "-C link-self-contained=no -C force-unwind-tables=no"
+  printf ' --remap-path-prefix=%s=%s' "$PWD" . "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust" rust
+  local source
+  for source in "$registry"/*; do printf ' --remap-path-prefix=%s=deps' "$source"; done
+  case "$1" in
     # Tier 3: static only when told so.
-    mips*) flags+=' -C target-feature=+crt-static' ;;
+    mips*) printf ' -C target-feature=+crt-static' ;;
   esac
-  variable="CARGO_TARGET_$(printf '%s' "$triple" | tr 'a-z-' 'A-Z_')_RUSTFLAGS"
-  env "$variable=$flags" cargo-zigbuild zigbuild --locked --package agent --bin modem-upgrader-agent \
-    --profile small --target "$triple" -Z build-std=std,panic_abort
-  install -D -m 0755 "$CARGO_TARGET_DIR/$triple/small/modem-upgrader-agent" \
-    "dist/$triple/modem-upgrader-agent"
-  printf '%s %s bytes\n' "dist/$triple/modem-upgrader-agent" \
-    "$(stat -c %s "dist/$triple/modem-upgrader-agent")"
 }
 
-for triple in "$@"; do build "$triple"; done
+build() {
+  local triple="$1" variable
+  variable="CARGO_TARGET_$(printf '%s' "$triple" | tr 'a-z-' 'A-Z_')_RUSTFLAGS"
+  # A directory of its own: another compiler than that of the tests, and no waiting for each other.
+  env "$variable=$(flags "$triple")" CARGO_TARGET_DIR="$target/cross/$triple" \
+    cargo-zigbuild zigbuild --quiet --locked --package agent --bin modem-upgrader-agent \
+    --profile small --target "$triple" -Z build-std=std,panic_abort \
+    -Z build-std-features=optimize_for_size
+  install -D -m 0755 "$target/cross/$triple/$triple/small/modem-upgrader-agent" \
+    "dist/$triple/modem-upgrader-agent"
+}
+
+/usr/bin/cargo fetch --quiet --locked
+while [ $# -gt 0 ]; do
+  build "$1" & first=$!
+  second=
+  if [ $# -gt 1 ]; then build "$2" & second=$!; fi
+  wait "$first" || die "$1 was not built"
+  if [ -n "$second" ]; then wait "$second" || die "$2 was not built"; fi
+  for triple in "$1" ${second:+"$2"}; do
+    binary="dist/$triple/modem-upgrader-agent"
+    printf '%8s bytes  %s\n' "$(stat -c %s "$binary")" "$binary"
+    # shellcheck disable=SC2046
+    openwrt-package/package.sh "$binary" $(architectures "$triple")
+  done
+  shift "$((${second:+1} + 1))"
+done

@@ -109,7 +109,9 @@ impl Router {
             return Ok(());
         }
         let log = fs::File::options().create(true).append(true).open(self.dir.join("agent.log"))?;
-        let agent = Command::new(&self.exe)
+        // A cross-built agent, for instance, which the kernel starts through an emulator.
+        let exe = std::env::var_os("LAB_AGENT").map_or_else(|| self.exe.clone(), PathBuf::from);
+        let agent = Command::new(exe)
             .arg0("modem-upgrader-agent")
             .args(["run".as_ref(), "--config".as_ref(), self.dir.join("agent.toml").as_os_str()])
             .env("RUST_LOG", "info")
