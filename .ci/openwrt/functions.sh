@@ -1,0 +1,40 @@
+# Stands in for OpenWrt's /lib/functions.sh, as far as package and init scripts of one package need it.
+
+config_load() { :; }
+
+# The one option that an init script asks for.
+config_get_bool() { eval "$1=$(cat /tmp/enabled 2> /dev/null || echo "$4")"; }
+
+append() { eval "$1=\"\${$1:+\$$1 }$2\""; }
+
+# Each runs a package's own script in a subshell, and looks at its status only at the end.
+default_prerm() {
+	local name status=0
+	name="$(basename "${1%.*}")"
+	if [ -f "/usr/lib/opkg/info/$name.prerm-pkg" ]; then
+		(. "/usr/lib/opkg/info/$name.prerm-pkg")
+		status=$?
+	fi
+	for script in $(grep '^/etc/init.d/' "/usr/lib/opkg/info/$name.list"); do
+		"$script" disable
+		"$script" stop
+	done
+	return $status
+}
+
+default_postinst() {
+	local name status=0
+	name="$(basename "${1%.*}")"
+	for script in $(grep '^/etc/uci-defaults/' "/usr/lib/opkg/info/$name.list"); do
+		([ -f "$script" ] && cd "$(dirname "$script")" && . "$script") && rm -f "$script"
+	done
+	if [ -f "/usr/lib/opkg/info/$name.postinst-pkg" ]; then
+		(. "/usr/lib/opkg/info/$name.postinst-pkg")
+		status=$?
+	fi
+	for script in $(grep '^/etc/init.d/' "/usr/lib/opkg/info/$name.list"); do
+		"$script" enable
+		"$script" start
+	done
+	return $status
+}
