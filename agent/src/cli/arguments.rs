@@ -184,9 +184,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
     match command.as_str() {
         "help" => Ok(Parsed::Text(GENERAL.to_owned())),
         "run" | "guard" | "probe" | "status" | "check-config" | "recover" | "profiles" | "busy"
-        | "hold" => {
-            options(&command, parser)
-        }
+        | "hold" => options(&command, parser),
         _ => Err(UsageError::UnknownCommand(command)),
     }
 }
@@ -294,9 +292,17 @@ mod tests {
 
     #[test]
     fn every_command_has_help() {
-        for command in
-            ["run", "guard", "probe", "status", "check-config", "recover", "profiles", "busy", "hold"]
-        {
+        for command in [
+            "run",
+            "guard",
+            "probe",
+            "status",
+            "check-config",
+            "recover",
+            "profiles",
+            "busy",
+            "hold",
+        ] {
             let Ok(Parsed::Text(text)) = parsed(&format!("{command} --help")) else {
                 panic!("{command}");
             };

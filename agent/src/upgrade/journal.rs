@@ -118,6 +118,7 @@ pub fn understand(content: &[u8]) -> Option<State> {
         }
         Slot::Blank | Slot::Newer { .. } | Slot::Broken => None,
     }
+}
 
 /// What a look at a journal finds that changes nothing, for commands beside the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
