@@ -51,8 +51,9 @@ flags() {
   local source
   for source in "$registry"/*; do printf ' --remap-path-prefix=%s=deps' "$source"; done
   case "$1" in
-    # Tier 3: static only when told so.
-    mips*) printf ' -C target-feature=+crt-static' ;;
+    # Tier 3: static only when told so. Position-independent code is far larger here, and what is linked
+    # is at a fixed place in any case.
+    mips*) printf ' -C target-feature=+crt-static -C relocation-model=static' ;;
   esac
 }
 
