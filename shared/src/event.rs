@@ -97,6 +97,9 @@ pub enum Outcome {
     /// The versions of the manifest were read back from the same modem.
     Succeeded {
         versions: Vec<VersionLine>,
+        /// Why SIM and network could not be held against those from before; absent = they were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_compared: Option<String>,
     },
     /// They ran already; nothing was done.
     AlreadyInstalled {

@@ -105,7 +105,7 @@ fn the_job_out() {
 #[test]
 fn the_report_back() {
     let outcomes = [
-        Outcome::Succeeded { versions: vec![version()] },
+        Outcome::Succeeded { versions: vec![version()], not_compared: None },
         Outcome::AlreadyInstalled { versions: vec![version()] },
         Outcome::Cancelled,
         Outcome::Failed { failure: failure() },

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shared::profile::Setting;
 
 use super::dialect::{ModemError, optional};
+use super::measure;
 use super::port::{Port, PortError, SLOW};
 
 /// FWSWITCH and USBCFG may write flash before they answer.
@@ -29,6 +31,12 @@ pub struct Baseline {
     pub firmware_switch: Option<String>,
     /// `#USBCFG`: the composition, as in `1`.
     pub usb_composition: Option<String>,
+    /// `+CGDCONT`: the contexts as far as they go back into a command, as in `1,"IP","internet"`.
+    pub contexts: Option<Vec<String>>,
+    /// `+COPS`: the access technology (3GPP TS 27.007), 7 = LTE, 11 to 13 = 5G.
+    pub access_technology: Option<u8>,
+    /// The signal, see [`measure::rsrp`].
+    pub rsrp_dbm: Option<i32>,
 }
 
 /// The status of `+CEREG`/`+C5GREG` (3GPP TS 27.007).
@@ -72,15 +80,28 @@ pub enum Difference {
     Network,
     FirmwareSwitch { before: String, after: Option<String> },
     UsbComposition { before: String, after: Option<String> },
+    Context { before: String },
 }
 
 impl Difference {
-    /// The command that puts a setting back. The modem restarts after it by itself, and after
-    /// [`Difference::UsbComposition`] comes back with another USB id.
+    /// The setting that differs, if it is one.
+    #[must_use]
+    pub fn setting(&self) -> Option<Setting> {
+        match self {
+            Difference::FirmwareSwitch { .. } => Some(Setting::FirmwareSwitch),
+            Difference::UsbComposition { .. } => Some(Setting::UsbComposition),
+            Difference::Context { .. } => Some(Setting::Contexts),
+            Difference::Sim { .. } | Difference::SimCard { .. } | Difference::Network => None,
+        }
+    }
+
+    /// The command that puts a setting back. Which of them restart the modem is the profile's word;
+    /// after [`Difference::UsbComposition`] it comes back with another USB id.
     pub fn restoring_command(&self) -> Option<String> {
         match self {
             Difference::FirmwareSwitch { before, .. } => Some(format!("AT#FWSWITCH={before}")),
             Difference::UsbComposition { before, .. } => Some(format!("AT#USBCFG={before}")),
+            Difference::Context { before } => Some(format!("AT+CGDCONT={before}")),
             Difference::Sim { .. } | Difference::SimCard { .. } | Difference::Network => None,
         }
     }
@@ -91,8 +112,19 @@ impl Baseline {
         [self.lte, self.nr].into_iter().flatten().any(Registration::is_registered)
     }
 
+    /// Why what was before cannot be held against `now`: there was neither SIM nor network, or
+    /// somebody has changed the SIM meanwhile.
+    #[must_use]
+    pub fn not_comparable(&self, now: &Baseline) -> Option<&'static str> {
+        match (&self.iccid, &now.iccid) {
+            (Some(before), Some(after)) if before != after => Some("another SIM is in the modem"),
+            (None, _) if !self.is_registered() => Some("there was no SIM and no network before"),
+            _ => None,
+        }
+    }
+
     /// Why the way into the network is not back, if it is not: a SIM if there was one, registered if
-    /// it was. Another SIM than before is no failure by itself; without a network it is.
+    /// it was. Ask [`Self::not_comparable`] first.
     pub fn missing_network(&self, now: &Baseline) -> Option<String> {
         if self.iccid.is_some() && now.iccid.is_none() {
             return Some("the SIM is not back".into());
@@ -120,6 +152,10 @@ impl Baseline {
         compare(&self.usb_composition, &now.usb_composition, |before, after| {
             Difference::UsbComposition { before, after }
         });
+        if let (Some(before), Some(after)) = (&self.contexts, &now.contexts) {
+            let gone = before.iter().filter(|context| !after.contains(context));
+            found.extend(gone.map(|context| Difference::Context { before: context.clone() }));
+        }
         if self.is_registered() && !now.is_registered() {
             found.push(Difference::Network);
         }
@@ -139,6 +175,9 @@ pub async fn baseline(port: &mut Port) -> Result<Baseline, ModemError> {
         nr: registration(port, "AT+C5GREG?").await?,
         firmware_switch: field(port, "AT#FWSWITCH?", |value| is_numbers(value, 2..=3)).await?,
         usb_composition: field(port, "AT#USBCFG?", |value| is_numbers(value, 1..=1)).await?,
+        contexts: lines(port, "AT+CGDCONT?").await?.map(|lines| contexts(&lines)),
+        access_technology: lines(port, "AT+COPS?").await?.and_then(|lines| technology(&lines)),
+        rsrp_dbm: measure::rsrp(port).await?,
     })
 }
 
@@ -199,6 +238,30 @@ fn prefixed(name: &str, lines: &[String]) -> impl Iterator<Item = String> {
         .filter_map(move |line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
 }
 
+/// `+CGDCONT: 1,"IP","internet","",0,0`: number, type and APN. What could not stand in a command as
+/// it is stays out.
+fn contexts(lines: &[String]) -> Vec<String> {
+    let quoted = |field: &str| {
+        let inner = field.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        inner.is_some_and(|text| {
+            text.len() <= 100
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        })
+    };
+    let context = |value: String| {
+        let mut fields = value.split(',').map(str::trim);
+        let (number, kind, apn) = (fields.next()?, fields.next()?, fields.next()?);
+        let plain = is_numbers(number, 1..=1) && quoted(kind) && quoted(apn);
+        plain.then(|| format!("{number},{kind},{apn}"))
+    };
+    prefixed("+CGDCONT", lines).filter_map(context).collect()
+}
+
+/// `+COPS: 0,0,"Operator",7`: the last field.
+fn technology(lines: &[String]) -> Option<u8> {
+    prefixed("+COPS", lines).find_map(|value| value.rsplit_once(',')?.1.trim().parse().ok())
+}
+
 fn is_numbers(value: &str, count: std::ops::RangeInclusive<usize>) -> bool {
     let number = |field: &str| {
         !field.is_empty() && field.len() <= 3 && field.bytes().all(|byte| byte.is_ascii_digit())
@@ -247,6 +310,41 @@ mod tests {
         assert_eq!(before().differences(&before()), []);
         let roaming = Baseline { lte: None, nr: Some(Registration::Roaming), ..before() };
         assert_eq!(before().differences(&roaming), []);
+    }
+
+    #[test]
+    fn contexts_go_back_as_they_were_and_only_if_they_are_plain() {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let told = "+CGDCONT: 1,\"IPV4V6\",\"internet\",\"\",0,0\n+CGDCONT: 2,\"IP\",\"\"\n\
+                    +CGDCONT: 3,\"IP\",\"a\";+CFUN=0\n+CGDCONT: x,\"IP\",\"b\"";
+        let found = contexts(&lines(told));
+        assert_eq!(found, ["1,\"IPV4V6\",\"internet\"", "2,\"IP\",\"\""]);
+        let before = Baseline { contexts: Some(found.clone()), ..before() };
+        let now = Baseline { contexts: Some(found[1..].to_vec()), ..before.clone() };
+        let lost = before.differences(&now);
+        assert_eq!(lost, [Difference::Context { before: found[0].clone() }]);
+        let command = lost[0].restoring_command().unwrap();
+        assert_eq!(command, "AT+CGDCONT=1,\"IPV4V6\",\"internet\"");
+        let untold = Baseline { contexts: None, ..before.clone() };
+        assert_eq!(before.differences(&untold), [], "nothing is missed that is not told");
+    }
+
+    #[test]
+    fn technology_is_the_last_field() {
+        let lines = |text: &str| vec![text.to_owned()];
+        assert_eq!(technology(&lines("+COPS: 0,0,\"Vodafone.de\",7")), Some(7));
+        assert_eq!(technology(&lines("+COPS: 0")), None);
+    }
+
+    #[test]
+    fn another_sim_or_none_before_is_not_comparable() {
+        let other = Baseline { iccid: Some("8949000000000000002".into()), ..before() };
+        let none = Baseline { iccid: None, ..before() };
+        let nothing = Baseline::default();
+        assert!(before().not_comparable(&other).is_some());
+        assert!(nothing.not_comparable(&before()).is_some());
+        assert_eq!(before().not_comparable(&before()), None);
+        assert_eq!(before().not_comparable(&none), None, "a SIM that is gone is missed");
     }
 
     #[test]

@@ -216,7 +216,7 @@ fn judge(outcome: &Outcome, reaches: &[VersionLine]) -> Verdict {
         failed(Failure::new(Phase::Finished, kind, ModemCondition::Unknown, detail))
     };
     match outcome {
-        Outcome::Succeeded { versions } | Outcome::AlreadyInstalled { versions } => {
+        Outcome::Succeeded { versions, .. } | Outcome::AlreadyInstalled { versions } => {
             if reaches.is_empty() || !reaches.iter().all(|line| versions.contains(line)) {
                 let detail = "a success was reported without the manifest's versions";
                 return unknown(FailureKind::VersionMismatch, detail);
@@ -238,10 +238,11 @@ const VERSION_LINES: usize = 32;
 fn bounded(outcome: &Outcome) -> Outcome {
     match outcome {
         Outcome::Failed { failure } => Outcome::Failed { failure: cut(failure) },
-        Outcome::Succeeded { .. }
-        | Outcome::AlreadyInstalled { .. }
-        | Outcome::Cancelled
-        | Outcome::Unknown => outcome.clone(),
+        Outcome::Succeeded { versions, not_compared } => Outcome::Succeeded {
+            versions: versions.clone(),
+            not_compared: not_compared.clone().map(shared::limits::cut),
+        },
+        Outcome::AlreadyInstalled { .. } | Outcome::Cancelled | Outcome::Unknown => outcome.clone(),
     }
 }
 
@@ -251,7 +252,10 @@ fn cut(failure: &Failure) -> Failure {
 
 fn describe(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Succeeded { .. } => "the new version runs".into(),
+        Outcome::Succeeded { not_compared: None, .. } => "the new version runs".into(),
+        Outcome::Succeeded { not_compared: Some(reason), .. } => {
+            format!("the new version runs; SIM and network were not compared: {reason}")
+        }
         Outcome::AlreadyInstalled { .. } => "this version ran already".into(),
         Outcome::Cancelled => "cancelled, the modem is untouched".into(),
         Outcome::Failed { failure } => failure.to_string(),

@@ -85,6 +85,9 @@ pub enum Setting {
     /// The USB composition; another one is another USB id.
     #[serde(rename = "#USBCFG")]
     UsbComposition,
+    /// The packet data contexts with their APNs.
+    #[serde(rename = "+CGDCONT")]
+    Contexts,
 }
 
 impl Setting {
@@ -94,6 +97,7 @@ impl Setting {
         match self {
             Self::FirmwareSwitch => "#FWSWITCH",
             Self::UsbComposition => "#USBCFG",
+            Self::Contexts => "+CGDCONT",
         }
     }
 }

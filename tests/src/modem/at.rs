@@ -26,6 +26,8 @@ pub enum Effect {
     Restart,
     /// The flash has to be saved; the modem restarts by itself.
     SettingsThenRestart,
+    /// The flash has to be saved.
+    Settings,
 }
 
 enum Result {
@@ -90,6 +92,12 @@ fn execute(
             Err(result) => (Vec::new(), result, None),
         };
     }
+    // APNs keep their case.
+    if body.starts_with("+CGDCONT=") {
+        let taken = set_context(&line.trim()["AT+CGDCONT=".len()..], flash);
+        let result = if taken { Result::Ok } else { Result::Error };
+        return (Vec::new(), result, taken.then_some(Effect::Settings));
+    }
     match command(body, session, flash) {
         Some(effect) => (Vec::new(), Result::Ok, effect),
         None => (Vec::new(), Result::Error, None),
@@ -124,6 +132,12 @@ fn query(body: &str, flash: &Flash) -> Option<std::result::Result<Vec<String>, R
         "+CREG?" => one(&format!("+CREG: 0,{}", registration(flash))),
         "+CEREG?" => one(&format!("+CEREG: 0,{}", registration(flash))),
         "+C5GREG?" => one(&format!("+C5GREG: 0,{}", registration(flash))),
+        "+COPS?" => one("+COPS: 0,0,\"Lab Mobile\",7"),
+        "+CGDCONT?" => Some(Ok(flash
+            .contexts
+            .iter()
+            .map(|context| format!("+CGDCONT: {context},\"\",0,0"))
+            .collect())),
         _ => flash.surroundings.answer(body).map(Ok),
     }
 }
@@ -147,6 +161,18 @@ fn command(body: &str, session: &mut Session, flash: &mut Flash) -> Option<Optio
         _ => return set(body, flash).then_some(Some(Effect::SettingsThenRestart)),
     }
     Some(None)
+}
+
+/// `1,"IP","internet"`: another context of that number.
+fn set_context(value: &str, flash: &mut Flash) -> bool {
+    let mut fields = value.split(',');
+    let number = fields.next().filter(|number| number.parse::<u8>().is_ok());
+    let quoted =
+        fields.all(|field| field.len() > 1 && field.starts_with('"') && field.ends_with('"'));
+    let Some(number) = number.filter(|_| quoted) else { return false };
+    flash.contexts.retain(|context| !context.starts_with(&format!("{number},")));
+    flash.contexts.push(value.to_owned());
+    true
 }
 
 fn set(body: &str, flash: &mut Flash) -> bool {

@@ -30,6 +30,9 @@ pub struct Flash {
     pub completed: u32,
     /// Of the last firmware that was written whole.
     pub payload_sha256: Option<String>,
+    /// `AT+CGDCONT`, as in `1,"IP","internet"`.
+    #[serde(default)]
+    pub contexts: Vec<String>,
     #[serde(default)]
     pub surroundings: Surroundings,
 }

@@ -97,7 +97,10 @@ pub fn spoil(flash: &mut Flash, fault: &ModemFault) -> bool {
         }
         ModemFault::OtherImeiAfterFlash { imei } => flash.imei.clone_from(imei),
         ModemFault::CompositionAfterFlash { composition } => flash.usb_composition = *composition,
-        ModemFault::SettingsLostAfterFlash => "0,0,0".clone_into(&mut flash.firmware_switch),
+        ModemFault::SettingsLostAfterFlash => {
+            "0,0,0".clone_into(&mut flash.firmware_switch);
+            flash.contexts.clear();
+        }
         ModemFault::SimLostAfterFlash => flash.iccid = None,
         ModemFault::UrcStorm
         | ModemFault::SilentBoot { .. }

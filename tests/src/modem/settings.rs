@@ -53,6 +53,7 @@ impl Settings {
                 begun: 0,
                 completed: 0,
                 payload_sha256: None,
+                contexts: vec![r#"1,"IPV4V6","internet""#.to_owned()],
                 surroundings: Surroundings::default(),
             },
             bus_id: "2-1".to_owned(),

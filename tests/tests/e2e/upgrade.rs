@@ -3,7 +3,7 @@
 
 use crate::{SLOW, enrolled, scene, started, under_way};
 use lab::{
-    faults::{ToolFault, ToolFaultKind},
+    faults::{ModemFault, ToolFault, ToolFaultKind},
     modem::{FlashCondition, Mode},
     release::{FROM, TO, Wanted},
     router::Router,
@@ -30,6 +30,26 @@ fn assert_logged(operation: &Value, lines: &[&str]) {
     for line in lines {
         assert!(rest.any(|logged| logged.ends_with(line)), "{line:?} in its place in\n{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_flash_resets_is_as_before_when_it_is_a_success() {
+    let scene = scene("restored");
+    let mut router = scene.router(1, false).await.unwrap();
+    for fault in
+        [ModemFault::SettingsLostAfterFlash, ModemFault::CompositionAfterFlash { composition: 2 }]
+    {
+        router.modem.set_fault(fault).unwrap();
+    }
+    let before = router.modem.state().unwrap().flash;
+    let operation = started(&scene, &mut router, &[]).await;
+    let operation = watch::ended(&scene.api, &operation).await.unwrap();
+    assert_success(&router, &operation);
+    let after = router.modem.state().unwrap().flash;
+    assert_eq!(after.contexts, before.contexts);
+    assert_eq!(after.firmware_switch, before.firmware_switch);
+    assert_eq!(after.usb_composition, before.usb_composition);
+    assert_logged(&operation, &["attempt 1: restoring", "attempt 1: confirming"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

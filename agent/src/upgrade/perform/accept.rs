@@ -9,7 +9,10 @@ use crate::{
     },
     upgrade::state::{Outcome, State},
 };
-use shared::failure::{Failure, FailureKind, ModemCondition};
+use shared::{
+    failure::{Failure, FailureKind, ModemCondition},
+    profile::Restore,
+};
 
 impl Environment {
     /// Only for tools that leave the modem running what it ran.
@@ -24,8 +27,8 @@ impl Environment {
         }
     }
 
-    /// Settings that the flash has reset, one at a time: the modem restarts after each by itself,
-    /// and another USB composition comes back under another id.
+    /// Settings that the flash has reset, as far as the profile names them; one at a time where the
+    /// modem restarts by itself after it. Another USB composition comes back under another id.
     pub(super) async fn restore(&mut self, state: &State) -> Outcome {
         match self.restored(state).await {
             Ok(outcome) | Err(outcome) => outcome,
@@ -35,12 +38,22 @@ impl Environment {
     async fn restored(&mut self, state: &State) -> Result<Outcome, Outcome> {
         let mut ready = self.back(state).await?;
         let now = baseline::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
-        let Some(lost) = lost_settings(state, &now).into_iter().next() else {
-            return Ok(Outcome::Restored);
-        };
-        log::info!("restoring {lost:?}");
-        baseline::restore(&mut ready.port, &lost).await.map_err(|e| vanished(&e))?;
-        Err(Outcome::Again { reason: format!("restored {lost:?}; the modem restarts") })
+        let restore = self.profile_again(state).map(|profile| profile.restore).unwrap_or_default();
+        let lost = lost_settings(state, &now, &restore);
+        for difference in &lost {
+            log::info!("restoring {difference:?}");
+            baseline::restore(&mut ready.port, difference).await.map_err(|e| vanished(&e))?;
+            let setting = difference.setting();
+            if setting.is_some_and(|setting| restore.restarts.contains(&setting)) {
+                let reason = format!("restored {difference:?}; the modem restarts");
+                return Err(Outcome::Again { reason });
+            }
+        }
+        // What was written is read back before it counts.
+        match lost.last() {
+            None => Ok(Outcome::Restored),
+            Some(last) => Err(Outcome::Again { reason: format!("restored {last:?}") }),
+        }
     }
 
     pub(super) async fn confirm(&mut self, state: &State) -> Outcome {
@@ -65,12 +78,20 @@ impl Environment {
             )));
         }
         let now = baseline::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
-        let before = state.record.before.as_ref();
-        let missing = before.and_then(|b| b.baseline.missing_network(&now));
-        let lost = lost_settings(state, &now).first().map(|lost| format!("not restored: {lost:?}"));
+        let before = state.record.before.as_ref().map(|before| &before.baseline);
+        let not_compared = match before {
+            None => Some("there is no baseline from before"),
+            Some(before) => before.not_comparable(&now),
+        };
+        let missing = before
+            .filter(|_| not_compared.is_none())
+            .and_then(|before| before.missing_network(&now));
+        let restore = self.profile_again(state).map(|profile| profile.restore).unwrap_or_default();
+        let lost = lost_settings(state, &now, &restore);
+        let lost = lost.first().map(|lost| format!("not restored: {lost:?}"));
         match missing.or(lost) {
             Some(reason) => Err(Outcome::Again { reason }),
-            None => Ok(Outcome::Confirmed),
+            None => Ok(Outcome::Confirmed { not_compared: not_compared.map(str::to_owned) }),
         }
     }
 
@@ -86,15 +107,23 @@ fn vanished(error: &dyn std::error::Error) -> Outcome {
     Outcome::Vanished { reason: chain(error) }
 }
 
-/// What was set before and is set otherwise now; a setting that the new firmware does not tell
-/// cannot be compared.
-fn lost_settings(state: &State, now: &Baseline) -> Vec<Difference> {
+/// What was set before and is set otherwise now, in the order in which the profile puts it back. A
+/// setting that the new firmware does not tell cannot be compared.
+fn lost_settings(state: &State, now: &Baseline, restore: &Restore) -> Vec<Difference> {
     let before = state.record.before.as_ref().map(|b| b.baseline.clone()).unwrap_or_default();
     let told = |difference: &Difference| match difference {
         Difference::FirmwareSwitch { after, .. } | Difference::UsbComposition { after, .. } => {
             after.is_some()
         }
+        Difference::Context { .. } => true,
         Difference::Sim { .. } | Difference::SimCard { .. } | Difference::Network => false,
     };
-    before.differences(now).into_iter().filter(told).collect()
+    let place = |difference: &Difference| {
+        let setting = difference.setting()?;
+        restore.commands.iter().position(|command| *command == setting)
+    };
+    let differences = before.differences(now).into_iter().filter(told);
+    let mut lost: Vec<_> = differences.filter_map(|d| Some((place(&d)?, d))).collect();
+    lost.sort_by_key(|(place, _)| *place);
+    lost.into_iter().map(|(_, difference)| difference).collect()
 }

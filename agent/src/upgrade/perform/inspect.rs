@@ -3,6 +3,7 @@
 
 use super::{all_found, chain, lost_context, untouched, version_lines};
 use crate::{
+    commands::{self, Call},
     environment::Environment,
     files,
     modem::{
@@ -22,6 +23,8 @@ use shared::{
 };
 use std::path::Path;
 
+/// How long a tool may take to show that it runs.
+const PROBE: std::time::Duration = std::time::Duration::from_secs(15);
 const THIRTY_DAYS_MS: u64 = 30 * 24 * 3600 * 1000;
 
 impl Environment {
@@ -46,7 +49,7 @@ impl Environment {
         let chosen = chosen_options(&manifest, state);
         options::argv(&profile.options, &chosen)
             .map_err(|e| refuse(FailureKind::OptionRefused, e.to_string()))?;
-        self.check_needs(&profile).map_err(|(k, d)| refuse(k, d))?;
+        self.check_needs(&profile).await.map_err(|(k, d)| refuse(k, d))?;
         self.lock_modem().map_err(|reason| Outcome::Again { reason })?;
         let looked = match self.read_modem(state, &manifest).await {
             Ok((ready, versions)) => self.look(state, &manifest, &profile, &ready, &versions).await,
@@ -136,7 +139,7 @@ impl Environment {
     }
 
     /// The tool and its kernel driver, while the modem is untouched.
-    fn check_needs(&self, profile: &ToolProfile) -> Result<(), (FailureKind, String)> {
+    async fn check_needs(&self, profile: &ToolProfile) -> Result<(), (FailureKind, String)> {
         use std::os::unix::fs::PermissionsExt;
         let program = &profile.tool.program;
         let runs = std::fs::metadata(program)
@@ -144,6 +147,7 @@ impl Environment {
         if !runs {
             return Err((FailureKind::ToolMissing, format!("{program} is not an executable file")));
         }
+        check_runs(profile).await.map_err(|detail| (FailureKind::ToolMissing, detail))?;
         let drivers = self.settings.paths.sysfs.join("bus/usb/drivers");
         match profile.needs.drivers.iter().find(|name| !drivers.join(name).exists()) {
             Some(name) => {
@@ -245,6 +249,32 @@ impl Environment {
             versions,
             baseline,
         })))
+    }
+}
+
+/// Whether the tool is a program for this processor with all its libraries, by a call that touches
+/// no modem.
+async fn check_runs(profile: &ToolProfile) -> Result<(), String> {
+    let arguments: Vec<&str> = profile.needs.probe_argv.iter().map(String::as_str).collect();
+    if arguments.is_empty() {
+        return Ok(());
+    }
+    let program = &profile.tool.program;
+    let environment: Vec<_> = super::install::environment(profile).into_iter().collect();
+    let environment: Vec<_> =
+        environment.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let call = Call {
+        environment: Some(&environment),
+        ..Call::new(Path::new(program), &arguments, PROBE)
+    };
+    let shown = arguments.join(" ");
+    match commands::run(&call).await {
+        Err(error) => Err(format!("{program} {shown}: {error}")),
+        // As shells tell "not found" and "cannot be executed"; loaders end so without a library.
+        Ok(done) if matches!(done.status.code(), Some(126 | 127) | None) => {
+            Err(format!("{program} {shown} ended with {}: it does not run here", done.status))
+        }
+        Ok(_) => Ok(()),
     }
 }
 

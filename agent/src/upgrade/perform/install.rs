@@ -241,7 +241,7 @@ fn planned(image: &VerifiedImage, profile: &ToolProfile, state_dir: &Path) -> Im
     }
 }
 
-fn environment(profile: &ToolProfile) -> std::collections::BTreeMap<String, String> {
+pub(super) fn environment(profile: &ToolProfile) -> std::collections::BTreeMap<String, String> {
     let mut environment = profile.tool.environment.clone();
     let path = "/usr/sbin:/usr/bin:/sbin:/bin";
     environment.entry("PATH".into()).or_insert_with(|| path.into());

@@ -216,7 +216,10 @@ pub enum Outcome {
     Probed(Sighting),
     Restarted,
     Restored,
-    Confirmed,
+    /// `not_compared`: why SIM and network could not be held against those from before.
+    Confirmed {
+        not_compared: Option<String>,
+    },
     /// The modem that ran the target is not there or does not answer any more.
     Vanished {
         reason: String,

@@ -57,9 +57,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         }
         (Step::Restarting, Outcome::Restarted) => state.to(Step::Restoring),
         (Step::Restoring, Outcome::Restored) => state.to(Step::Confirming),
-        (Step::Confirming, Outcome::Confirmed) => {
+        (Step::Confirming, Outcome::Confirmed { not_compared }) => {
             let versions = state.reaches();
-            state.release(Next::Finish { ending: Ending::Succeeded { versions } })
+            state.release(Next::Finish { ending: Ending::Succeeded { versions, not_compared } })
         }
         // It ran and is gone: what is there now decides anew.
         (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Vanished { .. })

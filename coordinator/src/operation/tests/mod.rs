@@ -63,7 +63,7 @@ fn finished(outcome: Outcome) -> EventBody {
 }
 
 fn succeeded() -> EventBody {
-    finished(Outcome::Succeeded { versions: vec![line("new"), line("else")] })
+    finished(Outcome::Succeeded { versions: vec![line("new"), line("else")], not_compared: None })
 }
 
 fn failure(condition: ModemCondition) -> Failure {

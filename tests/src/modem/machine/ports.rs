@@ -99,6 +99,7 @@ impl Machine {
         );
         match effect.or(restarts.map(|_| Effect::Restart)) {
             None => return Ok(()),
+            Some(Effect::Settings) => return self.save(),
             Some(Effect::SettingsThenRestart) => self.save()?,
             Some(Effect::Restart) => {}
         }

@@ -187,7 +187,14 @@ pub(super) fn perform(
             assert_eq!(world.modem, Modem::Target);
             let vanished = Outcome::Vanished { reason: String::new() };
             let same = |outcome| (world.clone(), outcome);
-            (vec![same(Outcome::Confirmed), same(again()), same(vanished)], vec![])
+            (
+                vec![
+                    same(Outcome::Confirmed { not_compared: None }),
+                    same(again()),
+                    same(vanished),
+                ],
+                vec![],
+            )
         }
         Action::PostFlash => with(&|w| w.hooked = false, Outcome::PostFlashed),
         Action::Release => with(&|w| w.held = false, Outcome::Released),
