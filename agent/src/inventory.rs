@@ -8,7 +8,7 @@ use crate::{
         manager::{self, Managed},
     },
     profiles,
-    route::Network,
+    route::{Network, Way},
     settings::{Settings, SlotSettings},
     staging::{Durability, Place},
     verify,
@@ -17,15 +17,15 @@ use shared::{
     desired::CAPABILITIES,
     inventory::{Inventory, Modem, Staging, VERSION},
 };
-use std::{net::IpAddr, path::Path};
+use std::path::Path;
 use tokio::time::Instant;
 
-/// Reads everything anew; `hosts` are the coordinator's addresses. The modems are asked over AT,
+/// Reads everything anew; `way` leads to the coordinator. The modems are asked over AT,
 /// unless somebody flashes them; of those that ModemManager has, it is asked.
-pub async fn take(settings: &Settings, boot_id: &str, hosts: &[IpAddr]) -> Inventory {
+pub async fn take(settings: &Settings, boot_id: &str, way: &Way) -> Inventory {
     let mut modems = Vec::new();
     for slot in &settings.slots {
-        modems.push(ask(settings, slot, hosts).await);
+        modems.push(ask(settings, slot, way).await);
     }
     let paths = &settings.paths;
     let staging = environment::staging(settings);
@@ -58,8 +58,8 @@ fn text(path: &Path) -> String {
     crate::files::read_text(path).map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
-async fn ask(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Modem {
-    match read(settings, slot, hosts).await {
+async fn ask(settings: &Settings, slot: &SlotSettings, way: &Way) -> Modem {
+    match read(settings, slot, way).await {
         Ok(modem) => modem,
         Err(reason) => Modem {
             slot: slot.slot.clone(),
@@ -74,18 +74,18 @@ async fn ask(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Mode
     }
 }
 
-async fn read(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Result<Modem, String> {
+async fn read(settings: &Settings, slot: &SlotSettings, way: &Way) -> Result<Modem, String> {
     let paths = &settings.paths;
     let _lock = ModemLock::acquire(&paths.run_dir, modem::discovery::LOCK_KEY)
         .map_err(|error| error.to_string())?;
     let place = modem::Place::new(&paths.sysfs, &paths.dev).sparing(&paths.proc);
     let deadline = Instant::now() + settings.modem.boot_silence;
     match modem::wait_ready(&place, slot.sought(None), deadline).await {
-        Ok(ready) => Ok(told_by_modem(settings, slot, hosts, ready).await),
+        Ok(ready) => Ok(told_by_modem(settings, slot, way, ready).await),
         Err(NotReady { seen: Seen::InUse { by } }) => {
             let managed = manager::find(&paths.mmcli, slot.sought(None)).await;
             let managed = managed.map_err(|error| format!("in use by {by}; {error}"))?;
-            Ok(told_by_manager(settings, slot, hosts, managed, &place.snapshot()))
+            Ok(told_by_manager(settings, slot, way, managed, &place.snapshot()))
         }
         Err(error) => Err(error.to_string()),
     }
@@ -94,7 +94,7 @@ async fn read(settings: &Settings, slot: &SlotSettings, hosts: &[IpAddr]) -> Res
 async fn told_by_modem(
     settings: &Settings,
     slot: &SlotSettings,
-    hosts: &[IpAddr],
+    way: &Way,
     mut ready: Ready,
 ) -> Modem {
     let commands = VersionCommands::new([], &["#SWPKGV", "+CGMR"].map(str::to_owned));
@@ -106,7 +106,7 @@ async fn told_by_modem(
         imei: ready.identity.imei,
         versions: crate::upgrade::perform::version_lines(versions),
         usb: Some(ready.modem.usb),
-        sole_uplink: is_sole_uplink(settings, &ready.modem.bus_id, hosts),
+        sole_uplink: is_sole_uplink(settings, &ready.modem.bus_id, way),
         unreadable: None,
     }
 }
@@ -115,7 +115,7 @@ async fn told_by_modem(
 fn told_by_manager(
     settings: &Settings,
     slot: &SlotSettings,
-    hosts: &[IpAddr],
+    way: &Way,
     managed: Managed,
     snapshot: &Snapshot,
 ) -> Modem {
@@ -128,15 +128,15 @@ fn told_by_manager(
         model: managed.model,
         imei: managed.imei,
         usb: here.map(|modem| modem.usb),
-        sole_uplink: is_sole_uplink(settings, &managed.bus_id, hosts),
+        sole_uplink: is_sole_uplink(settings, &managed.bus_id, way),
         unreadable: None,
     }
 }
 
-fn is_sole_uplink(settings: &Settings, bus_id: &str, hosts: &[IpAddr]) -> bool {
+fn is_sole_uplink(settings: &Settings, bus_id: &str, way: &Way) -> bool {
     let paths = &settings.paths;
     let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
-    network.is_sole_uplink(bus_id, hosts).counts_as_sole()
+    network.is_sole_uplink(bus_id, way).counts_as_sole()
 }
 
 #[cfg(test)]

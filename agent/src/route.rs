@@ -5,8 +5,10 @@
 //! they lead anywhere. What cannot be followed (tunnels over unknown ways, PPP) is `Unknown`,
 //! which counts as sole.
 
+mod policy;
 mod tables;
 
+pub use policy::{Policy, Way};
 pub use tables::{Route, Tables};
 
 use crate::{files, gates::traffic::Counters};
@@ -47,7 +49,7 @@ enum Carrier {
 }
 
 /// The addresses of a URL's host; none if its name cannot be resolved now.
-pub async fn addresses(url: &reqwest::Url) -> Vec<IpAddr> {
+async fn addresses(url: &reqwest::Url) -> Vec<IpAddr> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     match tokio::net::lookup_host((host, port)).await {
@@ -68,14 +70,14 @@ pub struct Network {
 
 impl Network {
     /// Whether the USB device `modem` (its name in `<sysfs>/bus/usb/devices`, for instance `1-1`)
-    /// is the only way to `addresses`, those of the image's host.
+    /// is the only way to the image's host.
     #[must_use]
-    pub fn is_sole_uplink(&self, modem: &str, addresses: &[IpAddr]) -> Sole {
+    pub fn is_sole_uplink(&self, modem: &str, way: &Way) -> Sole {
         let tables = match Tables::read(&self.proc_root) {
             Ok(tables) => tables,
             Err(error) => return Sole::Unknown(format!("routing tables: {error}")),
         };
-        judge(&tables, addresses, |interface| self.carrier(interface, modem))
+        judge(&tables, way, |interface| self.carrier(interface, modem))
     }
 
     /// Network interfaces that are the modem's own.
@@ -173,10 +175,15 @@ fn worse(one: Carrier, other: Carrier) -> Carrier {
 }
 
 /// The pure part: one address that is reached without the modem is enough.
-fn judge(tables: &Tables, addresses: &[IpAddr], carrier: impl Fn(&str) -> Carrier) -> Sole {
+fn judge(tables: &Tables, way: &Way, carrier: impl Fn(&str) -> Carrier) -> Sole {
     let mut answer = None;
-    for address in addresses {
-        match judge_one(tables, *address, &carrier) {
+    for address in &way.addresses {
+        let judged = match way.policy(*address) {
+            Policy::Main => judge_one(tables, *address, &carrier),
+            Policy::Rules(interfaces) => judge_all(interfaces, &carrier),
+            Policy::Unknown(reason) => Sole::Unknown(reason.clone()),
+        };
+        match judged {
             found @ Sole::NotSole { .. } => return found,
             // An address that cannot be followed makes the whole unknown.
             found @ Sole::Unknown(_) => answer = Some(found),
@@ -184,6 +191,18 @@ fn judge(tables: &Tables, addresses: &[IpAddr], carrier: impl Fn(&str) -> Carrie
         }
     }
     answer.unwrap_or_else(|| Sole::Unknown("no address of the image's host is known".into()))
+}
+
+/// With rules that choose between tables, only what all of them agree on is certain.
+fn judge_all(interfaces: &[String], carrier: &impl Fn(&str) -> Carrier) -> Sole {
+    let carriers: Vec<Carrier> = interfaces.iter().map(|interface| carrier(interface)).collect();
+    match interfaces.first() {
+        Some(first) if carriers.iter().all(|carrier| *carrier == Carrier::Other) => {
+            Sole::NotSole { interface: first.clone() }
+        }
+        Some(_) if carriers.iter().all(|carrier| *carrier == Carrier::Modem) => Sole::Sole,
+        _ => Sole::Unknown(format!("routing rules choose between {}", interfaces.join(", "))),
+    }
 }
 
 fn judge_one(tables: &Tables, address: IpAddr, carrier: &impl Fn(&str) -> Carrier) -> Sole {

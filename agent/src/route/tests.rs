@@ -63,12 +63,33 @@ impl Router {
     fn ask(&self, addresses: &[&str]) -> Sole {
         let network = Network { proc_root: self.path("proc"), sysfs: self.path("sys") };
         let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
-        network.is_sole_uplink("1-1", &addresses)
+        let way = Way { addresses, v4: Policy::Main, v6: Policy::Main };
+        network.is_sole_uplink("1-1", &way)
+    }
+
+    /// With rules, and default routes over these.
+    fn ask_with_rules(&self, interfaces: &[&str]) -> Sole {
+        let network = Network { proc_root: self.path("proc"), sysfs: self.path("sys") };
+        let rules = Policy::Rules(interfaces.iter().map(|&name| name.to_owned()).collect());
+        let addresses = vec!["203.0.113.9".parse().unwrap()];
+        network.is_sole_uplink("1-1", &Way { addresses, v4: rules, v6: Policy::Main })
     }
 }
 
 fn not_sole(interface: &str) -> Sole {
     Sole::NotSole { interface: interface.into() }
+}
+
+#[test]
+fn with_rules_all_tables_must_agree() {
+    // The main table leads over the wire, as mwan3's does; marks may send packets elsewhere.
+    let router = Router::new(&v4("eth0", [0; 4], 0, 5), "");
+    assert_eq!(router.ask_with_rules(&["eth0", "usb0"]), not_sole("eth0"));
+    assert_eq!(router.ask_with_rules(&["wwan0"]), Sole::Sole);
+    for unsure in [&["eth0", "wwan0"][..], &["eth0", "nowhere"], &[]] {
+        assert!(router.ask_with_rules(unsure).counts_as_sole(), "{unsure:?}");
+        assert!(matches!(router.ask_with_rules(unsure), Sole::Unknown(_)), "{unsure:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! When the modems are asked, and what they said last.
 
-use crate::{inventory, route, settings::Settings, uplink::UplinkHandle};
+use crate::{inventory, route::Way, settings::Settings, uplink::UplinkHandle};
 use shared::{ids::Slot, inventory::Modem};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -52,8 +52,8 @@ impl Census {
         boot_id: &str,
         uplink: &UplinkHandle,
     ) -> &[Modem] {
-        let hosts = route::addresses(uplink.base()).await;
-        let inventory = inventory::take(settings, boot_id, &hosts).await;
+        let way = Way::find(uplink.base(), &settings.paths.ip).await;
+        let inventory = inventory::take(settings, boot_id, &way).await;
         let modems = inventory.modems.clone();
         uplink.set_inventory(inventory);
         let interval = settings.uplink.inventory_interval;

@@ -96,6 +96,8 @@ pub struct Paths {
     pub mmcli: PathBuf,
     /// Root's cron jobs, which `probe` looks through.
     pub crontab: PathBuf,
+    /// Tells the rules of policy routing.
+    pub ip: PathBuf,
     /// The router's time zone as a POSIX text.
     pub timezone: PathBuf,
     pub sysfs: PathBuf,

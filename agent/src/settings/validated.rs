@@ -124,7 +124,7 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
     let ifstatus = path("ifstatus", "/sbin/ifstatus");
     let (ubus, mmcli) = (path("ubus", "/bin/ubus"), path("mmcli", "/usr/bin/mmcli"));
     let crontab = path("crontab", "/etc/crontabs/root");
-    let timezone = path("timezone", "/etc/TZ");
+    let (ip, timezone) = (path("ip", "/sbin/ip"), path("timezone", "/etc/TZ"));
     let (sysfs, dev, proc) = (path("sysfs", "/sys"), path("dev", "/dev"), path("proc", "/proc"));
     if staging.is_empty() {
         section.missing("staging", "names no directory");
@@ -143,6 +143,7 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
         ubus: ubus?,
         mmcli: mmcli?,
         crontab: crontab?,
+        ip: ip?,
         timezone: timezone?,
         sysfs: sysfs?,
         dev: dev?,

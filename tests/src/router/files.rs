@@ -25,6 +25,7 @@ pub fn write(router: &Router, plan: &Plan, url: &str) -> anyhow::Result<()> {
         symlink(&router.exe, uxfp)?;
     }
     stand_in(&at("init.d/modemmanager"), MODEM_MANAGER)?;
+    stand_in(&at("bin/ip"), IP)?;
     fs::write(at("modemmanager.running"), "")?;
     fs::write(at("agent.toml"), settings(dir, url, &plan.uplink.pin))?;
     Ok(())
@@ -79,6 +80,7 @@ keys_dir = "{dir}/keys"
 profiles_dir = "{dir}/profiles"
 hooks_dir = "{dir}/hooks"
 init_dir = "{dir}/init.d"
+ip = "{dir}/bin/ip"
 sysfs = "{dir}/sys"
 dev = "{dir}/dev"
 proc = "{dir}/proc"
@@ -109,6 +111,10 @@ fn stand_in(path: &Path, script: &str) -> io::Result<()> {
     fs::write(path, script)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
+
+/// `ip rule show` of a router without policy routing.
+const IP: &str =
+    "#!/bin/sh\nprintf '0:\\tfrom all lookup local\\n32766:\\tfrom all lookup main\\n'\n";
 
 /// As rc.common has it, as far as holders ask.
 const MODEM_MANAGER: &str = r#"#!/bin/sh

@@ -7,7 +7,7 @@ use crate::{
     environment::Environment,
     files,
     hooks::{self, Postponed, Stage},
-    route::{self, Network},
+    route::{Network, Way},
     staging::{self, Durability},
     upgrade::state::{Gates, Outcome, State},
 };
@@ -166,10 +166,10 @@ impl Environment {
 
     /// Whether the way to the coordinator leads over this modem alone; what is unknown counts.
     pub(super) async fn is_sole_uplink(&self, bus_id: &str) -> bool {
-        let addresses = route::addresses(self.uplink.base()).await;
         let paths = &self.settings.paths;
+        let way = Way::find(self.uplink.base(), &paths.ip).await;
         let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
-        let sole = network.is_sole_uplink(bus_id, &addresses);
+        let sole = network.is_sole_uplink(bus_id, &way);
         log::info!("the uplink: {sole:?}");
         sole.counts_as_sole()
     }
