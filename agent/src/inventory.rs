@@ -142,10 +142,15 @@ fn is_sole_uplink(settings: &Settings, bus_id: &str, way: &Way) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Policy;
     use crate::settings::{Fragment, from_fragments};
     use crate::testing::script;
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    fn nowhere() -> Way {
+        Way { addresses: vec![], v4: Policy::Main, v6: Policy::Main }
+    }
 
     /// A router whose modem's AT ports ModemManager has open.
     fn router(root: &Path) -> Settings {
@@ -184,7 +189,7 @@ mod tests {
                echo 'modem.3gpp.imei : 356938035643809' ;;
             esac";
         script(&root.path().join("mmcli"), body);
-        let modem = ask(&settings, &settings.slots[0], &[]).await;
+        let modem = ask(&settings, &settings.slots[0], &nowhere()).await;
         assert_eq!(modem.unreadable, None);
         assert_eq!((modem.model.as_str(), modem.imei.as_str()), ("FN990A28", "356938035643809"));
         let [version] = modem.versions.try_into().unwrap();
@@ -196,7 +201,7 @@ mod tests {
     async fn without_its_answer_the_reason_is_said() {
         let root = tempfile::tempdir().unwrap();
         let settings = router(root.path());
-        let modem = ask(&settings, &settings.slots[0], &[]).await;
+        let modem = ask(&settings, &settings.slots[0], &nowhere()).await;
         let reason = modem.unreadable.unwrap();
         assert!(
             reason.starts_with("in use by ModemManager (pid 4711); mmcli cannot be run"),
