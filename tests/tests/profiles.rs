@@ -181,6 +181,7 @@ async fn verified(path: &Path) -> VerifiedImage {
             size: bytes.len() as u64,
             sha256: shared::hex::sha256(&bytes),
             encoding: Encoding::Identity,
+            decoded: None,
         },
         block_size: shared::limits::BLOCK,
         blocks: vec![shared::hex::sha256(&bytes)],
