@@ -17,6 +17,7 @@ pub mod measure;
 pub mod port;
 pub mod ready;
 pub mod recording;
+pub mod standing;
 pub mod urc;
 
 pub use baseline::{Baseline, Difference, Registration};

@@ -4,8 +4,9 @@ use super::{all_found, chain, version_lines};
 use crate::{
     environment::Environment,
     modem::{
-        Baseline, Difference, Ready, baseline,
+        Baseline, Difference, Ready,
         dialect::{self, VersionCommands},
+        standing,
     },
     upgrade::state::{Outcome, State},
 };
@@ -37,12 +38,12 @@ impl Environment {
 
     async fn restored(&mut self, state: &State) -> Result<Outcome, Outcome> {
         let mut ready = self.back(state).await?;
-        let now = baseline::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
+        let now = standing::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
         let restore = self.profile_again(state).map(|profile| profile.restore).unwrap_or_default();
         let lost = lost_settings(state, &now, &restore);
         for difference in &lost {
             log::info!("restoring {difference:?}");
-            baseline::restore(&mut ready.port, difference).await.map_err(|e| vanished(&e))?;
+            standing::restore(&mut ready.port, difference).await.map_err(|e| vanished(&e))?;
             let setting = difference.setting();
             if setting.is_some_and(|setting| restore.restarts.contains(&setting)) {
                 let reason = format!("restored {difference:?}; the modem restarts");
@@ -77,7 +78,7 @@ impl Environment {
                 detail,
             )));
         }
-        let now = baseline::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
+        let now = standing::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
         let before = state.record.before.as_ref().map(|before| &before.baseline);
         let not_compared = match before {
             None => Some("there is no baseline from before"),

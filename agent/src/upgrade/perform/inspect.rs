@@ -7,9 +7,10 @@ use crate::{
     environment::Environment,
     files,
     modem::{
-        Ready, baseline,
+        Ready,
         dialect::{self, VersionCommands},
         driver::{Binds, binds},
+        standing,
     },
     profiles,
     upgrade::state::{Before, Outcome, State, Target},
@@ -238,7 +239,7 @@ impl Environment {
             Outcome::Inspected(_) => {}
             other => return Ok(other),
         }
-        let baseline = baseline::baseline(&mut ready.port)
+        let baseline = standing::baseline(&mut ready.port)
             .await
             .map_err(|e| Outcome::Again { reason: chain(&e) })?;
         let identity = ready.identity;
