@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use agent::modem::at::{Answer, Collector, Digester, Item, MAX_LINE, MAX_REPLY_BYTES};
+use fuzz::modem::at::{Answer, Collector, Digester, Item, MAX_LINE, MAX_REPLY_BYTES};
 use libfuzzer_sys::fuzz_target;
 
 const COMMANDS: &[(&str, Answer)] = &[

@@ -3,14 +3,17 @@
 
 #![no_main]
 
-use agent::upgrade::journal::understand;
+use fuzz::upgrade::journal::understand;
 use libfuzzer_sys::fuzz_target;
-use sha2::{Digest, Sha256};
+use shared::hex::Hasher;
 
 fn slot(generation: u64, body: &[u8]) -> Vec<u8> {
     let generation = generation.to_be_bytes();
-    let digest = Sha256::new().chain_update(generation).chain_update(body).finalize();
     let length = u32::try_from(body.len()).expect("inputs are small");
+    let mut hasher = Hasher::new();
+    hasher.update(&generation);
+    hasher.update(body);
+    let digest = hasher.finish().0;
     [b"MUJRNL01".as_slice(), &length.to_be_bytes(), &generation, &digest, body].concat()
 }
 

@@ -2,12 +2,8 @@
 
 #![no_main]
 
-#[allow(dead_code, unused_imports)]
-#[path = "../../../coordinator/src/lines/codec.rs"]
-mod codec;
-
 use bytes::BytesMut;
-use codec::{Taken, take};
+use fuzz::lines::codec::{Taken, take};
 use libfuzzer_sys::fuzz_target;
 use shared::limits::MQTT_PACKET;
 

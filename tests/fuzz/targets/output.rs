@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use agent::guardian::progress::{End, LINE, Lines, Patterns};
+use fuzz::guardian::progress::{End, LINE, Lines, Patterns};
 use libfuzzer_sys::fuzz_target;
 use shared::profile::{BUILT_IN, Output, ToolProfile};
 use std::sync::LazyLock;
@@ -26,7 +26,8 @@ fn lines(bytes: &[u8], read: usize) -> Vec<(String, End)> {
 fuzz_target!(|input: &[u8]| {
     let cut = input.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let pattern = String::from_utf8_lossy(&input[..cut.min(64)]).into_owned();
-    let made = Output { progress: vec![pattern.clone()], failure: vec![pattern], ..Output::default() };
+    let made =
+        Output { progress: vec![pattern.clone()], failure: vec![pattern], ..Output::default() };
     let made = Patterns::of(&made);
     let whole = lines(input, input.len().max(1));
     assert_eq!(whole, lines(input, 1), "reads must not matter");

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use agent::settings::uci::{export, parse};
+use fuzz::settings::uci::{export, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

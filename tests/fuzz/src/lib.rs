@@ -1,0 +1,36 @@
+//! The parsers of agent and coordinator, compiled in by their paths: the crates around them bring
+//! TLS, HTTP and SQLite, which take minutes to build with coverage and are not fuzzed here.
+
+#[path = "../../../agent/src/files.rs"]
+pub mod files;
+
+#[path = "../../../agent/src/modem"]
+pub mod modem {
+    pub mod at;
+    pub mod baseline;
+    pub mod urc;
+
+    pub use baseline::Baseline;
+}
+
+#[path = "../../../agent/src/guardian"]
+pub mod guardian {
+    pub mod progress;
+}
+
+#[path = "../../../agent/src/settings"]
+pub mod settings {
+    pub mod uci;
+}
+
+#[path = "../../../agent/src/upgrade"]
+pub mod upgrade {
+    pub mod journal;
+    pub mod policy;
+    pub mod state;
+}
+
+#[path = "../../../coordinator/src/lines"]
+pub mod lines {
+    pub mod codec;
+}
