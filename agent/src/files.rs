@@ -14,9 +14,14 @@ pub const PRIVATE: u32 = 0o600;
 /// # Errors
 /// Whatever the file system says; the old content is then still in place.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    crate::failpoint::at!("files.before");
     let temporary = write_beside(path, bytes, true)?;
+    crate::failpoint::at!("files.written");
     rename(&temporary, path)?;
-    sync_parent(path)
+    crate::failpoint::at!("files.renamed");
+    sync_parent(path)?;
+    crate::failpoint::at!("files.durable");
+    Ok(())
 }
 
 /// Replaces `path` with `bytes` for readers, without making it durable: for state on tmpfs that

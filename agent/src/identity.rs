@@ -153,8 +153,10 @@ fn make(path: &Path, board: &Board, origin: Origin) -> Result<Identity, Identity
     let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|_| IdentityError::NoKey)?;
     let on_disk = OnDisk::V1 { pkcs8: STANDARD.encode(pkcs8.as_ref()), board: board.clone() };
     let text = serde_json::to_vec_pretty(&on_disk).map_err(|_| IdentityError::NoKey)?;
+    crate::failpoint::at!("identity.make");
     files::write_atomic(path, &text)
         .map_err(|source| IdentityError::Storage { path: path.to_owned(), source })?;
+    crate::failpoint::at!("identity.made");
     Ok(Identity { key, origin })
 }
 

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod commands;
 pub mod cron;
 pub mod environment;
+mod failpoint;
 pub mod files;
 pub mod gates;
 pub mod guardian;

@@ -114,7 +114,9 @@ impl Outbox {
         self.make_room();
         let seq = self.next(draft.operation, draft.stream);
         let mut event = number(draft, seq);
+        crate::failpoint::at!("outbox.append.before");
         let written = self.log.as_mut().map(|log| log.append(&Record::Put(event.clone()), true));
+        crate::failpoint::at!("outbox.append.durable");
         if let Some(Err(error)) = written {
             self.lose_disk(&error);
             // The number may or may not be on disk: it is not used.
@@ -219,7 +221,9 @@ impl Outbox {
 
     /// Not synced: what is forgotten too late is only sent once more.
     fn note_forgotten(&mut self, keys: Vec<Key>) {
+        crate::failpoint::at!("outbox.forget.before");
         let written = self.log.as_mut().map(|log| log.append(&Record::Forget(keys), false));
+        crate::failpoint::at!("outbox.forget.written");
         if let Some(Err(error)) = written {
             self.lose_disk(&error);
         }
@@ -239,6 +243,7 @@ impl Outbox {
             Record::Counted(Key { operation: c.operation, stream: c.stream, seq: c.last })
         }));
         records.extend(self.events.iter().cloned().map(Record::Put));
+        crate::failpoint::at!("outbox.rewrite");
         match LogFile::replace(&self.path, &records) {
             Ok(log) => {
                 self.log = Some(log);

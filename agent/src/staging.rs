@@ -159,6 +159,7 @@ impl Staging {
                 let ours = entry.file_name().to_str().is_some_and(|name| {
                     name.parse::<Sha256>().is_ok() && !keep.iter().any(|kept| kept == name)
                 });
+                crate::failpoint::at!("staging.clean");
                 if ours && let Err(error) = std::fs::remove_dir_all(entry.path()) {
                     log::warn!("{}: {error}", entry.path().display());
                 }

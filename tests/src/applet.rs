@@ -17,6 +17,8 @@ const APPLETS: &[(&str, Main)] = &[
     ("modem-upgrader-agent", agent::cli::main),
     ("modem-upgrader", coordinator::cli::main),
     ("demo", crate::demo::main),
+    ("campaign", crate::campaign::main),
+    ("campaign-store", crate::campaign::store::main),
     ("sim-uxfp", crate::uxfp::main),
     ("uxfp", crate::uxfp::main),
     ("QFirehose", crate::tools::qfirehose),

@@ -10,6 +10,7 @@
 
 pub mod applet;
 pub mod bench;
+pub mod campaign;
 pub mod coordinator;
 pub mod demo;
 pub mod faults;

@@ -116,9 +116,12 @@ impl Holders {
             }
             if !taken.contains(holder) {
                 taken.push(holder.clone());
+                crate::failpoint::at!("holders.take.before");
                 self.remember(&taken).map_err(HolderError::Record)?;
             }
+            crate::failpoint::at!("holders.take.recorded");
             self.programs.act(holder, Action::Stop, &self.inhibition).await?;
+            crate::failpoint::at!("holders.take.stopped");
         }
         Ok(())
     }
@@ -170,6 +173,7 @@ impl Holders {
         let mut left = self.taken().map_err(HolderError::Record)?;
         let mut first_error = None;
         for index in (0..left.len()).rev() {
+            crate::failpoint::at!("holders.give_back.before");
             match self.programs.act(&left[index], Action::Start, &self.inhibition).await {
                 Ok(()) => {
                     left.remove(index);
@@ -181,7 +185,10 @@ impl Holders {
         match first_error {
             Some(error) => Err(error),
             // Needs no room, so that a full disk leaves no record of what is not taken any more.
-            None => files::remove_if_present(&self.record).map_err(HolderError::Record),
+            None => {
+                crate::failpoint::at!("holders.give_back.started");
+                files::remove_if_present(&self.record).map_err(HolderError::Record)
+            }
         }
     }
 

@@ -52,8 +52,10 @@ pub fn guard_main(run_dir: &Path) -> ExitCode {
     if let Err(error) = runner.watch_to_the_end() {
         log::error!("the exit record cannot be written: {error}");
     }
+    crate::failpoint::at!("guard.exit.written");
     drop(watching);
     drop(lock);
+    crate::failpoint::at!("guard.unlocked");
     stop_outliving();
     // One is enough, whichever tool of the upgrade it had: recoveries must not pile up guardians.
     let only = files::try_lock(&run.orphan_lock());
@@ -92,8 +94,10 @@ fn start(run: &RunDir) -> Result<(Plan, Runner, File), Refusal> {
     check_image(&image, &plan)?;
     prepare(run, &plan)?;
     outlive_everybody()?;
+    crate::failpoint::at!("guard.tool.before");
     let runner = Runner::start(plan.clone(), run.clone(), &image, &lock)
         .map_err(|source| Refusal::Tool { program: plan.program.display().to_string(), source })?;
+    crate::failpoint::at!("guard.tool.started");
     Ok((plan, runner, lock))
 }
 

@@ -114,6 +114,7 @@ impl Runner {
                 std::thread::sleep(LOOK);
             }
         }
+        crate::failpoint::at!("guard.tool.ended");
         while !self.listen() {}
         self.follow();
         self.watch.finish();
@@ -255,6 +256,7 @@ impl Runner {
         if let Err(error) = files::publish(&self.run.transcript(), transcript.as_bytes()) {
             log::warn!("the tool's output cannot be kept: {error}");
         }
+        crate::failpoint::at!("guard.exit.before");
         let _ = files::remove_if_present(&self.run.output());
         files::write_atomic(&self.run.exit(), &record::to_json(&record)?)
     }

@@ -88,8 +88,10 @@ impl Guardian {
     pub async fn start(&self, plan: &Plan, image: &VerifiedImage) -> Result<Running, NotStarted> {
         let lock = self.take_lock().await?;
         self.prepare(plan).map_err(NotStarted::RunDir)?;
+        crate::failpoint::at!("guardian.planned");
         let image = image.file().try_clone().map_err(NotStarted::Spawn)?;
         let child = self.spawn(image, lock).map_err(NotStarted::Spawn)?;
+        crate::failpoint::at!("guardian.spawned");
         match tokio::time::timeout(ANSWER_PATIENCE, refusal(child)).await {
             Ok(Some(reason)) => Err(NotStarted::Refused(reason)),
             Ok(None) | Err(_) => Ok(Running::new(self.run.clone(), Some(plan.clone()))),

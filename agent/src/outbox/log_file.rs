@@ -93,6 +93,7 @@ impl LogFile {
 
     pub(super) fn append(&mut self, record: &Record, durably: bool) -> io::Result<()> {
         self.file.write_all(&record.line()?)?;
+        crate::failpoint::at!("outbox.line.written");
         self.records += 1;
         if durably { self.file.sync_data() } else { Ok(()) }
     }

@@ -63,6 +63,7 @@ impl Staged {
     /// # Errors
     /// They cannot be written.
     pub fn keep_manifest(&self, manifest: &[u8], signature: &str) -> Result<(), StagingError> {
+        crate::failpoint::at!("staging.manifest");
         files::write_atomic(&self.directory.join("manifest.json"), manifest)
             .and_then(|()| {
                 files::write_atomic(&self.directory.join("manifest.sig"), signature.as_bytes())
@@ -105,6 +106,7 @@ impl Staged {
     /// # Errors
     /// Whatever the file system says.
     pub fn remove(self) -> io::Result<()> {
+        crate::failpoint::at!("staging.remove");
         std::fs::remove_dir_all(&self.directory)
     }
 
@@ -115,6 +117,7 @@ impl Staged {
     }
 
     pub(super) fn make(&self) -> io::Result<()> {
+        crate::failpoint::at!("staging.make");
         let image = self.directory.join("image");
         DirBuilder::new().recursive(true).mode(0o700).create(&image)?;
         if let Some(parent) = self.directory.parent() {
@@ -156,10 +159,14 @@ impl ImageFile {
                 return Err(StagingError::NoSpace { free, reserve: self.reserve });
             }
         }
-        self.file
-            .write_all_at(block, offset)
+        crate::failpoint::at!("staging.block.before");
+        let written = self.file.write_all_at(block, offset);
+        crate::failpoint::at!("staging.block.written");
+        written
             .and_then(|()| self.file.sync_data())
-            .map_err(|error| explain(error, &self.directory, self.reserve))
+            .map_err(|error| explain(error, &self.directory, self.reserve))?;
+        crate::failpoint::at!("staging.block.durable");
+        Ok(())
     }
 
     /// Fills `block` from `offset`.

@@ -80,6 +80,7 @@ impl Upgrade {
         let mut rested = std::mem::take(&mut self.parked);
         loop {
             let written = self.save(env);
+            crate::failpoint::at!("driver.{}.before", self.state.phase());
             let Some(action) = self.state.action() else { return Stint::Ended };
             let outcome = match self.rest(action, rested, &policy, env).await {
                 Rest::Over => self.act(action, written, env).await,
@@ -93,9 +94,11 @@ impl Upgrade {
             if let Outcome::Again { reason } = &outcome {
                 log::info!("{}: {reason}; again later", self.state.phase());
             }
+            crate::failpoint::at!("driver.{}.acted", self.state.phase());
             let before = self.state.clone();
             self.state = before.clone().apply(outcome.clone(), &policy);
             report::transition(&before, &outcome, &self.state, env);
+            crate::failpoint::at!("driver.{}.reported", before.phase());
         }
     }
 

@@ -98,8 +98,11 @@ impl Journal {
         let body = serde_json::to_vec(&on_disk)?;
         let generation = self.generation + 1;
         let bytes = encode(generation, &body)?;
+        crate::failpoint::at!("journal.save.before");
         self.file.write_all_at(&bytes, offset(generation))?;
+        crate::failpoint::at!("journal.save.written");
         self.file.sync_data()?;
+        crate::failpoint::at!("journal.save.durable");
         self.generation = generation;
         Ok(())
     }
@@ -181,6 +184,7 @@ fn open(path: &Path) -> io::Result<(File, [Slot; 2])> {
                 files::create_private_dir(directory)?;
             }
             files::write_atomic(path, &[0; 2 * SLOT])?;
+            crate::failpoint::at!("journal.made");
             let file = File::options().read(true).write(true).open(path)?;
             Ok((file, [Slot::Blank, Slot::Blank]))
         }

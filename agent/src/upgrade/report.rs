@@ -113,8 +113,10 @@ fn finished(state: &State, ending: Ending, env: &mut Environment) {
         outcome: ending.clone(),
         at: env.clock_ms(),
     };
+    crate::failpoint::at!("results.before");
     if let Err(error) = env.results.add(ended, installed) {
         log::error!("the result cannot be kept: {error}");
     }
+    crate::failpoint::at!("results.added");
     env.report(state, EventBody::Finished { outcome: ending });
 }

@@ -123,6 +123,7 @@ impl Results {
     /// # Errors
     /// It cannot be written.
     pub fn flash(&mut self, slot: &Slot, at: Option<u64>) -> io::Result<()> {
+        crate::failpoint::at!("results.flash");
         self.content.flashes.push(Flash { slot: slot.clone(), at });
         let surplus = self.content.flashes.len().saturating_sub(FLASHES);
         self.content.flashes.drain(..surplus);

@@ -22,6 +22,8 @@ pub enum Request {
     /// The power is gone when this is answered.
     PowerCut,
     PowerOn,
+    /// Without power, and as it left the factory.
+    Factory,
     SetFault(ModemFault),
     Surround(Surroundings),
 }

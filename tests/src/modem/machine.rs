@@ -109,6 +109,12 @@ impl Machine {
             Request::Surround(surroundings) => self.flash.surroundings = surroundings,
             Request::PowerCut => self.power_cut()?,
             Request::PowerOn => self.power_on(),
+            Request::Factory => {
+                self.power_cut()?;
+                self.faults.clear();
+                self.flash = self.settings.factory.clone();
+                self.save()?;
+            }
         }
         // Whoever asked may have gone.
         let _ = order.answer.send(self.state());

@@ -5,6 +5,7 @@
 //! written in [`crate::faults::TOOL_FAULTS_FILE`].
 
 mod bus;
+pub mod events;
 mod flash;
 mod link;
 mod report;
@@ -121,6 +122,7 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<(), Failure> {
     if arguments.show_diag_ports {
         return show(&devices, report);
     }
+    let _alive = events::note(&router, arguments.file.as_deref())?;
     flash::run(arguments, &router, &devices, report)
 }
 

@@ -1,0 +1,104 @@
+//! The invariants, held against what is found at the end of a run.
+
+use super::{plan::Plan, run::Target, subject::Subject};
+use crate::{
+    faults::ToolFaultKind,
+    modem::{FlashCondition, State},
+    release::FROM,
+    uxfp::events::{self, Start},
+    watch,
+};
+use serde_json::Value;
+
+/// Everything that bears witness.
+pub struct Found<'a> {
+    pub plan: &'a Plan,
+    pub target: &'a Target,
+    /// The coordinator's last word.
+    pub operation: &'a Value,
+    pub modem: &'a State,
+    pub subject: &'a Subject,
+}
+
+/// How it ended in a word, and what must not be.
+#[must_use]
+pub fn judge(found: &Found<'_>) -> (String, Vec<String>) {
+    let mut wrong = Vec::new();
+    ending(found, &mut wrong);
+    starts(found, &mut wrong);
+    storage(found, &mut wrong);
+    if !found.subject.is_at_rest() {
+        let calls = found.subject.router.holder_calls();
+        wrong.push(format!("not everything was given back: {calls:?}"));
+    }
+    (word(found.operation), wrong)
+}
+
+fn word(operation: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    match operation["status"].as_str() {
+        Some("failed") => text(&operation["failure"]["kind"]),
+        _ => text(&operation["status"]),
+    }
+}
+
+/// It ends, and the coordinator's word is the modem's truth.
+fn ending(found: &Found<'_>, wrong: &mut Vec<String>) {
+    let Found { operation, modem, target, plan, .. } = found;
+    let flash = &modem.flash;
+    let runs = |package: &str| {
+        flash.condition == FlashCondition::Whole && flash.versions.package == package
+    };
+    let truth = format!("{:?}, {}, {:?}", modem.mode, flash.versions.package, flash.condition);
+    if !watch::has_ended(operation) {
+        let phase = &operation["phase"];
+        wrong.push(format!("never ended: {phase} in the end; the modem is {truth}"));
+        return;
+    }
+    let failure = &operation["failure"];
+    let condition = failure["condition"].as_str().unwrap_or("none");
+    let true_word = match (operation["status"].as_str(), condition) {
+        (Some("success"), _) => runs(&target.package),
+        (Some("failed"), "untouched" | "old_version") => runs(FROM),
+        (Some("failed"), "updated") => runs(&target.package),
+        _ => false,
+    };
+    if !true_word {
+        wrong.push(format!("said {} ({failure}), and the modem is {truth}", operation["status"]));
+    }
+    let lie = plan.tool.as_ref().is_some_and(|tool| tool.kind == ToolFaultKind::Lie);
+    if !lie && failure["kind"] == "version_mismatch" {
+        wrong.push("a mismatch of versions, and no tool lied".to_owned());
+    }
+}
+
+/// What the tool got, how often, and that it was alone.
+fn starts(found: &Found<'_>, wrong: &mut Vec<String>) {
+    let starts = match events::starts(&found.subject.router.dir) {
+        Ok(starts) => starts,
+        Err(error) => return wrong.push(format!("the tool's starts cannot be read: {error}")),
+    };
+    for start in &starts {
+        if start.sha256 != found.target.sha256 {
+            wrong.push(format!("the tool got another image: {start:?}"));
+        }
+        if !start.alone {
+            wrong.push(format!("two tools at once: {start:?}"));
+        }
+    }
+    let granted = found.operation["attempt"].as_u64().unwrap_or(0);
+    let installs = starts.iter().filter(|start| !Start::is_recovery(start)).count() as u64;
+    if installs > granted {
+        wrong.push(format!("{installs} starts of the tool with {granted} grants"));
+    }
+}
+
+/// Nothing durable was lost or damaged.
+fn storage(found: &Found<'_>, wrong: &mut Vec<String>) {
+    let state = found.subject.router.dir.join("state");
+    for damaged in ["main/journal.corrupt", "identity/corrupt.json", "identity/former.json"] {
+        if state.join(damaged).exists() {
+            wrong.push(format!("{damaged} is there"));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What one run meets: chosen by name, or drawn from a seed.
+
+use super::{
+    control::{Action, EVERY_KIND, Rule},
+    subject::Victim,
+};
+use crate::{
+    faults::{ToolFault, ToolFaultKind},
+    random::Random,
+};
+use std::fmt;
+
+/// When something strikes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum When {
+    /// At the `n`-th pass of a named failpoint, counted over the run.
+    Failpoint(String, u64),
+    /// At this file or serial operation after the last strike.
+    Operation(u64),
+    /// With this share of the firmware in the modem.
+    Percent(u8),
+}
+
+/// What strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Kill(Victim),
+    /// The router's power; the modem's as well, where it has no other supply.
+    Cut {
+        modem_too: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strike {
+    pub when: When,
+    pub what: What,
+}
+
+/// Operations that fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    pub at: u64,
+    pub times: u64,
+    pub kind: Action,
+    pub name: &'static str,
+}
+
+impl Fault {
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        Rule { at: self.at, times: self.times, action: self.kind, kinds: EVERY_KIND }
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// For `--only`.
+    pub name: String,
+    pub seed: u64,
+    /// One after the other, each armed when the one before has struck.
+    pub strikes: Vec<Strike>,
+    pub faults: Vec<Fault>,
+    pub tool: Option<ToolFault>,
+}
+
+/// What [`Plan::failpoint_then_cut`] adds to its name.
+pub const THEN_CUT: &str = "+cut";
+
+/// Operations of a smooth upgrade, more or less: where chance picks an instant.
+const OPERATIONS: u64 = 2200;
+
+impl Plan {
+    #[must_use]
+    pub fn calm(seed: u64) -> Self {
+        Self { name: "calm".into(), seed, strikes: vec![], faults: vec![], tool: None }
+    }
+
+    /// A strike at a failpoint.
+    #[must_use]
+    pub fn failpoint(name: &str, pass: u64, what: What, seed: u64) -> Self {
+        let when = When::Failpoint(name.into(), pass);
+        let title = format!("{name}@{pass}/{}", what.name());
+        Self { name: title, strikes: vec![Strike { when, what }], ..Self::calm(seed) }
+    }
+
+    /// The agent is killed at a failpoint, and later the power fails in the middle of the flash: what
+    /// the second agent found was perhaps not on disk.
+    #[must_use]
+    pub fn failpoint_then_cut(name: &str, pass: u64, seed: u64) -> Self {
+        let mut plan = Self::failpoint(name, pass, What::Kill(Victim::Agent), seed);
+        plan.name.push_str(THEN_CUT);
+        let what = What::Cut { modem_too: true };
+        plan.strikes.push(Strike { when: When::Percent(40), what });
+        plan
+    }
+
+    /// Up to three strikes at random instants.
+    #[must_use]
+    pub fn crashes(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0xc4a5);
+        let count = 1 + random.below(3);
+        let strikes = (0..count).map(|_| strike(&mut random)).collect();
+        let tool = tool_fault(&mut random);
+        Self { name: "crashes".into(), strikes, tool, ..Self::calm(seed) }
+    }
+
+    /// One to three faults of disk or port, now and then with a crash among them.
+    #[must_use]
+    pub fn faults(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0xfa17);
+        let count = 1 + random.below(3);
+        let faults = (0..count).map(|_| fault(&mut random)).collect();
+        let strikes = if random.chance(25) { vec![strike(&mut random)] } else { vec![] };
+        Self { name: "faults".into(), strikes, faults, ..Self::calm(seed) }
+    }
+
+    /// The failpoints to arm once `struck` strikes have struck.
+    #[must_use]
+    pub fn armed(&self, struck: usize) -> String {
+        match self.strikes.get(struck) {
+            Some(Strike { when: When::Failpoint(name, pass), what }) => {
+                let kill = *what == What::Kill(Victim::Agent);
+                format!("{name}@{pass}={}", if kill { "kill" } else { "freeze" })
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+impl What {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill(Victim::Agent) => "kill",
+            Self::Kill(Victim::Guardian) => "kill-guardian",
+            Self::Kill(Victim::Both) => "kill-both",
+            Self::Kill(Victim::Tool) => "kill-tool",
+            Self::Cut { modem_too: true } => "cut",
+            Self::Cut { modem_too: false } => "cut-router",
+        }
+    }
+}
+
+fn strike(random: &mut Random) -> Strike {
+    let what = match random.below(10) {
+        0 => What::Kill(Victim::Agent),
+        1 => What::Kill(Victim::Guardian),
+        2 => What::Kill(Victim::Both),
+        3 => What::Kill(Victim::Tool),
+        4 => What::Cut { modem_too: false },
+        _ => What::Cut { modem_too: true },
+    };
+    let percent = u8::try_from(random.below(100)).unwrap_or(0);
+    let when = if what == What::Kill(Victim::Tool) || random.chance(25) {
+        When::Percent(percent)
+    } else {
+        When::Operation(1 + random.below(OPERATIONS))
+    };
+    Strike { when, what }
+}
+
+fn fault(random: &mut Random) -> Fault {
+    let (kind, name) = *random.pick(&Action::FAULTS).unwrap_or(&Action::FAULTS[0]);
+    let times = match random.below(4) {
+        0 => 1,
+        1 => 1 + random.below(4),
+        2 => 1 + random.below(30),
+        // Until it is over.
+        _ => 1 << 32,
+    };
+    Fault { at: 1 + random.below(OPERATIONS), times: kind.times(times), kind, name }
+}
+
+fn tool_fault(random: &mut Random) -> Option<ToolFault> {
+    let kind = match random.below(12) {
+        0 => ToolFaultKind::Fail { at_percent: u8::try_from(random.below(100)).unwrap_or(0) },
+        1 => ToolFaultKind::Lie,
+        _ => return None,
+    };
+    Some(ToolFault { kind, times: Some(1) })
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} seed {}", self.name, self.seed)?;
+        for Strike { when, what } in &self.strikes {
+            match when {
+                When::Failpoint(name, pass) => write!(f, ", {} at {name}@{pass}", what.name())?,
+                When::Operation(at) => write!(f, ", {} at operation {at}", what.name())?,
+                When::Percent(percent) => write!(f, ", {} at {percent} %", what.name())?,
+            }
+        }
+        for fault in &self.faults {
+            let times = if fault.times > 1 << 16 { "until it is over".into() } else { format!("{} times", fault.times) };
+            write!(f, ", {} from operation {} {times}", fault.name, fault.at)?;
+        }
+        if let Some(tool) = &self.tool {
+            write!(f, ", the tool: {:?}", tool.kind)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_the_plan() {
+        for seed in 0..200 {
+            assert_eq!(Plan::crashes(seed), Plan::crashes(seed));
+            let faults = Plan::faults(seed);
+            assert_eq!(faults, Plan::faults(seed));
+            assert!((1..=3).contains(&faults.faults.len()));
+            assert!((1..=3).contains(&Plan::crashes(seed).strikes.len()));
+        }
+    }
+
+    #[test]
+    fn strikes_are_armed_one_after_the_other() {
+        let mut plan = Plan::failpoint("a.b", 2, What::Kill(Victim::Agent), 1);
+        plan.strikes.extend(Plan::failpoint("c", 1, What::Cut { modem_too: true }, 1).strikes);
+        assert_eq!(plan.armed(0), "a.b@2=kill");
+        assert_eq!(plan.armed(1), "c@1=freeze");
+        assert_eq!(plan.armed(2), "");
+    }
+}

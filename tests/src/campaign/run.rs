@@ -1,0 +1,225 @@
+//! Plays one plan on one subject, and judges how it ended.
+//!
+//! ```text
+//! reset ─► assign an image ─► start ─► strikes, faults, procd's restarts ─► the end ─► verdict
+//! ```
+
+use super::{
+    control::{Action, EVERY_KIND, Rule},
+    judge::{self, Found},
+    plan::{Plan, Strike, What, When},
+    subject::{Subject, Victim},
+};
+use crate::{coordinator::Api, faults, watch};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// Between two looks at processes and files.
+const LOOK: Duration = Duration::from_millis(3);
+/// Between two questions to the coordinator; an operator has a thousand a minute.
+const ASK: Duration = Duration::from_millis(150);
+/// As long as faults that do not end by count last.
+const FAULTS_LAST: Duration = Duration::from_secs(3);
+/// When the coordinator is asked although the agent has no result on disk: there may have been none
+/// to be written.
+const ASK_ANYWAY: Duration = Duration::from_secs(2);
+/// procd's pause before it starts an agent again, at the agent's speed.
+const RESPAWN: Duration = Duration::from_millis(100);
+/// A run that has not ended by then never will; it ends much sooner on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+/// Giving back may come after the report.
+const SETTLES: Duration = Duration::from_secs(20);
+
+/// What the modem is to get.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The image's id.
+    pub image: String,
+    pub package: String,
+    /// Lowercase hex.
+    pub sha256: String,
+}
+
+/// How a run went.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// `success`, or a failure's kind.
+    pub ending: String,
+    pub violations: Vec<String>,
+    pub cuts: u32,
+    pub kills: u32,
+    /// Operations that failed by the plan.
+    pub faults: u64,
+    /// Strikes of the plan that found their occasion.
+    pub struck: usize,
+    pub starts: u32,
+    /// Operations on files and ports in all.
+    pub operations: u64,
+}
+
+/// One run under way.
+struct Play<'a> {
+    subject: &'a mut Subject,
+    plan: &'a Plan,
+    verdict: Verdict,
+    began: Instant,
+    /// Lines of the failpoints' file that were dealt with.
+    seen: usize,
+    restart_at: Option<Instant>,
+}
+
+/// # Errors
+/// The lab itself fails: that is no verdict.
+pub async fn play(
+    subject: &mut Subject,
+    api: &Api,
+    plan: &Plan,
+    target: &Target,
+) -> anyhow::Result<Verdict> {
+    let rules: Vec<Rule> = plan.faults.iter().map(super::plan::Fault::rule).collect();
+    subject.reset(&rules)?;
+    if let Some(tool) = &plan.tool {
+        faults::write_tool_faults(&subject.router.dir, std::slice::from_ref(tool))?;
+    }
+    let operation = watch::assign(api, &subject.device, &target.image).await?;
+    let mut play = Play {
+        subject,
+        plan,
+        verdict: Verdict::default(),
+        began: Instant::now(),
+        seen: 0,
+        restart_at: None,
+    };
+    play.arm()?;
+    play.start()?;
+    let ended = play.to_the_end(api, &operation).await?;
+    play.settle().await?;
+    let Play { subject, mut verdict, .. } = play;
+    verdict.faults = subject.control.struck();
+    verdict.operations = subject.control.operations();
+    let modem = subject.router.modem.state()?;
+    let found = Found { plan, target, operation: &ended, modem: &modem, subject };
+    let (ending, violations) = judge::judge(&found);
+    verdict.ending = ending;
+    verdict.violations.extend(violations);
+    Ok(verdict)
+}
+
+impl Play<'_> {
+    fn start(&mut self) -> anyhow::Result<()> {
+        self.verdict.starts += 1;
+        self.restart_at = None;
+        self.subject.start(&self.plan.armed(self.verdict.struck))
+    }
+
+    fn next(&self) -> Option<&Strike> {
+        self.plan.strikes.get(self.verdict.struck)
+    }
+
+    /// Arms the next strike, if it is one at an operation.
+    fn arm(&self) -> anyhow::Result<()> {
+        if let Some(Strike { when: When::Operation(after), .. }) = self.next() {
+            let at = self.subject.control.operations() + after;
+            let rule = Rule { at, times: 1, action: Action::FREEZE, kinds: EVERY_KIND };
+            self.subject.control.arm(rule)?;
+        }
+        Ok(())
+    }
+
+    /// The operation as the coordinator has it in the end.
+    async fn to_the_end(&mut self, api: &Api, operation: &str) -> anyhow::Result<Value> {
+        let mut asked = Instant::now();
+        let mut calm = false;
+        let mut last = Value::Null;
+        while self.began.elapsed() < PATIENCE {
+            self.tend()?;
+            if !calm && self.began.elapsed() > FAULTS_LAST && self.verdict.struck >= self.plan.strikes.len() {
+                self.subject.control.calm()?;
+                calm = true;
+            }
+            let due = if self.subject.has_result(operation) { ASK } else { ASK_ANYWAY };
+            if asked.elapsed() > due {
+                asked = Instant::now();
+                let path = format!("upgrade-operation/{operation}/");
+                if let Ok(value) = api.get(&path).await {
+                    if watch::has_ended(&value) {
+                        return Ok(value);
+                    }
+                    last = value;
+                }
+            }
+            // A strike that no longer finds its occasion must not hold up the end of the faults.
+            if self.began.elapsed() > FAULTS_LAST * 3 && !calm {
+                self.subject.control.calm()?;
+                calm = true;
+            }
+            sleep(LOOK).await;
+        }
+        Ok(last)
+    }
+
+    /// Strikes that are due, and agents that have to be started again.
+    fn tend(&mut self) -> anyhow::Result<()> {
+        let struck = self.subject.struck().len();
+        if struck > self.seen {
+            self.seen = struck;
+            self.strike()?;
+        } else if self.subject.control.is_frozen() {
+            self.strike()?;
+        } else if let Some(Strike { when: When::Percent(percent), .. }) = self.next() {
+            let state = self.subject.router.modem.state()?;
+            if state.mode == crate::modem::Mode::Download && state.percent >= *percent {
+                self.strike()?;
+            }
+        }
+        if self.subject.ended().is_some() || !self.subject.runs() {
+            let at = *self.restart_at.get_or_insert_with(|| Instant::now() + RESPAWN);
+            if Instant::now() >= at {
+                self.start()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn strike(&mut self) -> anyhow::Result<()> {
+        let Some(Strike { what, when }) = self.next().cloned() else {
+            self.subject.control.freeze(false)?;
+            return Ok(());
+        };
+        self.verdict.struck += 1;
+        match what {
+            What::Cut { modem_too } => {
+                self.verdict.cuts += 1;
+                self.subject.power_cut(modem_too)?;
+            }
+            What::Kill(victim) => {
+                self.verdict.kills += 1;
+                // At a failpoint the agent kills itself, or the guardian does.
+                if !(victim == Victim::Agent && matches!(when, When::Failpoint(..))) {
+                    self.subject.kill(victim);
+                }
+                self.subject.go_on();
+                self.subject.control.freeze(false)?;
+            }
+        }
+        self.arm()?;
+        // The running process knows the failpoints that it was started with.
+        if matches!(self.next(), Some(Strike { when: When::Failpoint(..), .. })) {
+            self.subject.kill(Victim::Agent);
+        }
+        Ok(())
+    }
+
+    /// The last of giving back.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        self.subject.control.calm()?;
+        self.subject.go_on();
+        let deadline = Instant::now() + SETTLES;
+        while !self.subject.is_at_rest() && Instant::now() < deadline {
+            self.tend()?;
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+}

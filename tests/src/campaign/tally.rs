@@ -1,0 +1,114 @@
+//! What the runs come to, in figures and in lines to repeat.
+
+use super::{plan::Plan, run::Verdict};
+use std::{collections::BTreeMap, time::Duration};
+
+#[derive(Debug, Default)]
+pub struct Tally {
+    runs: u64,
+    cuts: u64,
+    kills: u64,
+    faults: u64,
+    fault_runs: u64,
+    starts: u64,
+    operations: u64,
+    /// Planned strikes that never found their occasion.
+    missed: u64,
+    endings: BTreeMap<String, u64>,
+    violations: Vec<String>,
+    /// The lab's own failures: nothing was proved.
+    broken: Vec<String>,
+    failpoints: usize,
+    left_over: usize,
+    store: Store,
+    /// Nothing is printed on the way.
+    quiet: bool,
+}
+
+/// The storage layer's figures.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Store {
+    pub runs: u64,
+    pub cuts: u64,
+    pub faults: u64,
+    pub operations: u64,
+    pub seconds: f64,
+}
+
+impl Tally {
+    /// One that is only asked whether it is clean.
+    #[must_use]
+    pub fn quiet() -> Self {
+        Self { quiet: true, ..Self::default() }
+    }
+
+    pub fn count(&mut self, plan: &Plan, verdict: &Verdict) {
+        self.runs += 1;
+        self.cuts += u64::from(verdict.cuts);
+        self.kills += u64::from(verdict.kills);
+        self.faults += verdict.faults;
+        self.fault_runs += u64::from(verdict.faults > 0);
+        self.starts += u64::from(verdict.starts);
+        self.operations += verdict.operations;
+        self.missed += plan.strikes.len().saturating_sub(verdict.struck) as u64;
+        *self.endings.entry(verdict.ending.clone()).or_default() += 1;
+        for violation in &verdict.violations {
+            self.violation(&plan.to_string(), violation, &plan.name, plan.seed);
+        }
+        if self.runs.is_multiple_of(100) {
+            println!("{} runs, {} violations", self.runs, self.violations.len());
+        }
+    }
+
+    pub fn violation(&mut self, plan: &str, what: &str, only: &str, seed: u64) {
+        let again = format!("cargo campaign -- --only {only} --seed {seed} --runs 1 --jobs 1");
+        let line = format!("VIOLATION {what}\n    in: {plan}\n    again: {again}");
+        if !self.quiet {
+            println!("{line}");
+        }
+        self.violations.push(line);
+    }
+
+    pub fn broken(&mut self, plan: &dyn std::fmt::Display, error: &anyhow::Error) {
+        let line = format!("{plan}: {error:#}");
+        println!("THE LAB FAILED {line}");
+        self.broken.push(line);
+    }
+
+    pub fn failpoints_known(&mut self, count: usize) {
+        self.failpoints = count;
+    }
+
+    pub fn left_over(&mut self, count: usize) {
+        self.left_over = count;
+    }
+
+    pub fn store(&mut self, store: Store) {
+        self.store = store;
+    }
+
+    /// Nothing was violated, and something was proved.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty() && self.broken.is_empty() && self.runs + self.store.runs > 0
+    }
+
+    pub fn print(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        println!("\nprocesses: {} runs, {} starts of an agent", self.runs, self.starts);
+        println!("  {} failpoints passed by a smooth upgrade", self.failpoints);
+        println!("  {} power cuts, {} kills, {} strikes that found no occasion", self.cuts, self.kills, self.missed);
+        println!("  {} operations made to fail, in {} runs, of {}", self.faults, self.fault_runs, self.operations);
+        let endings: Vec<_> = self.endings.iter().map(|(word, n)| format!("{word} {n}")).collect();
+        println!("  ended: {}", endings.join(", "));
+        if self.left_over > 0 {
+            println!("  {} runs were not begun: the time was over", self.left_over);
+        }
+        let Store { runs, cuts, faults, operations, seconds: store } = self.store;
+        println!("storage: {runs} runs in {store:.0} s, {cuts} power cuts, {faults} operations made to fail, of {operations}");
+        println!("{} violations, {} failures of the lab, {seconds:.0} s", self.violations.len(), self.broken.len());
+        for line in self.violations.iter().chain(&self.broken) {
+            println!("{line}");
+        }
+    }
+}
