@@ -84,6 +84,17 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Makes `path` if it is not there, and durable: its own name and the names in it. Also for one that
+/// is there, for whoever made it may have died before it was.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn durable_dir(path: &Path) -> io::Result<()> {
+    create_private_dir(path)?;
+    sync_dir(path)?;
+    sync_parent(path)
+}
+
 /// Opens for reading and writing, made private when new.
 ///
 /// # Errors

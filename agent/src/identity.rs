@@ -72,7 +72,7 @@ impl Identity {
         let bytes = match files::read_limited(&path, MAX_FILE_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                files::create_private_dir(&directory).map_err(storage)?;
+                files::durable_dir(&directory).map_err(storage)?;
                 return make(&path, board, Origin::Made);
             }
             Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Vec::new(),
@@ -80,6 +80,10 @@ impl Identity {
         };
         let (aside, origin) = match parse(&bytes) {
             Some((key, bound)) if bound.may_be(board) => {
+                // Whoever made it may have died before it was durable.
+                if let Err(error) = files::durable_dir(&directory) {
+                    log::warn!("{}: {error}", directory.display());
+                }
                 return Ok(Self { key, origin: Origin::Kept });
             }
             Some(_) => ("former.json", Origin::MadeForThisBoard),

@@ -65,6 +65,8 @@ pub struct Outbox {
     /// Numbers up to here may have been given to forgotten counters.
     floor: u64,
     trouble: Option<Trouble>,
+    /// The file is there, and the disk has refused to read it so far: nothing may replace it.
+    unread: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,7 @@ impl Outbox {
             counters: VecDeque::new(),
             floor: recovered.floor,
             trouble: recovered.trouble,
+            unread: recovered.unread,
         };
         for key in recovered.highest {
             outbox.count(key.operation, key.stream, key.seq);
@@ -95,7 +98,9 @@ impl Outbox {
         if outbox.trouble.is_some() {
             outbox.leap();
         }
-        if let Err(error) = crate::files::create_private_dir(&directory) {
+        if outbox.unread {
+            // Until it can be read, events are kept in memory.
+        } else if let Err(error) = crate::files::durable_dir(&directory) {
             outbox.lose_disk(&error);
         } else if recovered.clean {
             match LogFile::append_to(&outbox.path, recovered.records) {
@@ -237,7 +242,30 @@ impl Outbox {
         self.log.as_ref().is_some_and(|log| log.records() > 2 * self.events.len() + 256)
     }
 
+    /// Takes over what the file held when it could not be read; false: it still cannot.
+    fn read_at_last(&mut self) -> bool {
+        let recovered = recovery::read(&self.path);
+        self.unread = recovered.unread;
+        if self.unread {
+            return false;
+        }
+        for event in recovered.events.into_iter().rev() {
+            self.events.push_front(event);
+        }
+        for Key { operation, stream, seq } in recovered.highest {
+            let same = |c: &&Counter| (c.operation, c.stream) == (operation, stream);
+            let given = self.counters.iter().find(same).map_or(self.floor, |c| c.last);
+            self.count(operation, stream, seq.max(given));
+        }
+        self.floor = self.floor.max(recovered.floor);
+        self.trouble = recovered.trouble.or(self.trouble.take());
+        true
+    }
+
     fn rewrite(&mut self) {
+        if self.unread && !self.read_at_last() {
+            return;
+        }
         let mut records = vec![Record::Floor(self.floor)];
         records.extend(self.counters.iter().map(|c| {
             Record::Counted(Key { operation: c.operation, stream: c.stream, seq: c.last })

@@ -50,7 +50,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let settings = Arc::new(settings);
     let paths = &settings.paths;
     for path in [&paths.state_dir, &paths.run_dir] {
-        files::create_private_dir(path)
+        files::durable_dir(path)
             .map_err(|source| RunError::Directory { path: path.clone(), source })?;
     }
     let _presence = Presence::announce(&paths.run_dir)

@@ -70,8 +70,10 @@ static unsigned char kinds[FDS];
 
 static int kind_of_path(const char *path) {
   if (!strncmp(path, "/dev/pts/", 9)) return TTY;
-  if (strncmp(path, root, root_length) || path[root_length] != '/') return FOREIGN;
-  return !strncmp(path + root_length, "/dev/", 5) ? TTY : OURS;
+  if (strncmp(path, root, root_length)) return FOREIGN;
+  const char *below = path + root_length;
+  if (*below && *below != '/') return FOREIGN;
+  return !strncmp(below, "/dev/", 5) ? TTY : OURS;
 }
 
 static int kind_of(int fd) {

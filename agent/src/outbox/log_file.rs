@@ -76,9 +76,15 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// A file that was read whole and holds `records`.
+    /// A file that was read whole and holds `records`. Made durable, name and content: whoever wrote
+    /// it may have died before it was, and a number that is sent and then lost would be given again.
     pub(super) fn append_to(path: &Path, records: usize) -> io::Result<Self> {
-        Ok(Self { file: OpenOptions::new().append(true).open(path)?, records })
+        let file = OpenOptions::new().append(true).open(path)?;
+        file.sync_data()?;
+        if let Some(directory) = path.parent() {
+            files::durable_dir(directory)?;
+        }
+        Ok(Self { file, records })
     }
 
     /// Replaces the file.

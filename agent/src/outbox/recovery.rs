@@ -27,15 +27,23 @@ pub(super) struct Recovered {
     /// The file can be appended to as it is.
     pub clean: bool,
     pub trouble: Option<Trouble>,
+    /// The disk refused to read it: what it holds is not known yet.
+    pub unread: bool,
 }
 
 pub(super) fn read(path: &Path) -> Recovered {
     let bytes = match files::read_limited(path, MAX_FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Recovered::default(),
-        Err(error) => {
+        // Reading it again would not help.
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             log::error!("{}: {error}", path.display());
             return Recovered { trouble: Some(set_aside(path)), ..Recovered::default() };
+        }
+        Err(error) => {
+            log::error!("{}: {error}", path.display());
+            let trouble = Some(Trouble::NotDurable(error.to_string()));
+            return Recovered { trouble, unread: true, ..Recovered::default() };
         }
     };
     let mut recovered = Recovered::default();

@@ -224,3 +224,24 @@ proptest! {
         prop_assert_eq!(kept.iter().filter(|seq| **seq == next.seq).count(), 1);
     }
 }
+
+#[test]
+fn a_disk_that_refuses_to_read_costs_no_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::open(directory.path());
+    let first = outbox.append(entered(1));
+    drop(outbox);
+    let (log, away) = (directory.path().join("outbox/log"), directory.path().join("away"));
+    std::fs::rename(&log, &away).unwrap();
+    // Reading a directory fails, whoever asks.
+    std::fs::create_dir(&log).unwrap();
+    let mut outbox = Outbox::open(directory.path());
+    let second = outbox.append(entered(1));
+    assert!(!outbox.is_durable());
+    std::fs::remove_dir(&log).unwrap();
+    std::fs::rename(&away, &log).unwrap();
+    let third = outbox.append(entered(1));
+    assert!(outbox.is_durable() && first.seq < second.seq && second.seq < third.seq);
+    let pending: Vec<_> = Outbox::open(directory.path()).pending().cloned().collect();
+    assert_eq!(pending, [first, second, third]);
+}

@@ -120,8 +120,9 @@ impl Staged {
         crate::failpoint::at!("staging.make");
         let image = self.directory.join("image");
         DirBuilder::new().recursive(true).mode(0o700).create(&image)?;
-        if let Some(parent) = self.directory.parent() {
-            files::sync_dir(parent)?;
+        // The staging directory itself may be new.
+        if let Some(staging) = self.directory.parent() {
+            files::durable_dir(staging)?;
         }
         files::sync_dir(&self.directory)
     }
@@ -167,6 +168,14 @@ impl ImageFile {
             .map_err(|error| explain(error, &self.directory, self.reserve))?;
         crate::failpoint::at!("staging.block.durable");
         Ok(())
+    }
+
+    /// Makes durable what an earlier process may have written and not synced.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn sync(&self) -> Result<(), StagingError> {
+        Ok(self.file.sync_data()?)
     }
 
     /// Fills `block` from `offset`.

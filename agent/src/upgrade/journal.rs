@@ -177,11 +177,18 @@ fn open(path: &Path) -> io::Result<(File, [Slot; 2])> {
     match File::options().read(true).write(true).open(path) {
         Ok(file) => {
             let slots = [read(&file, 0)?, read(&file, 1)?];
+            // Whoever made it may have died before its name was durable. A disk that refuses this is
+            // met again by the next save; what can be read is worth going on with.
+            if let Some(directory) = path.parent()
+                && let Err(error) = files::durable_dir(directory)
+            {
+                log::warn!("{}: {error}", directory.display());
+            }
             Ok((file, slots))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(directory) = path.parent() {
-                files::create_private_dir(directory)?;
+                files::durable_dir(directory)?;
             }
             files::write_atomic(path, &[0; 2 * SLOT])?;
             crate::failpoint::at!("journal.made");

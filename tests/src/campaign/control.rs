@@ -70,7 +70,8 @@ impl Control {
     /// Whatever the file system says.
     pub fn make(lab: &Path) -> io::Result<Self> {
         let path = lab.join("control");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(4096)?;
         Ok(Self(file))
     }

@@ -37,7 +37,7 @@ pub fn judge(found: &Found<'_>) -> (String, Vec<String>) {
 fn word(operation: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     match operation["status"].as_str() {
-        Some("failed") => text(&operation["failure"]["kind"]),
+        Some("failed" | "aborted") => text(&operation["failure"]["kind"]),
         _ => text(&operation["status"]),
     }
 }
@@ -59,7 +59,7 @@ fn ending(found: &Found<'_>, wrong: &mut Vec<String>) {
     let condition = failure["condition"].as_str().unwrap_or("none");
     let true_word = match (operation["status"].as_str(), condition) {
         (Some("success"), _) => runs(&target.package),
-        (Some("failed"), "untouched" | "old_version") => runs(FROM),
+        (Some("failed" | "aborted"), "untouched" | "old_version") => runs(FROM),
         (Some("failed"), "updated") => runs(&target.package),
         _ => false,
     };

@@ -128,9 +128,9 @@ async fn campaign(arguments: &Arguments) -> anyhow::Result<Tally> {
 fn check_itself(exe: &Path, dir: &Path, shim: &Shim, tally: &mut Tally) -> anyhow::Result<()> {
     for what in ["names", "bytes"] {
         let mut noticed = Tally::quiet();
-        store::run(exe, dir, &shim.deaf_to(what), 1, 100, &mut noticed)?;
+        store::run(exe, dir, &shim.deaf_to(what), 1, 30, &mut noticed)?;
         if noticed.is_clean() {
-            let error = anyhow::anyhow!("forgotten fsyncs were not noticed in 100 runs");
+            let error = anyhow::anyhow!("forgotten fsyncs were not noticed in 30 runs");
             tally.broken(&format!("a disk that forgets {what}"), &error);
         }
     }
@@ -273,7 +273,11 @@ fn plans(arguments: &Arguments, passes: &[(String, u64)]) -> anyhow::Result<VecD
         None => {
             plans.extend(at_failpoints(arguments, passes));
             for seed in seeds.take(count) {
-                plans.push_back(if seed % 2 == 0 { Plan::crashes(seed) } else { Plan::faults(seed) });
+                plans.push_back(if seed % 2 == 0 {
+                    Plan::crashes(seed)
+                } else {
+                    Plan::faults(seed)
+                });
             }
         }
     }
@@ -308,7 +312,9 @@ fn at_failpoints(arguments: &Arguments, passes: &[(String, u64)]) -> Vec<Plan> {
             } else {
                 Vec::new()
             };
-            plans.extend(chosen.into_iter().map(|w| Plan::failpoint(name, *turn, w, arguments.seed)));
+            plans.extend(
+                chosen.into_iter().map(|w| Plan::failpoint(name, *turn, w, arguments.seed)),
+            );
             if arguments.long || UNSYNCED.contains(&name.as_str()) {
                 plans.push(Plan::failpoint_then_cut(name, *turn, arguments.seed));
             }
@@ -356,9 +362,8 @@ fn target(scene: &Scene, package: &str) -> anyhow::Result<Target> {
 async fn enrol(subject: &mut Subject, api: &Api) -> anyhow::Result<()> {
     subject.reset(&[])?;
     subject.start("")?;
-    subject.device = crate::watch::enrolled(api, &subject.router)
-        .await
-        .with_context(|| subject.log())?;
+    subject.device =
+        crate::watch::enrolled(api, &subject.router).await.with_context(|| subject.log())?;
     Ok(())
 }
 

@@ -69,7 +69,7 @@ pub struct Plan {
 pub const THEN_CUT: &str = "+cut";
 
 /// Operations of a smooth upgrade, more or less: where chance picks an instant.
-const OPERATIONS: u64 = 2200;
+const OPERATIONS: u64 = 1700;
 
 impl Plan {
     #[must_use]
@@ -193,7 +193,11 @@ impl fmt::Display for Plan {
             }
         }
         for fault in &self.faults {
-            let times = if fault.times > 1 << 16 { "until it is over".into() } else { format!("{} times", fault.times) };
+            let times = if fault.times > 1 << 16 {
+                "until it is over".into()
+            } else {
+                format!("{} times", fault.times)
+            };
             write!(f, ", {} from operation {} {times}", fault.name, fault.at)?;
         }
         if let Some(tool) = &self.tool {

@@ -134,7 +134,10 @@ impl Play<'_> {
         let mut last = Value::Null;
         while self.began.elapsed() < PATIENCE {
             self.tend()?;
-            if !calm && self.began.elapsed() > FAULTS_LAST && self.verdict.struck >= self.plan.strikes.len() {
+            if !calm
+                && self.began.elapsed() > FAULTS_LAST
+                && self.verdict.struck >= self.plan.strikes.len()
+            {
                 self.subject.control.calm()?;
                 calm = true;
             }

@@ -147,7 +147,9 @@ impl Subject {
     pub fn ended(&mut self) -> Option<String> {
         let status = self.agent.as_mut()?.try_wait().ok()??;
         self.agent = None;
-        Some(status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}")))
+        Some(
+            status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}")),
+        )
     }
 
     #[must_use]

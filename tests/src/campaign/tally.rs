@@ -97,16 +97,28 @@ impl Tally {
         let seconds = took.as_secs_f64();
         println!("\nprocesses: {} runs, {} starts of an agent", self.runs, self.starts);
         println!("  {} failpoints passed by a smooth upgrade", self.failpoints);
-        println!("  {} power cuts, {} kills, {} strikes that found no occasion", self.cuts, self.kills, self.missed);
-        println!("  {} operations made to fail, in {} runs, of {}", self.faults, self.fault_runs, self.operations);
+        println!(
+            "  {} power cuts, {} kills, {} strikes that found no occasion",
+            self.cuts, self.kills, self.missed
+        );
+        println!(
+            "  {} operations made to fail, in {} runs, of {}",
+            self.faults, self.fault_runs, self.operations
+        );
         let endings: Vec<_> = self.endings.iter().map(|(word, n)| format!("{word} {n}")).collect();
         println!("  ended: {}", endings.join(", "));
         if self.left_over > 0 {
             println!("  {} runs were not begun: the time was over", self.left_over);
         }
         let Store { runs, cuts, faults, operations, seconds: store } = self.store;
-        println!("storage: {runs} runs in {store:.0} s, {cuts} power cuts, {faults} operations made to fail, of {operations}");
-        println!("{} violations, {} failures of the lab, {seconds:.0} s", self.violations.len(), self.broken.len());
+        println!(
+            "storage: {runs} runs in {store:.0} s, {cuts} power cuts, {faults} operations made to fail, of {operations}"
+        );
+        println!(
+            "{} violations, {} failures of the lab, {seconds:.0} s",
+            self.violations.len(),
+            self.broken.len()
+        );
         for line in self.violations.iter().chain(&self.broken) {
             println!("{line}");
         }

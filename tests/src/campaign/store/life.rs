@@ -103,8 +103,8 @@ impl<'a> Life<'a> {
         let outbox = Outbox::open(&self.state_dir);
         let events: Vec<_> = outbox.pending().cloned().collect();
         // A disk that refuses to read may cost events, said so; a power cut may not.
-        let forgive = matches!(outbox.trouble(), Some(Trouble::Damaged(_)))
-            && self.control.struck() > 0;
+        let forgive =
+            matches!(outbox.trouble(), Some(Trouble::Damaged(_))) && self.control.struck() > 0;
         if !self.control.is_dead() {
             self.model.pending(&events, forgive || !outbox.is_durable());
         }
@@ -246,7 +246,11 @@ impl<'a> Life<'a> {
                 Err(reason) => Outcome::Again { reason },
             },
             Action::Verify => {
-                if self.is_staged(state) { Outcome::Verified } else { Outcome::ImageLost }
+                if self.is_staged(state) {
+                    Outcome::Verified
+                } else {
+                    Outcome::ImageLost
+                }
             }
             Action::Baseline => Outcome::Baselined(Box::new(before())),
             Action::RequestGrant { attempt } => self.ask(attempt, state),
@@ -266,9 +270,8 @@ impl<'a> Life<'a> {
 
     fn ask(&mut self, attempt: u32, state: &State) -> Outcome {
         let record = &state.record;
-        let refusal = |code| {
-            Outcome::Refused(Refusal { code, detail: "chance".into(), retry_after_s: None })
-        };
+        let refusal =
+            |code| Outcome::Refused(Refusal { code, detail: "chance".into(), retry_after_s: None });
         if self.random.chance(7) {
             return refusal(RefusalCode::Paused);
         }

@@ -44,7 +44,8 @@ pub fn run(
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(runs.max(1));
+    let workers =
+        std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(runs.max(1));
     let children: Vec<Child> = (0..workers)
         .map(|number| spawn(exe, dir, shim, number, [seed + number, seed + runs, workers]))
         .collect::<anyhow::Result<_>>()?;

@@ -48,7 +48,8 @@ impl Model {
                 Some(s) => format!("{:?} of attempt {}", s.step, s.record.attempts),
                 None => "nothing".to_owned(),
             };
-            let text = format!("the journal: {} was saved, {} found", what(&self.saved), what(&found));
+            let text =
+                format!("the journal: {} was saved, {} found", what(&self.saved), what(&found));
             self.wrong(text);
         }
         // After a mere crash it may still be in memory only.

@@ -97,7 +97,12 @@ fn misfortune(random: &mut Random) -> Vec<Rule> {
                 1 => 1 + random.below(12),
                 _ => 1 << 32,
             };
-            Rule { at: 1 + random.below(OPERATIONS), times: action.times(times), action, kinds: EVERY_KIND }
+            Rule {
+                at: 1 + random.below(OPERATIONS),
+                times: action.times(times),
+                action,
+                kinds: EVERY_KIND,
+            }
         })
         .collect()
 }
