@@ -288,8 +288,9 @@ impl Outbox {
         let trouble = Trouble::NotDurable(error.to_string());
         if !matches!(self.trouble, Some(Trouble::NotDurable(_))) {
             log::error!("{trouble}");
-            self.leap();
         }
+        // Each time: what was refused may be on disk all the same, and a restart goes on from there.
+        self.leap();
         self.log = None;
         self.trouble = Some(trouble);
     }

@@ -245,3 +245,13 @@ fn a_disk_that_refuses_to_read_costs_no_event() {
     let pending: Vec<_> = Outbox::open(directory.path()).pending().cloned().collect();
     assert_eq!(pending, [first, second, third]);
 }
+
+#[test]
+fn while_the_disk_refuses_no_number_follows_one_that_may_be_on_it() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("outbox"), "in the way").unwrap();
+    let mut outbox = Outbox::open(directory.path());
+    let given: Vec<u64> = (0..3).map(|_| outbox.append(entered(1)).seq).collect();
+    assert!(!outbox.is_durable());
+    assert!(given.windows(2).all(|two| two[1] > two[0] + 1_000_000), "{given:?}");
+}

@@ -45,6 +45,9 @@ const FIRMWARE: usize = (1 << 20) + (96 << 10);
 /// The other image, so that each run has one that is not installed.
 const OTHER: &str = "45.00.006";
 
+/// Seconds of the short form's runs with real processes.
+const SHORT: u64 = 90;
+
 /// Crashes, power cuts and faults, with real processes.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "campaign")]
@@ -58,7 +61,7 @@ struct Arguments {
     /// Random runs with real processes [default: 24, long: 1500]
     #[arg(long)]
     runs: Option<u64>,
-    /// Runs of the storage layer [default: 2000, long: 50000]
+    /// Runs of the storage layer [default: 400, long: 50000]
     #[arg(long)]
     store_runs: Option<u64>,
     /// Routers at a time
@@ -70,7 +73,7 @@ struct Arguments {
     /// How often faster the agent's time runs
     #[arg(long, default_value_t = 10)]
     speed: u64,
-    /// Begins no further run after so many seconds
+    /// Begins no further run with real processes after so many seconds [default: 90, long: never]
     #[arg(long, value_name = "SECONDS")]
     within: Option<u64>,
     /// Where everything lies [default: a directory beside the binary]
@@ -111,7 +114,7 @@ async fn campaign(arguments: &Arguments) -> anyhow::Result<Tally> {
         processes(arguments, &exe, &dir.join("processes"), &mut tally).await?;
     }
     if only.is_none_or(|only| only == "store") {
-        let runs = arguments.store_runs.unwrap_or(if arguments.long { 50_000 } else { 2_000 });
+        let runs = arguments.store_runs.unwrap_or(if arguments.long { 50_000 } else { 400 });
         std::fs::create_dir_all(dir.join("store"))?;
         let shim = Shim::build(&dir.join("store"), 1)?;
         check_itself(&exe, &dir.join("store"), &shim, &mut tally)?;
@@ -172,8 +175,12 @@ async fn processes(
         targets,
         queue: Arc::default(),
         tally: Arc::new(Mutex::new(std::mem::take(tally))),
-        last: arguments.within.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
-        kept: scene.dir.join("violations"),
+        last: arguments
+            .within
+            .or((!arguments.long).then_some(SHORT))
+            .map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        // The scene takes its own directory with it.
+        kept: dir.with_file_name("violations"),
     };
     // One that meets nothing tells the failpoints' names, and that the lab itself works.
     let calm = Plan::calm(arguments.seed);
@@ -196,9 +203,6 @@ async fn processes(
     }
     *tally = std::mem::take(&mut *lock(&world.tally));
     tally.left_over(lock(&world.queue).len());
-    if tally.is_clean() {
-        scene.end()?;
-    }
     Ok(())
 }
 

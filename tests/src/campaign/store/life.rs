@@ -261,6 +261,7 @@ impl<'a> Life<'a> {
             Action::Restart => Outcome::Restarted,
             Action::Restore => chance(self.random, Outcome::Restored),
             Action::Confirm => chance(self.random, Outcome::Confirmed),
+            Action::PostFlash => Outcome::PostFlashed,
             Action::Release => chance(self.random, Outcome::Released),
             Action::Pause { .. } => Outcome::Paused,
             Action::Recover => self.recover(state),
@@ -286,7 +287,7 @@ impl<'a> Life<'a> {
         let image = &state.record.job.image;
         let staged = self
             .staging
-            .stage(&image.manifest_sha256, image.size, false)
+            .stage(&image.manifest_sha256, image.size, 0, false)
             .map_err(|e| e.to_string())?;
         staged.keep_manifest(b"{}", "signature").map_err(|e| e.to_string())?;
         let file = staged.open_image(NAME).map_err(|e| e.to_string())?;
