@@ -46,7 +46,7 @@ const FIRMWARE: usize = (1 << 20) + (96 << 10);
 const OTHER: &str = "45.00.006";
 
 /// Seconds of the short form's runs with real processes.
-const SHORT: u64 = 90;
+const SHORT: u64 = 75;
 
 /// Crashes, power cuts and faults, with real processes.
 #[derive(Debug, Clone, Parser)]
@@ -61,7 +61,7 @@ struct Arguments {
     /// Random runs with real processes [default: 24, long: 1500]
     #[arg(long)]
     runs: Option<u64>,
-    /// Runs of the storage layer [default: 400, long: 50000]
+    /// Runs of the storage layer [default: 200, long: 50000]
     #[arg(long)]
     store_runs: Option<u64>,
     /// Routers at a time
@@ -73,7 +73,7 @@ struct Arguments {
     /// How often faster the agent's time runs
     #[arg(long, default_value_t = 10)]
     speed: u64,
-    /// Begins no further run with real processes after so many seconds [default: 90, long: never]
+    /// Begins no further run with real processes after so many seconds [default: 75, long: never]
     #[arg(long, value_name = "SECONDS")]
     within: Option<u64>,
     /// Where everything lies [default: a directory beside the binary]
@@ -114,7 +114,7 @@ async fn campaign(arguments: &Arguments) -> anyhow::Result<Tally> {
         processes(arguments, &exe, &dir.join("processes"), &mut tally).await?;
     }
     if only.is_none_or(|only| only == "store") {
-        let runs = arguments.store_runs.unwrap_or(if arguments.long { 50_000 } else { 400 });
+        let runs = arguments.store_runs.unwrap_or(if arguments.long { 50_000 } else { 200 });
         std::fs::create_dir_all(dir.join("store"))?;
         let shim = Shim::build(&dir.join("store"), 1)?;
         check_itself(&exe, &dir.join("store"), &shim, &mut tally)?;
