@@ -249,7 +249,8 @@ fn a_disk_that_refuses_to_read_costs_no_event() {
 #[test]
 fn while_the_disk_refuses_no_number_follows_one_that_may_be_on_it() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("outbox"), "in the way").unwrap();
+    // Where the file's successor is written.
+    std::fs::create_dir_all(directory.path().join("outbox/log.tmp")).unwrap();
     let mut outbox = Outbox::open(directory.path());
     let given: Vec<u64> = (0..3).map(|_| outbox.append(entered(1)).seq).collect();
     assert!(!outbox.is_durable());
