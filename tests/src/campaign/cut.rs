@@ -179,13 +179,8 @@ impl Crash<'_> {
         let mut left = BTreeMap::new();
         for name in all {
             let (before, after) = (durable.get(name), now.get(name));
-            let kept = if before.map(|e| &e.key) == after.map(|e| &e.key) {
-                after
-            } else if self.side(before, after) {
-                after
-            } else {
-                before
-            };
+            let same = before.map(|e| &e.key) == after.map(|e| &e.key);
+            let kept = if same || self.side(before, after) { after } else { before };
             if let Some(entry) = kept {
                 let node = if entry.directory {
                     Node::Directory(self.directory(&entry.key)?)

@@ -303,8 +303,8 @@ fn at_failpoints(arguments: &Arguments, passes: &[(String, u64)]) -> Vec<Plan> {
         What::Cut { modem_too: false },
     ];
     let mut plans = Vec::new();
-    let mut choice = usize::try_from(arguments.seed).unwrap_or(0);
-    for (name, last) in passes {
+    let first = usize::try_from(arguments.seed).unwrap_or(0);
+    for (choice, (name, last)) in (first..).zip(passes) {
         let mut turns = vec![1, 2, *last];
         turns.retain(|turn| turn <= last);
         turns.dedup();
@@ -323,7 +323,6 @@ fn at_failpoints(arguments: &Arguments, passes: &[(String, u64)]) -> Vec<Plan> {
                 plans.push(Plan::failpoint_then_cut(name, *turn, arguments.seed));
             }
         }
-        choice += 1;
     }
     plans
 }

@@ -93,7 +93,7 @@ pub async fn play(
     };
     play.arm()?;
     play.start()?;
-    let ended = play.to_the_end(api, &operation).await?;
+    let ended = play.until_it_ends(api, &operation).await?;
     play.settle().await?;
     let Play { subject, mut verdict, .. } = play;
     verdict.faults = subject.control.struck();
@@ -128,7 +128,7 @@ impl Play<'_> {
     }
 
     /// The operation as the coordinator has it in the end.
-    async fn to_the_end(&mut self, api: &Api, operation: &str) -> anyhow::Result<Value> {
+    async fn until_it_ends(&mut self, api: &Api, operation: &str) -> anyhow::Result<Value> {
         let mut asked = Instant::now();
         let mut calm = false;
         let mut last = Value::Null;
