@@ -3,8 +3,8 @@
 use crate::router::{IMEI, LIMIT, NEW, OLD, Router, expected, versions_of};
 use agent::modem::{
     Difference, PortError,
-    baseline::{baseline, restore},
     dialect::{VersionCommands, read_versions},
+    standing::{baseline, restore},
 };
 use lab::{faults::ModemFault, firmware::Model};
 use std::time::Duration;
