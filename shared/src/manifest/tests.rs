@@ -35,7 +35,7 @@ fn encoded() -> Manifest {
 #[test]
 fn the_tool_gets_what_the_file_decodes_to() {
     let (plain, encoded) = (manifest(), parse(&encoded()).unwrap());
-    assert_eq!(plain.tool_file().name, "fn990.bin");
+    assert_eq!(plain.tool_file().name, plain.file.name);
     assert_eq!(plain.tool_file().size, limits::BLOCK + 1);
     assert_eq!((encoded.tool_file().name, encoded.tool_file().size), ("fn990.bin", 3 << 20));
     assert_eq!(*encoded.tool_file().sha256, Hex([3; 32]));

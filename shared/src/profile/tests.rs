@@ -86,11 +86,9 @@ fn what_is_around_the_tool_is_read() {
     assert_eq!(profile.gates, Gates { min_voltage_mv: Some(3135), max_temperature_c: Some(85) });
     assert_eq!(profile.holds.modemmanager, ModemManager::Inhibit);
     assert_eq!(profile.holds.rebooters, ["watchcat"]);
-    let both = [Setting::FirmwareSwitch, Setting::UsbComposition];
-    assert_eq!(
-        (&profile.restore.commands[..], &profile.restore.restarts[..]),
-        (&both[..], &both[..])
-    );
+    let restarts = [Setting::FirmwareSwitch, Setting::UsbComposition];
+    assert_eq!(profile.restore.restarts, restarts);
+    assert_eq!(profile.restore.commands, [&restarts[..], &[Setting::Contexts]].concat());
     assert!(profile.needs.binds_download_mode);
 }
 
