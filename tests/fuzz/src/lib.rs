@@ -1,6 +1,11 @@
 //! The parsers of agent and coordinator, compiled in by their paths: the crates around them bring
 //! TLS, HTTP and SQLite, which take minutes to build with coverage and are not fuzzed here.
 
+// Nothing at all without its feature, which is not one of this crate.
+#[allow(unexpected_cfgs, reason = "the agent's feature")]
+#[path = "../../../agent/src/failpoint.rs"]
+mod failpoint;
+
 #[path = "../../../agent/src/files.rs"]
 pub mod files;
 
