@@ -87,25 +87,28 @@ pub struct Budget {
 
 impl Budget {
     /// Reads the count at `path`. One that cannot be read allows nothing, see [`OverBudget`].
+    ///
+    /// `now` as far as somebody proved the time: it begins a new period, for whoever spends as well
+    /// as for whoever asks. With an unproved clock the last known period goes on.
     #[must_use]
-    pub fn open(path: &Path, limits: Limits) -> Self {
+    pub fn open(path: &Path, limits: Limits, now: Option<Moment>) -> Self {
         let (used, trouble) = match read(path) {
             Ok(used) => (used, None),
             Err(error) => (Used::default(), Some(format!("{}: {error}", path.display()))),
         };
-        Self { path: path.to_owned(), limits, on_disk: used.bytes, used, trouble }
+        let mut budget = Self { path: path.to_owned(), limits, on_disk: used.bytes, used, trouble };
+        budget.turn(now);
+        budget
     }
 
-    /// Whether `needed` bytes may be fetched; `now` as far as somebody proved the time. With an
-    /// unproved clock the last known period goes on.
+    /// Whether `needed` bytes may be fetched.
     ///
     /// # Errors
     /// See [`OverBudget`].
-    pub fn allows(&mut self, needed: u64, now: Option<Moment>) -> Result<(), OverBudget> {
+    pub fn allows(&self, needed: u64) -> Result<(), OverBudget> {
         if let Some(trouble) = &self.trouble {
             return Err(OverBudget::Unknown(trouble.clone()));
         }
-        self.turn(now);
         let left = self.limits.bytes.saturating_sub(self.used.bytes);
         if needed <= left {
             return Ok(());
@@ -186,16 +189,23 @@ mod tests {
     #[test]
     fn a_period_ends_on_its_day_and_the_count_begins_anew() {
         let (_directory, path) = file();
-        let mut budget = Budget::open(&path, LIMITS);
-        budget.allows(100 << 20, moment(LAST_DAY)).unwrap();
-        budget.spend(90 << 20).unwrap();
-        budget.settle().unwrap();
-        let mut budget = Budget::open(&path, LIMITS);
-        let refused = budget.allows(20 << 20, moment(LAST_DAY)).unwrap_err().to_string();
+        // Whoever asks and whoever spends open the count each for themselves.
+        let open = |now| Budget::open(&path, LIMITS, now);
+        open(moment(LAST_DAY)).allows(100 << 20).unwrap();
+        let mut spending = open(moment(LAST_DAY));
+        spending.spend(90 << 20).unwrap();
+        spending.settle().unwrap();
+        let refused = open(moment(LAST_DAY)).allows(20 << 20).unwrap_err().to_string();
         assert!(refused.contains("10485760 of 104857600") && refused.contains("2026-11-05"));
-        budget.allows(10 << 20, None).unwrap();
-        assert!(budget.allows(20 << 20, None).is_err(), "an unset clock begins no period");
-        budget.allows(100 << 20, moment(FIRST_DAY)).unwrap();
+        open(None).allows(10 << 20).unwrap();
+        assert!(open(None).allows(20 << 20).is_err(), "an unset clock begins no period");
+        open(moment(FIRST_DAY)).allows(100 << 20).unwrap();
+        let mut spending = open(moment(FIRST_DAY));
+        spending.spend(30 << 20).unwrap();
+        spending.settle().unwrap();
+        assert!(open(moment(FIRST_DAY)).allows(80 << 20).is_err());
+        open(moment(FIRST_DAY)).allows(70 << 20).unwrap();
+        open(moment(FIRST_DAY + 30 * 86_400)).allows(100 << 20).unwrap();
     }
 
     #[test]
@@ -208,11 +218,9 @@ mod tests {
     #[test]
     fn a_crash_counts_too_much_rather_than_too_little() {
         let (_directory, path) = file();
-        let mut budget = Budget::open(&path, LIMITS);
-        budget.allows(1, moment(FIRST_DAY)).unwrap();
-        budget.spend(1).unwrap();
+        Budget::open(&path, LIMITS, moment(FIRST_DAY)).spend(1).unwrap();
         // No settle: the process is gone.
-        let after = Budget::open(&path, LIMITS);
+        let after = Budget::open(&path, LIMITS, moment(FIRST_DAY));
         assert_eq!(after.used.bytes, 1 + AHEAD);
     }
 
@@ -220,7 +228,7 @@ mod tests {
     fn an_unreadable_count_allows_nothing() {
         let (_directory, path) = file();
         std::fs::write(&path, "{").unwrap();
-        let refused = Budget::open(&path, LIMITS).allows(1, moment(FIRST_DAY));
+        let refused = Budget::open(&path, LIMITS, moment(FIRST_DAY)).allows(1);
         assert!(matches!(refused, Err(OverBudget::Unknown(_))));
     }
 }

@@ -168,21 +168,23 @@ impl Environment {
 
     fn budget(&self) -> Option<Budget> {
         let limits = self.settings.image.cost.data_budget?;
-        Some(Budget::open(&self.settings.paths.state_dir.join("data-budget.json"), limits))
+        // Whoever cannot tell the day has not come here: the gate says so.
+        let day = |ms: u64| self.zone().ok()?.at(ms / 1000);
+        let path = self.settings.paths.state_dir.join("data-budget.json");
+        Some(Budget::open(&path, limits, self.clock_ms().and_then(day)))
     }
 
     /// Whether the router may fetch what is missing.
     pub(super) async fn check_budget(&self, state: &State) -> Result<(), Outcome> {
-        let Some(mut budget) = self.budget() else { return Ok(()) };
+        let Some(budget) = self.budget() else { return Ok(()) };
         let (Some(staged), Some(manifest)) = (&self.job.staged, &self.job.manifest) else {
             return Err(lost_context(state));
         };
         let again = |reason: String| Outcome::Again { reason };
         let staged = Download::open(staged, manifest).await.map_err(|e| again(chain(&e)))?;
         let Transfer { total, verified, .. } = staged.transfer();
-        let zone = self.zone().map_err(again)?;
-        let now = self.clock_ms().and_then(|ms| zone.at(ms / 1000));
-        budget.allows(total - verified, now).map_err(|error| again(error.to_string()))
+        self.zone().map_err(again)?;
+        budget.allows(total - verified).map_err(|error| again(error.to_string()))
     }
 
     async fn refuse_token(&self) {
