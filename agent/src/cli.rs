@@ -23,7 +23,7 @@ mod status;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::settings::{self, Settings, SettingsError};
+use crate::settings::{self, Settings, SettingsError, Source, last_valid};
 use arguments::{Command, Parsed, Sources};
 
 const FAILED: u8 = 1;
@@ -60,7 +60,10 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(command: Command) -> ExitCode {
     log_lines::start();
     match command {
-        Command::Run(sources) => with(load(&sources), run),
+        Command::Run(sources) => match load(&sources) {
+            Ok(settings) => run(&sources.config, settings),
+            Err(refused) => run_refused(&sources.config, refused),
+        },
         Command::Guard { run_dir } => crate::guardian::guard_main(&run_dir),
         Command::Probe { sources, wanted } => with(load_local(&sources), |settings| {
             on_runtime(probe::probe(&settings.paths, &wanted))
@@ -99,11 +102,34 @@ fn end_with_any_panic() {
     }));
 }
 
-fn run(settings: Settings) -> ExitCode {
+fn run(source: &Source, settings: Settings) -> ExitCode {
     if !settings.enabled {
         log::warn!("the settings say that this agent is not enabled");
         return ExitCode::from(DISABLED);
     }
+    if let Err(error) = last_valid::keep(source, &settings) {
+        log::warn!("no copy of the valid settings is kept: {error}");
+    }
+    work(settings)
+}
+
+/// A modem whose flash was cut short is not left so because somebody broke the settings.
+fn run_refused(source: &Source, error: SettingsError) -> ExitCode {
+    let refused = format!("{:#}", anyhow::Error::from(error));
+    refused.lines().for_each(|line| log::error!("settings refused: {line}"));
+    match last_valid::find(source) {
+        Ok(settings) if busy::unfinished(&settings).is_some() => {
+            log::error!(
+                "an upgrade is not finished: it is, with the settings that were valid last; \
+                 no other begins until those of the router are mended"
+            );
+            work(Settings { refused: Some(refused), ..settings })
+        }
+        _ => ExitCode::from(SETTINGS),
+    }
+}
+
+fn work(settings: Settings) -> ExitCode {
     match on_runtime(crate::run::run(settings)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -127,9 +153,14 @@ fn load(sources: &Sources) -> Result<Settings, SettingsError> {
     settings::load(&sources.config, sources.overrides.clone())
 }
 
-/// For commands that look at this router only.
+/// For commands that look at this router only. What they are asked is not less true while settings are
+/// refused.
 fn load_local(sources: &Sources) -> Result<Settings, SettingsError> {
-    settings::load_local(&sources.config, sources.overrides.clone())
+    settings::load_local(&sources.config, sources.overrides.clone()).or_else(|error| {
+        let Ok(settings) = last_valid::find(&sources.config) else { return Err(error) };
+        eprintln!("{error}\nThe settings are refused; those that were valid last are used.");
+        Ok(settings)
+    })
 }
 
 fn with(

@@ -61,6 +61,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let outbox = Outbox::open(&paths.state_dir);
     let (_tasks, uplink) = Uplink::start(settings.clone(), clock.clone(), outbox);
     let status = StatusFile::new(paths.status_file());
+    let refused = settings.refused.clone().map(shared::limits::cut);
+    status.update(|status| status.settings_refused = refused);
     tokio::spawn(status.clone().follow(uplink.clone()));
     let woken = wake.woken();
     tokio::spawn(wake.ask(uplink.clone()));

@@ -15,21 +15,32 @@ pub fn busy(settings: &Settings) -> ExitCode {
         println!("a tool runs");
         return ExitCode::from(BUSY);
     }
-    for slot in &settings.slots {
+    match unfinished(settings) {
+        Some(reason) => {
+            println!("{reason}");
+            ExitCode::from(UNFINISHED)
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// The first slot whose modem may still be in the middle of something, by its journal.
+pub fn unfinished(settings: &Settings) -> Option<String> {
+    settings.slots.iter().find_map(|slot| {
         let path = journal_path(settings, slot);
         match peek(&path) {
             Ok(Found::State { state, .. }) if state.has_touched() => {
-                println!("slot {}: the upgrade is not finished: {}", slot.slot, state.phase());
-                return ExitCode::from(UNFINISHED);
+                Some(format!("slot {}: the upgrade is not finished: {}", slot.slot, state.phase()))
             }
-            Ok(Found::State { .. } | Found::Nothing) => {}
+            Ok(Found::State { .. } | Found::Nothing) => None,
             Ok(Found::Unreadable) => {
-                println!("slot {}: the journal {} cannot be read", slot.slot, path.display());
-                return ExitCode::from(UNFINISHED);
+                Some(format!("slot {}: the journal {} cannot be read", slot.slot, path.display()))
             }
             // What cannot be found out must not keep a broken router from being mended.
-            Err(error) => println!("slot {}: {}: {error}", slot.slot, path.display()),
+            Err(error) => {
+                log::error!("slot {}: {}: {error}", slot.slot, path.display());
+                None
+            }
         }
-    }
-    ExitCode::SUCCESS
+    })
 }

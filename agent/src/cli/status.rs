@@ -59,6 +59,9 @@ fn text(status: &Status) -> String {
     if let Some(trouble) = &status.storage_trouble {
         text += &format!("storage    {trouble}\n");
     }
+    if let Some(refused) = &status.settings_refused {
+        text += &format!("settings   refused, those valid last are used: {refused}\n");
+    }
     status.modems.iter().for_each(|modem| text += &modem_text(modem));
     for held in &status.held {
         text += &format!("slot {:<5} waits for a person: {}\n", held.slot, held.reason);

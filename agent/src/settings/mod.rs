@@ -13,6 +13,7 @@ mod derived;
 mod fragment;
 mod from_uci;
 mod gates;
+pub mod last_valid;
 mod merged;
 mod openwisp;
 mod origin;

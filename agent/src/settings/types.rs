@@ -30,6 +30,9 @@ pub struct Settings {
     pub openwisp_uuid: Option<String>,
     /// What is in force and where it came from, for `check-config`.
     pub effective: Effective,
+    /// What is wrong with the router's settings of now, where these are the last that were valid: they
+    /// serve to finish what was begun, and nothing is begun with them.
+    pub refused: Option<String>,
 }
 
 /// Where the coordinator is and how it proves to be it.

@@ -43,6 +43,7 @@ impl Settings {
                 slots,
                 openwisp_uuid: neighbour.uuid,
                 effective,
+                refused: None,
             }),
             _ => Err(Vec::new()),
         }

@@ -131,6 +131,20 @@ impl Router {
         self.agent.as_ref().map(Child::id)
     }
 
+    /// Whether the agent has ended by itself, if there was one.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        if let Some(agent) = &mut self.agent
+            && agent.try_wait()?.is_none()
+        {
+            return Ok(false);
+        }
+        self.agent = None;
+        Ok(true)
+    }
+
     /// SIGKILL to the agent alone.
     pub fn kill_agent(&mut self) {
         if let Some(mut agent) = self.agent.take() {

@@ -15,6 +15,7 @@ mod grant;
 mod liar;
 mod lies;
 mod refusals;
+mod settings;
 mod two_modems;
 mod upgrade;
 

@@ -38,6 +38,10 @@ impl Environment {
     async fn inspected(&mut self, state: &State) -> Result<Outcome, Outcome> {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
         self.check_deadline(state)?;
+        if let Some(refused) = &self.settings.refused {
+            let reason = format!("the router's settings are refused: {refused}");
+            return Err(Outcome::Again { reason });
+        }
         let job = &state.record.job;
         if let Some(unknown) = job.requires.iter().find(|r| !CAPABILITIES.contains(&r.as_str())) {
             let detail = format!("the job requires {unknown:?}; upgrade this agent");
