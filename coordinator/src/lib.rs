@@ -11,6 +11,7 @@ pub mod feed;
 pub mod ingest;
 pub mod lines;
 pub mod operation;
+pub mod password;
 pub mod secret;
 pub mod secret_file;
 pub mod serve;

@@ -5,13 +5,24 @@
 //!
 //! [`Operator::store`]: super::Operator::store
 
-use axum::extract::{OriginalUri, Request};
+use std::net::{IpAddr, SocketAddr};
+
+use axum::Json;
+use axum::extract::{ConnectInfo, OriginalUri, Request, State};
 use axum::http::{Method, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::error::ApiError;
-use crate::store::audit::Entry;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::error::{Answer, ApiError};
+use super::page::{ListQuery, Listing, Page};
+use super::time::Time;
+use super::{App, Operator};
+use crate::store::audit::{AuditList, Entry, Recorded};
+use crate::store::listing::Scope;
 
 /// Whether a request of this method changes nothing.
 pub fn reads(method: &Method) -> bool {
@@ -23,11 +34,90 @@ pub fn entry(parts: &Parts, name: &str) -> Entry {
     let path = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
     Entry {
         actor: format!("user:{name}"),
-        organization: None,
         action: parts.method.to_string(),
         subject: path.path().to_owned(),
-        detail: None,
+        peer: peer(parts).map(|address| address.to_string()),
+        ..Entry::default()
     }
+}
+
+/// Who is at the other end of the connection: a proxy, where there is one.
+pub fn peer(parts: &Parts) -> Option<IpAddr> {
+    let ConnectInfo(address) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(address.ip().to_canonical())
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EntryView {
+    id: u64,
+    at: Time,
+    /// `user:<name>`, `device:<id>` or `coordinator`.
+    actor: String,
+    /// A slug; null: of no organization's.
+    organization: Option<String>,
+    action: String,
+    subject: String,
+    detail: Option<String>,
+    /// The address that it came from.
+    peer: Option<String>,
+    /// What it was; null for what is new or not told.
+    #[schema(value_type = Option<Object>)]
+    before: Option<Value>,
+    #[schema(value_type = Option<Object>)]
+    after: Option<Value>,
+}
+
+fn view(recorded: Recorded) -> EntryView {
+    let Recorded { id, at, entry, before, after } = recorded;
+    EntryView {
+        id,
+        at: Time(at),
+        actor: entry.actor,
+        organization: entry.organization,
+        action: entry.action,
+        subject: entry.subject,
+        detail: entry.detail,
+        peer: entry.peer,
+        before,
+        after,
+    }
+}
+
+/// Who changed what, newest first: an administrator's organizations, a superuser's everything.
+#[utoipa::path(get, path = "/audit/", tag = "audit",
+    params(
+        Page,
+        ("actor" = Option<String>, Query, description = "As in the entries: `user:<name>`, say."),
+        ("action" = Option<String>, Query, description = "`POST`, `DELETE`, `enrol`, ..."),
+        ("subject" = Option<String>, Query, description = "A path of the API, or an id."),
+        ("since" = Option<Time>, Query, description = "Not before."),
+        ("until" = Option<Time>, Query, description = "Before."),
+    ),
+    responses((status = 200, body = Listing<EntryView>)))]
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    query: ListQuery,
+) -> Answer<Json<Listing<EntryView>>> {
+    let of = match operator.looks_after()? {
+        Scope::Everything => None,
+        Scope::Organizations(own) => {
+            let memberships = operator.user.memberships.iter();
+            let own = memberships.filter(|of| own.contains(&of.organization));
+            Some(own.map(|of| of.slug.clone()).collect())
+        }
+    };
+    let wanted = AuditList {
+        of,
+        organization: query.organization()?,
+        actor: query.text("actor").map(str::to_owned),
+        action: query.text("action").map(str::to_owned),
+        subject: query.text("subject").map(str::to_owned),
+        since: query.time("since")?,
+        until: query.time("until")?,
+        rows: query.rows(),
+    };
+    Ok(Json(query.listing(app.store.audit_entries(wanted).await?, view)?))
 }
 
 /// Finishes what was begun: a client that goes before the answer does not leave a change half made,

@@ -97,6 +97,31 @@ impl Operator {
         }
     }
 
+    /// Whether they look after the organization: its devices, tokens and members.
+    pub fn may_administer(&self, organization: OrganizationId) -> Answer<()> {
+        if self.user.has(Role::Administrator, Some(organization)) {
+            Ok(())
+        } else {
+            Err(ApiError::forbidden())
+        }
+    }
+
+    pub fn must_be_superuser(&self) -> Answer<()> {
+        if self.user.superuser { Ok(()) } else { Err(ApiError::forbidden()) }
+    }
+
+    /// The organizations that they look after; 403 where there is none.
+    pub fn looks_after(&self) -> Answer<Scope> {
+        if self.user.superuser {
+            return Ok(Scope::Everything);
+        }
+        let own = self.user.memberships.iter().filter(|of| of.role == Role::Administrator);
+        match own.map(|of| of.organization).collect::<Vec<_>>() {
+            none if none.is_empty() => Err(ApiError::forbidden()),
+            own => Ok(Scope::Organizations(own)),
+        }
+    }
+
     /// As [`Operator::may_change`], by the organization's slug.
     pub fn may_change_in(&self, slug: &OrganizationSlug) -> Answer<()> {
         let of = self.user.memberships.iter().find(|of| of.slug == *slug);

@@ -7,6 +7,7 @@ use axum::{
     http::{Method, StatusCode, header},
 };
 use serde_json::{Map, Value};
+use shared::ids::OrganizationSlug;
 use uuid::Uuid;
 
 use super::error::{ApiError, FieldErrors};
@@ -147,6 +148,30 @@ pub fn up_to(limit: u8) -> impl FnOnce(Value) -> Result<u8, String> {
         Some(_) => Err(format!("Ensure this value is less than or equal to {limit}.")),
         None => Err("A valid integer is required.".into()),
     }
+}
+
+/// A time to come, as RFC 3339, in unix milliseconds.
+pub fn later_than(now: u64) -> impl FnOnce(Value) -> Result<u64, String> {
+    move |value| {
+        let time = value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let time = time.ok_or("Enter a valid date and time, as RFC 3339.")?;
+        match u64::try_from(time.as_millisecond()) {
+            Ok(time) if time > now => Ok(time),
+            _ => Err("This time is over.".into()),
+        }
+    }
+}
+
+/// One of a few words.
+pub fn word<T: std::str::FromStr>(value: Value) -> Result<T, String> {
+    let text = value.as_str().ok_or("Not a valid string.")?;
+    text.parse().map_err(|_| format!("{text:?} is not a valid choice."))
+}
+
+/// An organization's slug.
+pub fn slug(value: Value) -> Result<OrganizationSlug, String> {
+    let slug = value.as_str().and_then(|text| text.parse().ok());
+    slug.ok_or_else(|| "Enter an organization's slug.".into())
 }
 
 /// A JSON object.

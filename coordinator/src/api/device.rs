@@ -142,6 +142,9 @@ pub async fn change(
     let device = find_own(&app, &operator, id).await?;
     let deactivated = fields.optional("deactivated", boolean);
     fields.finish()?;
+    if deactivated.is_some() {
+        operator.may_administer(device.organization)?;
+    }
     let device = match deactivated {
         Some(value) => operator.store(&app).deactivate_device(operator.sees(), id, value).await?,
         None => device,
@@ -155,7 +158,7 @@ pub async fn accept(
     operator: Operator,
     Ids(id): Ids<DeviceId>,
 ) -> Answer<Json<Value>> {
-    find_own(&app, &operator, id).await?;
+    find_administered(&app, &operator, id).await?;
     Ok(Json(whole(operator.store(&app).accept_device(operator.sees(), id).await?)))
 }
 
@@ -165,12 +168,19 @@ pub async fn revoke(
     operator: Operator,
     Ids(id): Ids<DeviceId>,
 ) -> Answer<Json<Value>> {
-    find_own(&app, &operator, id).await?;
+    find_administered(&app, &operator, id).await?;
     Ok(Json(whole(operator.store(&app).revoke_device(operator.sees(), id).await?)))
 }
 
 pub(super) async fn find(app: &App, operator: &Operator, id: DeviceId) -> Answer<Device> {
     app.store.device(operator.sees(), id).await?.ok_or_else(ApiError::not_found)
+}
+
+/// One that the user looks after.
+async fn find_administered(app: &App, operator: &Operator, id: DeviceId) -> Answer<Device> {
+    let device = find(app, operator, id).await?;
+    operator.may_administer(device.organization)?;
+    Ok(device)
 }
 
 /// One that the user may change.

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::{artifacts::ArtifactError, store::StoreError};
+use crate::{artifacts::ArtifactError, password::PasswordError, store::StoreError};
 
 /// What handlers return.
 pub type Answer<T = Response> = Result<T, ApiError>;
@@ -141,6 +141,15 @@ impl ApiError {
         }
         tracing::error!(cause, "a request failed");
         Self::detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error.")
+    }
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::unavailable(),
+            PasswordError::Hash => Self::internal(&error),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! A handler extracts, authorises, asks the store and answers. A foreign organization's things are
 //! not found; the rules of what may change live in the store's verbs and `operation`.
 
+pub mod account;
 pub mod agent;
 pub mod audit;
 pub mod auth;
@@ -11,18 +12,22 @@ pub mod body;
 pub mod build;
 pub mod category;
 pub mod device;
+pub mod enrolment_token;
 pub mod error;
 pub mod firmware;
 pub mod health;
 pub mod image;
 mod manifest;
+pub mod member;
 pub mod metrics;
 pub mod operation;
+pub mod organization;
 pub mod page;
 pub mod path;
 pub mod stream;
 pub mod throttle;
 pub mod time;
+pub mod token;
 mod upload;
 pub mod user;
 
@@ -40,9 +45,12 @@ use crate::{
     artifacts::Artifacts,
     feed::Feed,
     lines::{reason::Counters, registry::Registry},
+    password::Passwords,
     store::Store,
     tokens::Tokens,
 };
+
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::Operator;
 use error::ApiError;
@@ -66,17 +74,19 @@ pub struct App {
     pub throttle: Arc<Throttle>,
     pub census: Arc<metrics::LastCensus>,
     pub streams: Arc<stream::Streams>,
+    pub passwords: Arc<Passwords>,
+    /// Passwords that are tried.
+    pub logins: Arc<Throttle>,
     /// Where dashboards find the lines.
     pub mqtt_port: u16,
 }
 
 /// Every route.
 pub fn router(app: App) -> Router {
+    let operators = operators(app.artifacts.limits().file);
+    let (operators, _) = operators.layer(middleware::from_fn(audit::finish)).split_for_parts();
     Router::new()
-        .nest(
-            BASE,
-            operators(app.artifacts.limits().file).layer(middleware::from_fn(audit::finish)),
-        )
+        .nest(BASE, operators)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
@@ -87,10 +97,10 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-fn operators(largest_file: u64) -> Router<App> {
+fn operators(largest_file: u64) -> OpenApiRouter<App> {
     let largest = usize::try_from(largest_file.saturating_add(upload::OVERHEAD));
     let uploads = DefaultBodyLimit::max(largest.unwrap_or(usize::MAX));
-    Router::new()
+    OpenApiRouter::new()
         .route("/category/", get(category::list).post(category::create))
         .route(
             "/category/{id}/",
@@ -132,6 +142,24 @@ fn operators(largest_file: u64) -> Router<App> {
         .route("/upgrade-operation/{id}/cancel/", post(operation::cancel))
         .route("/upgrade-operation/{id}/events/", get(stream::of_operation))
         .route("/events/", get(stream::of_organization))
-        .route("/users/mqtt-token/", post(user::mqtt_token))
+        .routes(routes!(user::login))
+        .routes(routes!(user::mqtt_token))
+        .routes(routes!(account::list, account::create))
+        .routes(routes!(account::me, account::change_me))
+        .routes(routes!(account::detail, account::replace, account::change, account::delete))
+        .routes(routes!(token::list, token::create))
+        .routes(routes!(token::delete))
+        .routes(routes!(organization::list, organization::create))
+        .routes(routes!(
+            organization::detail,
+            organization::replace,
+            organization::change,
+            organization::delete
+        ))
+        .routes(routes!(member::list, member::create))
+        .routes(routes!(member::detail, member::replace, member::change, member::delete))
+        .routes(routes!(enrolment_token::list, enrolment_token::create))
+        .routes(routes!(enrolment_token::detail, enrolment_token::delete))
+        .routes(routes!(audit::list))
         .layer(DefaultBodyLimit::max(body::LIMIT))
 }

@@ -8,6 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 use shared::ids::OrganizationSlug;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::error::ApiError;
@@ -29,8 +30,24 @@ pub struct ListQuery {
     pub site: Site,
 }
 
+/// What every list takes.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// From 1.
+    #[param(minimum = 1)]
+    pub page: Option<u32>,
+    /// Rows a page: 10 by default, 100 at most.
+    #[param(minimum = 1)]
+    pub page_size: Option<u32>,
+    /// A column, with `-` in front for the other direction.
+    pub ordering: Option<String>,
+    /// Only what is of the organization with this slug.
+    pub organization: Option<String>,
+}
+
 /// The envelope of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Listing<T> {
     pub count: u64,
     pub next: Option<String>,
@@ -108,6 +125,18 @@ impl ListQuery {
 
     pub fn id<T: From<Uuid>>(&self, field: &str) -> Result<Option<T>, ApiError> {
         Ok(self.filter::<Uuid>(field, "Enter a valid UUID.")?.map(T::from))
+    }
+
+    /// A time as RFC 3339, in unix milliseconds.
+    pub fn time(&self, field: &str) -> Result<Option<u64>, ApiError> {
+        let message = "Enter a valid date and time, as RFC 3339.";
+        let time = self.filter::<jiff::Timestamp>(field, message)?;
+        let millis = |time: jiff::Timestamp| u64::try_from(time.as_millisecond()).unwrap_or(0);
+        Ok(time.map(millis))
+    }
+
+    pub fn boolean(&self, field: &str) -> Result<Option<bool>, ApiError> {
+        self.filter(field, "Select a valid choice: true or false.")
     }
 
     pub fn organization(&self) -> Result<Option<OrganizationSlug>, ApiError> {

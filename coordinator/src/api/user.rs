@@ -1,29 +1,158 @@
-//! `users/`: what a user needs beside the API itself.
+//! `users/`: how a user gets in, and what they need beside the API itself.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::{Json, extract::State, http::StatusCode};
-use serde_json::{Value, json};
+use axum::{
+    Json, extract::FromRequestParts, extract::State, http::StatusCode, http::request::Parts,
+};
+use serde::Serialize;
+use shared::hex::sha256;
 use shared::{ids::OrganizationSlug, topics::ROOT};
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
-    App,
+    App, audit,
     auth::Reader,
-    body::Fields,
+    body::{Fields, any_text, slug},
     error::{Answer, ApiError},
+    time::Time,
 };
+use crate::secret;
+use crate::store::account::{Login, LoginRefusal};
+use crate::store::{Rejection, audit::Entry};
 use crate::tokens::{Audience, Bearer, Kind};
 
 /// A dashboard asks again before its hour is over.
 const LIFETIME: Duration = Duration::from_secs(3600);
+/// How long a login is good.
+const LOGIN_MS: u64 = 12 * 3600 * 1000;
+/// Passwords that one peer may try for one user in a minute; for all users together, six times that.
+pub const ATTEMPTS_A_MINUTE: u32 = 10;
+const ATTEMPTS_OF_A_PEER: u8 = 6;
 
-/// POST `{"organization"?}`: a token with which a dashboard may listen to the organization's
-/// topics over MQTT, and may do nothing else. It ends when the one it was asked for with does.
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(Option<IpAddr>);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(audit::peer(parts)))
+    }
+}
+
+#[derive(Debug, ToSchema)]
+pub struct PasswordLogin {
+    pub username: String,
+    #[schema(format = Password)]
+    pub password: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LoggedIn {
+    /// For `Authorization: Bearer`. It is shown this once.
+    token: String,
+    expires: Time,
+}
+
+/// A login: each call makes a token that ends after 12 hours. At most 10 of them live at a time, and
+/// at most 20 are made in a day.
+#[utoipa::path(post, path = "/users/token/", tag = "users", request_body = PasswordLogin,
+    security(()), responses((status = 200, body = LoggedIn)))]
+pub async fn login(
+    State(app): State<App>,
+    Peer(peer): Peer,
+    mut fields: Fields,
+) -> Answer<Json<LoggedIn>> {
+    let username = fields.required("username", any_text(150));
+    let password = fields.required("password", any_text(1024));
+    fields.finish()?;
+    let (Some(username), Some(password)) = (username, password) else {
+        return Err(wrong());
+    };
+    take_attempt(&app, peer, &username)?;
+    let known = app.store.credentials(username.clone()).await?;
+    let hash = known.as_ref().and_then(|known| known.password.clone());
+    let right = app.passwords.verify(password, hash.clone()).await?;
+    let (Some(known), Some(hash), true) = (known, hash, right) else {
+        tracing::warn!(username, ?peer, "a login was refused");
+        return Err(wrong());
+    };
+    let token = secret::make(secret::API).map_err(|error| ApiError::internal(&error))?;
+    let entry = Entry {
+        actor: format!("user:{username}"),
+        action: "login".into(),
+        subject: known.user.to_string(),
+        peer: peer.map(|address| address.to_string()),
+        ..Entry::default()
+    };
+    let digest = sha256(token.as_bytes());
+    let login = Login { user: known.user, password: hash, digest, lifetime_ms: LOGIN_MS };
+    match app.store.on_record(entry).login(login).await {
+        Ok(expires) => Ok(Json(LoggedIn { token, expires: Time(expires) })),
+        Err(Rejection::Store(error)) => Err(error.into()),
+        Err(Rejection::Refused(LoginRefusal::Changed)) => Err(wrong()),
+        Err(Rejection::Refused(LoginRefusal::TooMany(until))) => {
+            let wait = until.saturating_sub(app.store.clock().now());
+            Err(ApiError::throttled(wait.div_ceil(1000).max(1)))
+        }
+    }
+}
+
+/// The same whoever was named, so that nobody learns who is there.
+fn wrong() -> ApiError {
+    ApiError::field("non_field_errors", "Unable to log in with provided credentials.")
+}
+
+/// Counted before the password is looked at: guessing is slow for everybody.
+fn take_attempt(app: &App, peer: Option<IpAddr>, username: &str) -> Answer<()> {
+    let now = app.store.clock().now();
+    let place = |text: String| {
+        let digest = sha256(text.as_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.0[..16]);
+        Uuid::from_bytes(id)
+    };
+    let peer = peer.map_or_else(String::new, |address| address.to_string());
+    app.logins.take(place(format!("{peer} {username}")), now).map_err(ApiError::throttled)?;
+    // A peer's attempts are spread over a few windows by their user's name.
+    let part = sha256(username.as_bytes()).0[0] % ATTEMPTS_OF_A_PEER;
+    app.logins.take(place(format!("{peer}#{part}")), now).map_err(ApiError::throttled)
+}
+
+#[derive(Debug, ToSchema)]
+pub struct MqttTokenRequest {
+    /// A slug; may be left out by who has only one.
+    pub organization: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MqttToken {
+    /// The password of the MQTT connection.
+    token: String,
+    /// Seconds.
+    expires_in: u64,
+    #[schema(value_type = String)]
+    organization: OrganizationSlug,
+    #[schema(value_type = Uuid)]
+    username: shared::ids::UserId,
+    port: u16,
+    /// What it may listen to.
+    topics: Vec<String>,
+}
+
+/// A token with which a dashboard may listen to the organization's topics over MQTT, and may do
+/// nothing else. It ends when the one it was asked for with does.
+#[utoipa::path(post, path = "/users/mqtt-token/", tag = "users", request_body = MqttTokenRequest,
+    responses((status = 201, body = MqttToken)))]
 pub async fn mqtt_token(
     State(app): State<App>,
     Reader(operator): Reader,
     mut fields: Fields,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<MqttToken>)> {
     let asked = fields.optional("organization", slug);
     fields.finish()?;
     let organization = match asked {
@@ -46,23 +175,18 @@ pub async fn mqtt_token(
     app.store.record_audit(operator.entry.clone()).await?;
     let token = app.tokens.issue(Audience::Mqtt, &bearer, lifetime);
     let token = token.map_err(|error| ApiError::internal(&error))?;
-    let answer = json!({
-        "token": token,
-        "expires_in": lifetime.as_secs(),
-        "organization": organization,
-        "username": operator.user.user,
-        "port": app.mqtt_port,
-        "topics": [
+    let answer = MqttToken {
+        token,
+        expires_in: lifetime.as_secs(),
+        username: operator.user.user,
+        port: app.mqtt_port,
+        topics: vec![
             format!("{ROOT}/{organization}/+/+/operation"),
             format!("{ROOT}/{organization}/batches/+"),
         ],
-    });
+        organization,
+    };
     Ok((StatusCode::CREATED, Json(answer)))
-}
-
-fn slug(value: Value) -> Result<OrganizationSlug, String> {
-    let slug = value.as_str().and_then(|text| text.parse().ok());
-    slug.ok_or_else(|| "Enter an organization's slug.".into())
 }
 
 async fn the_only(app: &App) -> Answer<OrganizationSlug> {

@@ -32,6 +32,13 @@ impl Audience {
             Note::Operation(operation) => self.pending.put(operation),
             Note::Desired(device) => self.dispatch.wake(device),
             Note::Admitted { subject, epoch } => self.admission.set_epoch(subject, epoch),
+            Note::UserRevoked { user, epoch } => {
+                match epoch {
+                    Some(epoch) => self.admission.set_epoch(user.0, epoch),
+                    None => self.admission.revoke(user.0),
+                }
+                self.registry.kick_user(user.0);
+            }
             Note::DeviceRevoked(device) => {
                 self.admission.revoke(device.0);
                 self.registry.kick(device);

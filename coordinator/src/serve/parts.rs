@@ -1,9 +1,10 @@
 //! The parts of a coordinator, opened and wired, not yet reachable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::ids::UserId;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -159,6 +160,15 @@ async fn follow_users(store: Store, admission: Arc<Admission>, registry: Arc<Reg
                 continue;
             }
         };
+        let active: HashSet<_> = users.iter().map(|(user, _)| *user).collect();
+        known.retain(|user: &UserId, _| {
+            let stays = active.contains(user);
+            if !stays {
+                admission.revoke(user.0);
+                registry.kick_user(user.0);
+            }
+            stays
+        });
         for (user, epoch) in users {
             admission.set_epoch(user.0, epoch);
             if known.insert(user, epoch).is_some_and(|before| before != epoch) {

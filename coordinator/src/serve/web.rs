@@ -68,7 +68,9 @@ impl Web {
             .keep_alive_interval(HTTP2_PING)
             .keep_alive_timeout(PATIENCE);
         let task = tokio::spawn(async move {
-            if let Err(error) = server.serve(routes.into_make_service()).await {
+            if let Err(error) =
+                server.serve(routes.into_make_service_with_connect_info::<SocketAddr>()).await
+            {
                 tracing::error!(%error, "HTTPS");
             }
         });
@@ -121,6 +123,8 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         throttle: Arc::new(Throttle::new(config.requests_a_minute)),
         census: Arc::default(),
         streams: Arc::default(),
+        passwords: Arc::default(),
+        logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
         mqtt_port,
     };
     let audience = config.audience.clone().unwrap_or_else(|| parts.pin.to_string());

@@ -1,11 +1,19 @@
-//! The audit log: who changed what, when. Rows are only ever added.
+//! The audit log: who changed what, when, and from where. Rows are only ever added.
+//!
+//! An [`Entry`] says who and from where, the verb itself what was before and after
+//! ([`Tx::tell`]). Neither ever holds a secret or its digest.
 
 use rusqlite::Row;
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::ids::{OrganizationId, OrganizationSlug};
 
+use super::column::json_opt;
+use super::listing::{Found, Order, Rows, Where, list};
 use super::{Never, Store, StoreError, Tx};
 
 /// A change that somebody made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entry {
     /// `user:<name>`, `device:<id>` or `coordinator`.
     pub actor: String,
@@ -16,13 +24,58 @@ pub struct Entry {
     /// To what: a path of the API, or an id.
     pub subject: String,
     pub detail: Option<String>,
+    /// The address that it came from.
+    pub peer: Option<String>,
 }
 
-/// An [`Entry`] with its time in unix milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a verb says of its change.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Told {
+    pub organization: Option<OrganizationId>,
+    pub before: Option<Value>,
+    pub after: Option<Value>,
+}
+
+impl Told {
+    /// Of something of `organization`'s, or of everybody's.
+    pub fn of(organization: Option<OrganizationId>) -> Self {
+        Self { organization, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn before(self, value: impl Serialize) -> Self {
+        Self { before: Some(json!(value)), ..self }
+    }
+
+    #[must_use]
+    pub fn after(self, value: impl Serialize) -> Self {
+        Self { after: Some(json!(value)), ..self }
+    }
+}
+
+/// An [`Entry`] with its place and its time in unix milliseconds.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
+    pub id: u64,
     pub at: u64,
     pub entry: Entry,
+    pub before: Option<Value>,
+    pub after: Option<Value>,
+}
+
+/// Which entries, newest first.
+#[derive(Debug, Clone)]
+pub struct AuditList {
+    /// Only of these organizations; `None`: all, what is no organization's among them.
+    pub of: Option<Vec<OrganizationSlug>>,
+    pub organization: Option<OrganizationSlug>,
+    pub actor: Option<String>,
+    pub action: Option<String>,
+    pub subject: Option<String>,
+    /// Unix milliseconds: not before, and before.
+    pub since: Option<u64>,
+    pub until: Option<u64>,
+    pub rows: Rows,
 }
 
 impl Store {
@@ -33,35 +86,85 @@ impl Store {
 
     /// The newest entries, newest first.
     pub async fn audit(&self, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+        let (all, rows) = (None, Rows { offset: 0, limit });
+        let wanted = AuditList {
+            of: all,
+            organization: None,
+            actor: None,
+            action: None,
+            subject: None,
+            since: None,
+            until: None,
+            rows,
+        };
+        Ok(self.audit_entries(wanted).await?.rows)
+    }
+
+    pub async fn audit_entries(&self, wanted: AuditList) -> Result<Found<Recorded>, StoreError> {
         self.read(move |conn| {
-            let mut statement =
-                conn.prepare_cached("SELECT * FROM audit ORDER BY id DESC LIMIT ?1")?;
-            let rows = statement.query_map([limit], recorded)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            let mut filter = Where::default();
+            if let Some(of) = wanted.of {
+                filter.any_of("t.organization", of);
+            }
+            filter.and_if("t.organization = ?", wanted.organization);
+            filter.and_if("t.actor = ?", wanted.actor);
+            filter.and_if("t.action = ?", wanted.action);
+            filter.and_if("t.subject = ?", wanted.subject);
+            for (condition, time) in [("t.at >= ?", wanted.since), ("t.at < ?", wanted.until)] {
+                if let Some(time) = time {
+                    filter.and(condition, i64::try_from(time).unwrap_or(i64::MAX));
+                }
+            }
+            let order = Order { column: "id", descending: true };
+            list(conn, ("t.*", "audit t"), &filter, order, wanted.rows, recorded)
         })
         .await
     }
 }
 
 /// Within the transaction of the change itself.
-pub(super) fn record(tx: &Tx<'_>, entry: &Entry) -> rusqlite::Result<()> {
+pub(super) fn record(tx: &Tx<'_>, entry: &Entry, told: Option<Told>) -> rusqlite::Result<()> {
+    let told = told.unwrap_or_default();
+    let text = |value: Option<Value>| value.map(|value| short(value).to_string());
     tx.prepare_cached(
-        "INSERT INTO audit (at, actor, organization, action, subject, detail)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO audit (at, actor, organization, action, subject, detail, peer, before, after)
+         VALUES (?1, ?2, coalesce(?3, (SELECT slug FROM organizations WHERE id = ?4)),
+             ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute((
         tx.now,
         &entry.actor,
         &entry.organization,
+        told.organization.map(|id| id.to_string()),
         &entry.action,
         &entry.subject,
         &entry.detail,
+        &entry.peer,
+        text(told.before),
+        text(told.after),
     ))?;
     Ok(())
 }
 
+/// Bytes of a text that the log keeps.
+const LONGEST: usize = 512;
+
+/// Long texts, changelogs say, are not kept twice.
+fn short(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.len() > LONGEST => {
+            let cut = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            json!(format!("{}… ({} bytes)", &text[..cut], text.len()))
+        }
+        Value::Array(items) => items.into_iter().take(LONGEST).map(short).collect(),
+        Value::Object(map) => map.into_iter().map(|(name, value)| (name, short(value))).collect(),
+        other => other,
+    }
+}
+
 fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
     Ok(Recorded {
+        id: row.get("id")?,
         at: row.get("at")?,
         entry: Entry {
             actor: row.get("actor")?,
@@ -69,6 +172,23 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
             action: row.get("action")?,
             subject: row.get("subject")?,
             detail: row.get("detail")?,
+            peer: row.get("peer")?,
         },
+        before: json_opt(row, "before")?,
+        after: json_opt(row, "after")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let long = json!({"a": ["ü".repeat(LONGEST)], "b": 1});
+        let cut = short(long);
+        assert_eq!(cut["b"], 1);
+        let text = cut["a"][0].as_str().unwrap();
+        assert!(text.len() < LONGEST + 64 && text.ends_with("(1024 bytes)"), "{text}");
+    }
 }

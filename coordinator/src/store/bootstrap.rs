@@ -30,6 +30,11 @@ pub struct NewEnrolmentToken {
     pub expires: Option<u64>,
 }
 
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// What the first start made was printed, and lies in a file: it ends when nobody uses it.
+const API_IDLE_MS: u64 = 30 * DAY_MS;
+const ENROLMENT_IDLE_MS: u64 = 7 * DAY_MS;
+
 impl Store {
     /// Makes the first superuser and organization; false, and no change, if there is a user.
     pub async fn bootstrap(&self, first: FirstStart) -> Result<bool, StoreError> {
@@ -60,7 +65,7 @@ impl Store {
 
     /// Answers with the token's id.
     pub async fn create_enrolment_token(&self, new: NewEnrolmentToken) -> Result<Uuid, StoreError> {
-        Ok(self.write::<_, Never, _>(move |tx| Ok(insert_enrolment_token(tx, &new)?)).await?)
+        Ok(self.write::<_, Never, _>(move |tx| Ok(insert_enrolment_token(tx, &new, None)?)).await?)
     }
 }
 
@@ -75,7 +80,7 @@ fn make(tx: &Tx<'_>, first: FirstStart) -> rusqlite::Result<()> {
         scope: TokenScope::Write,
         expires: None,
     };
-    user::insert_token(tx, &api)?;
+    user::insert_token(tx, &api, user::Kind { login: false, idle_ms: Some(API_IDLE_MS) })?;
     let enrolment = NewEnrolmentToken {
         organization: organization.id,
         name: "first start".into(),
@@ -84,16 +89,20 @@ fn make(tx: &Tx<'_>, first: FirstStart) -> rusqlite::Result<()> {
         uses: None,
         expires: None,
     };
-    insert_enrolment_token(tx, &enrolment)?;
+    insert_enrolment_token(tx, &enrolment, Some(ENROLMENT_IDLE_MS))?;
     Ok(())
 }
 
-fn insert_enrolment_token(tx: &Tx<'_>, new: &NewEnrolmentToken) -> rusqlite::Result<Uuid> {
+pub(super) fn insert_enrolment_token(
+    tx: &Tx<'_>,
+    new: &NewEnrolmentToken,
+    idle_ms: Option<u64>,
+) -> rusqlite::Result<Uuid> {
     let id = Uuid::new_v4();
     tx.prepare_cached(
         "INSERT INTO enrolment_tokens
-             (id, organization, name, digest, auto_accept, uses_left, created, expires)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             (id, organization, name, digest, auto_accept, uses_left, created, expires, idle_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute((
         id.to_string(),
@@ -104,6 +113,7 @@ fn insert_enrolment_token(tx: &Tx<'_>, new: &NewEnrolmentToken) -> rusqlite::Res
         new.uses,
         tx.now,
         new.expires,
+        idle_ms,
     ))?;
     Ok(id)
 }

@@ -17,6 +17,7 @@ use super::audit::{self, Entry};
 use super::column::parsed;
 use super::device::find_by_key;
 use super::note::Note;
+use super::user::ENDS;
 use super::{Rejection, Store, Tx};
 
 /// A proof that was verified: the key's owner asks to be a device.
@@ -69,15 +70,15 @@ fn enrol(tx: &Tx<'_>, enrolment: &Enrolment) -> Result<(Enrolled, bool), Rejecti
     let Some(token) = find_token(tx, enrolment.token)? else {
         return refuse(EnrolRefusal::UnknownToken);
     };
-    if token.expires.is_some_and(|expires| tx.now >= expires) {
-        return refuse(EnrolRefusal::ExpiredToken);
-    }
     if let Some(known) = find_by_key(tx, enrolment.public_key)? {
         if known.state == DeviceState::Revoked {
             return refuse(EnrolRefusal::Revoked);
         }
         let organization = known.organization_slug;
         return Ok((Enrolled { device: known.id, organization, state: known.state }, false));
+    }
+    if token.expires.is_some_and(|expires| tx.now >= expires) {
+        return refuse(EnrolRefusal::ExpiredToken);
     }
     if token.uses_left == Some(0) {
         return refuse(EnrolRefusal::UsedUpToken);
@@ -94,11 +95,11 @@ fn enrol(tx: &Tx<'_>, enrolment: &Enrolment) -> Result<(Enrolled, bool), Rejecti
 }
 
 fn find_token(tx: &Tx<'_>, digest: Sha256) -> rusqlite::Result<Option<Token>> {
-    tx.prepare_cached(
-        "SELECT t.id, t.organization, o.slug, t.auto_accept, t.uses_left, t.expires
+    tx.prepare_cached(&format!(
+        "SELECT t.id, t.organization, o.slug, t.auto_accept, t.uses_left, {ENDS} AS expires
          FROM enrolment_tokens t JOIN organizations o ON o.id = t.organization
-         WHERE t.digest = ?1",
-    )?
+         WHERE t.digest = ?1"
+    ))?
     .query_row([digest.0], token)
     .optional()
 }
@@ -116,7 +117,8 @@ fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
 
 fn use_up(tx: &Tx<'_>, token: &Token) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE enrolment_tokens SET uses_left = uses_left - 1, last_used = ?2 WHERE id = ?1",
+        "UPDATE enrolment_tokens SET uses_left = uses_left - 1, used = used + 1, last_used = ?2
+         WHERE id = ?1",
     )?
     .execute((&token.id, tx.now))?;
     Ok(())
@@ -190,8 +192,9 @@ fn insert(
             Some(replaced) => format!("{}, would replace {replaced}", state.as_str()),
             None => state.as_str().into(),
         }),
+        peer: None,
     };
-    audit::record(tx, &entry)?;
+    audit::record(tx, &entry, None)?;
     if accepted {
         tx.note(Note::Admitted { subject: device.0, epoch: 1 });
     }

@@ -82,6 +82,19 @@ impl Where {
         self.of_members(scope, |marks| format!("({column} IS NULL OR {column} IN ({marks}))"))
     }
 
+    /// Only rows whose `column` is one of these.
+    pub(super) fn any_of(
+        &mut self,
+        column: &str,
+        values: impl IntoIterator<Item = impl ToString>,
+    ) -> &mut Self {
+        let values: Vec<_> =
+            values.into_iter().map(|value| Value::from(value.to_string())).collect();
+        self.push(&format!("{column} IN ({})", vec!["?"; values.len()].join(",")));
+        self.values.extend(values);
+        self
+    }
+
     fn of_members(&mut self, scope: &Scope, condition: impl Fn(String) -> String) -> &mut Self {
         let Scope::Organizations(members) = scope else {
             return self;

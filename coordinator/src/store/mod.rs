@@ -4,6 +4,7 @@
 //! runs its rule inside one transaction on the [writer's](writer) thread and answers after the
 //! COMMIT; queries run on one of a few read-only connections.
 
+pub mod account;
 pub mod audit;
 pub mod bootstrap;
 pub mod build;
@@ -14,12 +15,14 @@ pub mod column;
 pub mod desired;
 pub mod device;
 pub mod enrolment;
+pub mod enrolment_token;
 mod error;
 pub mod event;
 pub mod firmware;
 pub mod image;
 pub mod inventory;
 pub mod listing;
+pub mod membership;
 pub mod note;
 pub mod operation;
 pub mod organization;
@@ -29,6 +32,7 @@ pub mod token;
 pub mod user;
 mod writer;
 
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,12 +56,18 @@ pub struct Tx<'a> {
     /// Unix milliseconds.
     pub now: u64,
     notes: &'a Notes,
+    told: RefCell<Option<audit::Told>>,
 }
 
 impl Tx<'_> {
     /// Passes something on once the transaction is committed.
     pub(crate) fn note(&self, note: Note) {
         self.notes.push(note);
+    }
+
+    /// What the audit log says of the change beside who made it.
+    pub(crate) fn tell(&self, told: audit::Told) {
+        self.told.replace(Some(told));
     }
 }
 
@@ -148,7 +158,9 @@ impl Store {
         let entry = self.entry.clone();
         let on_record = move |tx: &Tx<'_>| {
             let done = rule(tx)?;
-            entry.iter().try_for_each(|entry| audit::record(tx, entry))?;
+            if let Some(entry) = entry {
+                audit::record(tx, &entry, tx.told.take())?;
+            }
             Ok(done)
         };
         let answer = self.shared.writer.submit(priority, on_record)?;

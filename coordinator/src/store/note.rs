@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shared::ids::{DeviceId, OrganizationSlug};
+use shared::ids::{DeviceId, OrganizationSlug, UserId};
 use uuid::Uuid;
 
 use crate::operation::Operation;
@@ -22,6 +22,11 @@ pub enum Note {
     Admitted {
         subject: Uuid,
         epoch: u32,
+    },
+    /// No MQTT token of the user from before is good any more; those of `epoch` are, if there is one.
+    UserRevoked {
+        user: UserId,
+        epoch: Option<u32>,
     },
     /// No token of the device is good any more.
     DeviceRevoked(DeviceId),

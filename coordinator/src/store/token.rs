@@ -1,12 +1,13 @@
 //! Tokens of users and for enrolment, seen together: what there is, and its end.
 
-use rusqlite::Row;
+use rusqlite::{OptionalExtension, Row};
 use shared::ids::UserId;
 use uuid::Uuid;
 
+use super::account::raise_epoch;
 use super::audit::{self, Entry};
 use super::column::parsed;
-use super::note::Note;
+use super::user::ENDS;
 use super::{Never, Store, StoreError, Tx};
 
 /// A token, of which only the digest is kept.
@@ -28,14 +29,15 @@ impl Store {
     /// All tokens, oldest first.
     pub async fn tokens(&self) -> Result<Vec<Issued>, StoreError> {
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(
-                "SELECT t.id, t.scope, u.name AS of, t.name, t.created AS created, t.expires, t.last_used
+            let mut statement = conn.prepare_cached(&format!(
+                "SELECT t.id, t.scope, u.name AS of, t.name, t.created AS created, {ENDS} AS expires,
+                     t.last_used
                  FROM api_tokens t JOIN users u ON u.id = t.user
                  UNION ALL
-                 SELECT t.id, 'enrol', o.slug, t.name, t.created, t.expires, t.last_used
+                 SELECT t.id, 'enrol', o.slug, t.name, t.created, {ENDS}, t.last_used
                  FROM enrolment_tokens t JOIN organizations o ON o.id = t.organization
-                 ORDER BY created",
-            )?;
+                 ORDER BY created"
+            ))?;
             let rows = statement.query_map([], issued)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
@@ -62,27 +64,23 @@ impl Store {
 
 fn revoke(tx: &Tx<'_>, id: Uuid) -> rusqlite::Result<bool> {
     let text = id.to_string();
-    let mut users = tx.prepare_cached(
-        "UPDATE users SET epoch = epoch + 1
-         WHERE id = (SELECT user FROM api_tokens WHERE id = ?1) RETURNING id, epoch",
-    )?;
-    let raised = users
-        .query_map([&text], |row| Ok((parsed::<UserId>(row, "id")?, row.get("epoch")?)))?
-        .collect::<Result<Vec<_>, _>>()?;
-    for (user, epoch) in raised {
-        tx.note(Note::Admitted { subject: user.0, epoch });
+    let user = tx
+        .prepare_cached("SELECT user FROM api_tokens WHERE id = ?1")?
+        .query_row([&text], |row| parsed(row, "user"))
+        .optional()?;
+    if let Some(user) = user {
+        raise_epoch(tx, user)?;
     }
     let gone = tx.prepare_cached("DELETE FROM api_tokens WHERE id = ?1")?.execute([&text])?
         + tx.prepare_cached("DELETE FROM enrolment_tokens WHERE id = ?1")?.execute([&text])?;
     if gone > 0 {
         let entry = Entry {
             actor: "coordinator".into(),
-            organization: None,
             action: "revoke token".into(),
             subject: text,
-            detail: None,
+            ..Entry::default()
         };
-        audit::record(tx, &entry)?;
+        audit::record(tx, &entry, None)?;
     }
     Ok(gone > 0)
 }

@@ -1,6 +1,6 @@
 //! Users, what they may do where, and their API tokens, of which only digests are kept.
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 use shared::hex::Sha256;
 use shared::ids::{OrganizationId, OrganizationSlug, UserId};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::column::parsed;
 use super::listing::Scope;
 use super::note::Note;
-use super::{Never, Priority, Rejection, Store, StoreError, Tx};
+use super::{Never, Priority, Rejection, Store, StoreError, Tx, membership};
 
 /// What a user may do in an organization; each includes the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +75,8 @@ pub struct Principal {
     pub epoch: u32,
     pub token: Uuid,
     pub scope: TokenScope,
+    /// Whether the token came of a password.
+    pub login: bool,
     /// When the token ends, in unix milliseconds.
     pub expires: Option<u64>,
     pub memberships: Vec<Membership>,
@@ -115,6 +117,12 @@ pub struct NewApiToken {
 pub enum UserRefusal {
     #[error("a user of this name exists")]
     NameTaken,
+    #[error("there is no such user")]
+    Unknown,
+    #[error("there is no such organization")]
+    UnknownOrganization,
+    #[error("nobody would be left who may do everything: make another superuser first")]
+    LastSuperuser,
 }
 
 /// `last_used` is for people: a minute is fine enough.
@@ -144,20 +152,16 @@ impl Store {
         organization: OrganizationId,
         role: Role,
     ) -> Result<(), StoreError> {
-        let set = self.write::<_, Never, _>(move |tx| {
-            tx.prepare_cached(
-                "INSERT INTO memberships (user, organization, role) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (user, organization) DO UPDATE SET role = excluded.role",
-            )?
-            .execute((user.to_string(), organization.to_string(), role.as_str()))?;
-            Ok(())
-        });
+        let set =
+            self.write::<_, Never, _>(move |tx| Ok(membership::set(tx, user, organization, role)?));
         Ok(set.await?)
     }
 
     /// Answers with the token's id.
     pub async fn create_api_token(&self, new: NewApiToken) -> Result<Uuid, StoreError> {
-        Ok(self.write::<_, Never, _>(move |tx| Ok(insert_token(tx, &new)?)).await?)
+        Ok(self
+            .write::<_, Never, _>(move |tx| Ok(insert_token(tx, &new, Kind::default())?))
+            .await?)
     }
 
     /// The active user whose unexpired token has this digest.
@@ -181,6 +185,12 @@ impl Store {
         });
     }
 
+    /// The token's user as they stand now; `None` once either is no longer good.
+    pub async fn principal(&self, token: Uuid) -> Result<Option<Principal>, StoreError> {
+        let now = self.clock().now();
+        self.read(move |conn| Ok(find_by(conn, "t.id = ?1", token.to_string(), now)?)).await
+    }
+
     /// Active users and the epoch of their MQTT tokens.
     pub async fn admitted_users(&self) -> Result<Vec<(UserId, u32)>, StoreError> {
         self.read(|conn| {
@@ -195,17 +205,28 @@ impl Store {
 
 pub(super) fn insert(tx: &Tx<'_>, name: &str, superuser: bool) -> rusqlite::Result<UserId> {
     let id = UserId(Uuid::new_v4());
-    tx.prepare_cached("INSERT INTO users (id, name, superuser, created) VALUES (?1, ?2, ?3, ?4)")?
-        .execute((id.to_string(), name, superuser, tx.now))?;
+    tx.prepare_cached(
+        "INSERT INTO users (id, name, superuser, created, modified) VALUES (?1, ?2, ?3, ?4, ?4)",
+    )?
+    .execute((id.to_string(), name, superuser, tx.now))?;
     tx.note(Note::Admitted { subject: id.0, epoch: 1 });
     Ok(id)
 }
 
-pub(super) fn insert_token(tx: &Tx<'_>, new: &NewApiToken) -> rusqlite::Result<Uuid> {
+/// How a token comes about, and how it may end by itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kind {
+    /// By a password.
+    pub login: bool,
+    /// It ends when it was not used for so long.
+    pub idle_ms: Option<u64>,
+}
+
+pub(super) fn insert_token(tx: &Tx<'_>, new: &NewApiToken, kind: Kind) -> rusqlite::Result<Uuid> {
     let id = Uuid::new_v4();
     tx.prepare_cached(
-        "INSERT INTO api_tokens (id, user, name, digest, scope, created, expires)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO api_tokens (id, user, name, digest, scope, created, expires, kind, idle_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute((
         id.to_string(),
@@ -215,27 +236,50 @@ pub(super) fn insert_token(tx: &Tx<'_>, new: &NewApiToken) -> rusqlite::Result<U
         new.scope.as_str(),
         tx.now,
         new.expires,
+        if kind.login { "login" } else { "named" },
+        kind.idle_ms,
     ))?;
     Ok(id)
 }
 
 fn find(conn: &Connection, digest: Sha256, now: u64) -> rusqlite::Result<Option<Principal>> {
+    find_by(conn, "t.digest = ?1", digest.0, now)
+}
+
+fn find_by(
+    conn: &Connection,
+    condition: &str,
+    value: impl ToSql,
+    now: u64,
+) -> rusqlite::Result<Option<Principal>> {
     let principal = conn
-        .prepare_cached(
-            "SELECT u.id, u.name, u.superuser, u.epoch, t.id AS token, t.scope, t.expires, t.last_used
+        .prepare_cached(&format!(
+            "SELECT u.id, u.name, u.superuser, u.epoch, t.id AS token, t.scope, t.last_used,
+                 t.kind = 'login' AS login, {ENDS} AS expires
              FROM api_tokens t JOIN users u ON u.id = t.user
-             WHERE t.digest = ?1 AND u.active AND (t.expires IS NULL OR t.expires > ?2)",
-        )?
-        .query_row((digest.0, now), principal)
+             WHERE {condition} AND u.active AND ({ENDS} IS NULL OR {ENDS} > ?2)"
+        ))?
+        .query_row((value, now), principal)
         .optional()?;
     let Some(mut principal) = principal else { return Ok(None) };
+    principal.memberships = memberships(conn, principal.user)?;
+    Ok(Some(principal))
+}
+
+/// When a token ends as things are: at its time, or when it was not used for too long.
+pub(super) const ENDS: &str = "CASE
+    WHEN t.idle_ms IS NULL THEN t.expires
+    ELSE min(coalesce(t.expires, 9000000000000000), coalesce(t.last_used, t.created) + t.idle_ms)
+    END";
+
+pub(super) fn memberships(conn: &Connection, user: UserId) -> rusqlite::Result<Vec<Membership>> {
     let mut statement = conn.prepare_cached(
         "SELECT m.organization, o.slug, m.role
-         FROM memberships m JOIN organizations o ON o.id = m.organization WHERE m.user = ?1",
+         FROM memberships m JOIN organizations o ON o.id = m.organization
+         WHERE m.user = ?1 ORDER BY o.slug",
     )?;
-    let rows = statement.query_map([principal.user.to_string()], membership)?;
-    principal.memberships = rows.collect::<Result<_, _>>()?;
-    Ok(Some(principal))
+    let rows = statement.query_map([user.to_string()], membership)?;
+    rows.collect()
 }
 
 fn principal(row: &Row<'_>) -> rusqlite::Result<Principal> {
@@ -246,6 +290,7 @@ fn principal(row: &Row<'_>) -> rusqlite::Result<Principal> {
         epoch: row.get("epoch")?,
         token: parsed(row, "token")?,
         scope: parsed(row, "scope")?,
+        login: row.get("login")?,
         expires: row.get("expires")?,
         memberships: Vec::new(),
         last_used: row.get("last_used")?,

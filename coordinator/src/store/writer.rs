@@ -7,6 +7,7 @@
 //! verb has a savepoint of its own, so that one that refuses leaves no trace in the others' group.
 //! Nobody hears an answer before the COMMIT that makes it true.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -249,7 +250,7 @@ fn run_verb(place: &Workplace, verb: &mut dyn Verb, notes: &Notes) -> Result<(),
     let conn = &place.conn;
     conn.prepare_cached("SAVEPOINT verb")?.execute([])?;
     let mark = notes.len();
-    let tx = Tx { conn, now: place.clock.now(), notes };
+    let tx = Tx { conn, now: place.clock.now(), notes, told: RefCell::default() };
     let kept = catch_unwind(AssertUnwindSafe(|| verb.run(&tx))).unwrap_or_else(|_| {
         tracing::error!("a verb panicked; its changes are rolled back");
         false

@@ -48,22 +48,26 @@ async fn it_can_be_deactivated_and_revoked() {
     let id = world.device(&["main"]).await;
     let path = format!("device/{id}/");
     assert!(
-        world.patch(OPERATOR, &path, json!({"deactivated": 1})).await.ok(400)["deactivated"]
+        world.patch(ADMINISTRATOR, &path, json!({"deactivated": 1})).await.ok(400)["deactivated"]
             .is_array()
     );
-    world.patch(VIEWER, &path, json!({"deactivated": true})).await.ok(403);
-    let off = world.patch(OPERATOR, &path, json!({"deactivated": true})).await.ok(200);
+    for token in [VIEWER, OPERATOR] {
+        world.patch(token, &path, json!({"deactivated": true})).await.ok(403);
+        world.post(token, &format!("{path}revoke/"), json!({})).await.ok(403);
+        world.post(token, &format!("{path}accept/"), json!({})).await.ok(403);
+    }
+    let off = world.patch(ADMINISTRATOR, &path, json!({"deactivated": true})).await.ok(200);
     assert_eq!(off["deactivated"], true);
     let image = world.image().await;
     let firmware = format!("{path}modem-firmware/");
     let refused = world.put(OPERATOR, &firmware, json!({"image": image})).await;
     refused.is(403, json!({"detail": "The device is deactivated."}));
-    world.patch(OPERATOR, &path, json!({"deactivated": false})).await.ok(200);
+    world.patch(ADMINISTRATOR, &path, json!({"deactivated": false})).await.ok(200);
 
-    let revoked = world.post(OPERATOR, &format!("{path}revoke/"), json!({})).await.ok(200);
+    let revoked = world.post(ADMINISTRATOR, &format!("{path}revoke/"), json!({})).await.ok(200);
     assert_eq!(revoked["state"], "revoked");
     assert!(
-        world.post(OPERATOR, &format!("{path}accept/"), json!({})).await.ok(409)["error"]
+        world.post(ADMINISTRATOR, &format!("{path}accept/"), json!({})).await.ok(409)["error"]
             .is_string()
     );
     let refused = world.put(OPERATOR, &firmware, json!({"image": image})).await.ok(409);

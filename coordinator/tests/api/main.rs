@@ -7,11 +7,13 @@
     reason = "clippy.toml lets tests use them, but does not see helpers of tests as tests"
 )]
 
+mod account;
 mod audit;
 mod auth;
 mod build;
 mod category;
 mod device;
+mod enrolment;
 mod events;
 mod firmware;
 mod health;
@@ -19,4 +21,6 @@ mod image;
 #[path = "../fixture/manifest.rs"]
 mod manifest;
 mod operation;
+mod organization;
+mod token;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -34,6 +35,8 @@ pub const NOW_TEXT: &str = "2023-11-14T22:13:20.000Z";
 pub const FILE_LIMIT: u64 = 3 << 20;
 
 pub const ADMIN: &str = "token-of-admin";
+/// An administrator of `acme`.
+pub const ADMINISTRATOR: &str = "token-of-administrator";
 /// An operator of `acme`.
 pub const OPERATOR: &str = "token-of-operator";
 /// Of `acme` as well, and may only look.
@@ -51,6 +54,7 @@ pub struct World {
     pub router: Router,
     pub acme: Organization,
     pub folder: tempfile::TempDir,
+    hand: Arc<AtomicU64>,
 }
 
 pub struct Answer {
@@ -91,7 +95,7 @@ impl World {
 
     pub async fn limited(requests_a_minute: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::manual(NOW).0;
+        let (clock, hand) = Clock::manual(NOW);
         let store = Store::open(&folder.path().join("db"), clock.clone()).unwrap();
         let limits = Limits { file: FILE_LIMIT, quota: 4 * FILE_LIMIT, reserve: 0 };
         let app = App {
@@ -103,11 +107,18 @@ impl World {
             census: Arc::default(),
             counters: Arc::default(),
             streams: Arc::default(),
+            passwords: Arc::default(),
+            logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
             mqtt_port: 8883,
             store,
         };
         let acme = people(&app.store).await;
-        Self { router: api::router(app.clone()), app, acme, folder }
+        Self { router: api::router(app.clone()), app, acme, folder, hand }
+    }
+
+    /// Moves the coordinator's clock on.
+    pub fn pass(&self, milliseconds: u64) {
+        self.hand.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
@@ -239,6 +250,7 @@ async fn people(store: &Store) -> Organization {
     let acme = create("acme").await.unwrap();
     let rival = create("rival").await.unwrap();
     for (token, organization, role, scope) in [
+        (ADMINISTRATOR, &acme, Role::Administrator, TokenScope::Write),
         (OPERATOR, &acme, Role::Operator, TokenScope::Write),
         (VIEWER, &acme, Role::Viewer, TokenScope::Write),
         (READING, &acme, Role::Operator, TokenScope::Read),

@@ -1,0 +1,141 @@
+//! `token/`: a user's own API tokens. A secret is shown once, when it is made.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+use shared::hex::sha256;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    App, Operator,
+    body::{Fields, later_than, nullable, text, word},
+    error::{Answer, ApiError},
+    page::{ListQuery, Listing, Page},
+    path::Ids,
+    time::Time,
+};
+use crate::secret;
+use crate::store::{
+    account::OwnToken,
+    listing::{Order, Rows},
+    user::{NewApiToken, TokenScope},
+};
+
+/// Tokens that one user may have.
+const MOST: u64 = 100;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TokenView {
+    id: Uuid,
+    name: String,
+    #[schema(value_type = ScopeName)]
+    scope: &'static str,
+    /// Whether it came of a password.
+    login: bool,
+    created: Time,
+    /// Null: never by itself.
+    expires: Option<Time>,
+    /// To the minute.
+    last_used: Option<Time>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NewTokenView {
+    #[serde(flatten)]
+    view: TokenView,
+    /// Shown this once.
+    token: String,
+}
+
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum ScopeName {
+    Read,
+    Write,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct NewToken {
+    /// For people, to tell it by.
+    #[schema(min_length = 1, max_length = 64)]
+    pub name: String,
+    /// `write`, if nothing is said.
+    pub scope: Option<ScopeName>,
+    /// Null: never by itself.
+    #[schema(format = DateTime)]
+    pub expires: Option<String>,
+}
+
+fn view(token: OwnToken) -> TokenView {
+    TokenView {
+        id: token.id,
+        name: token.name,
+        scope: token.scope.as_str(),
+        login: token.login,
+        created: Time(token.created),
+        expires: token.expires.map(Time),
+        last_used: token.last_used.map(Time),
+    }
+}
+
+#[utoipa::path(get, path = "/token/", tag = "users", params(Page),
+    responses((status = 200, body = Listing<TokenView>)))]
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    query: ListQuery,
+) -> Answer<Json<Listing<TokenView>>> {
+    let newest = Order { column: "created", descending: true };
+    let order = query.order(&["name", "created"], newest);
+    let found = app.store.own_tokens(operator.user.user, order, query.rows()).await?;
+    Ok(Json(query.listing(found, view)?))
+}
+
+/// What is made with a token that ends ends with it; a login may make tokens that stay.
+#[utoipa::path(post, path = "/token/", tag = "users", request_body = NewToken,
+    responses((status = 201, body = NewTokenView)))]
+pub async fn create(
+    State(app): State<App>,
+    operator: Operator,
+    mut fields: Fields,
+) -> Answer<(StatusCode, Json<NewTokenView>)> {
+    let name = fields.required("name", text(64));
+    let scope = fields.optional("scope", word::<TokenScope>);
+    let asked = fields.optional("expires", nullable(later_than(app.store.clock().now())));
+    fields.finish()?;
+    let name = name.ok_or_else(|| ApiError::field("name", "This field is required."))?;
+    let newest = Order { column: "created", descending: true };
+    let rows = Rows { offset: 0, limit: 1 };
+    if app.store.own_tokens(operator.user.user, newest, rows).await?.count >= MOST {
+        return Err(ApiError::conflict(format!("You have {MOST} tokens: delete some first.")));
+    }
+    let bound = operator.user.expires.filter(|_| !operator.user.login);
+    let expires = match (asked.flatten(), bound) {
+        (Some(asked), Some(bound)) => Some(asked.min(bound)),
+        (asked, bound) => asked.or(bound),
+    };
+    let token = secret::make(secret::API).map_err(|error| ApiError::internal(&error))?;
+    let new = NewApiToken {
+        user: operator.user.user,
+        name,
+        digest: sha256(token.as_bytes()),
+        scope: scope.unwrap_or(TokenScope::Write),
+        expires,
+    };
+    let made = operator.store(&app).create_own_token(new).await?;
+    Ok((StatusCode::CREATED, Json(NewTokenView { view: view(made), token })))
+}
+
+/// Ends a token at once; that of this request ends the login.
+#[utoipa::path(delete, path = "/token/{id}/", tag = "users", params(("id" = Uuid, Path)),
+    responses((status = 204)))]
+pub async fn delete(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<Uuid>,
+) -> Answer<StatusCode> {
+    match operator.store(&app).delete_own_token(operator.user.user, id).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::not_found()),
+    }
+}

@@ -1,0 +1,82 @@
+//! The way in for devices: tokens, waiting devices, and those that come back.
+
+use coordinator::store::Rejection;
+use coordinator::store::enrolment::{EnrolRefusal, Enrolment};
+use serde_json::{Value, json};
+use shared::hex::{Hex, sha256};
+use shared::identity::{Claims, Enrolled};
+
+use crate::world::*;
+
+async fn enrol(
+    world: &World,
+    token: &str,
+    key: u8,
+    mac: Option<&str>,
+) -> Result<Enrolled, Rejection<EnrolRefusal>> {
+    let claims = Claims { mac: mac.map(str::to_owned), ..Claims::default() };
+    let token = sha256(token.as_bytes());
+    let enrolment = Enrolment { public_key: Hex([key; 32]), token, claims };
+    world.app.store.enrol(enrolment).await.map(|(enrolled, _)| enrolled)
+}
+
+async fn make(world: &World, body: Value) -> (String, String) {
+    let made = world.post(ADMINISTRATOR, "enrolment-token/", body).await.ok(201);
+    let secret = made["token"].as_str().unwrap().to_owned();
+    (made["id"].as_str().unwrap().to_owned(), secret)
+}
+
+#[tokio::test]
+async fn a_token_is_for_one_device_or_many_and_may_end() {
+    let world = World::new().await;
+    let (once, secret) = make(&world, json!({"name": "once", "uses": 1})).await;
+    let device = enrol(&world, &secret, 1, None).await.unwrap();
+    let used_up = enrol(&world, &secret, 2, None).await;
+    assert!(matches!(used_up, Err(Rejection::Refused(EnrolRefusal::UsedUpToken))));
+    let shown = world.get(ADMINISTRATOR, &format!("enrolment-token/{once}/")).await.ok(200);
+    assert_eq!(
+        (&shown["uses_left"], &shown["used"], &shown["token"], &shown["organization"]),
+        (&json!(0), &json!(1), &Value::Null, &json!("acme"))
+    );
+    let again = enrol(&world, &secret, 1, None).await.unwrap();
+    assert_eq!(again.device, device.device, "who is known needs no token any more");
+
+    let soon = json!({"name": "soon", "expires": "2023-11-15T00:00:00Z", "auto_accept": true});
+    let (_, soon) = make(&world, soon).await;
+    enrol(&world, &soon, 3, None).await.unwrap();
+    enrol(&world, &soon, 4, None).await.unwrap();
+    world.pass(24 * 3600 * 1000);
+    let late = enrol(&world, &soon, 5, None).await;
+    assert!(matches!(late, Err(Rejection::Refused(EnrolRefusal::ExpiredToken))));
+
+    let (gone, secret) = make(&world, json!({"name": "gone"})).await;
+    world.delete(ADMINISTRATOR, &format!("enrolment-token/{gone}/")).await.ok(204);
+    let withdrawn = enrol(&world, &secret, 6, None).await;
+    assert!(matches!(withdrawn, Err(Rejection::Refused(EnrolRefusal::UnknownToken))));
+}
+
+#[tokio::test]
+async fn tokens_are_the_administrators() {
+    let world = World::new().await;
+    let (id, _) = make(&world, json!({"name": "x", "organization": "acme"})).await;
+    let path = format!("enrolment-token/{id}/");
+    for token in [VIEWER, OPERATOR] {
+        world.get(token, "enrolment-token/").await.ok(403);
+        world.get(token, &path).await.ok(403);
+        world.post(token, "enrolment-token/", json!({"name": "x"})).await.ok(403);
+        world.delete(token, &path).await.ok(403);
+    }
+    world.get(RIVAL, &path).await.ok(404);
+    let listing = world.get(ADMINISTRATOR, "enrolment-token/?ordering=name").await.ok(200);
+    assert_eq!(listing["count"], 2, "the test's own and this one");
+    let foreign = json!({"name": "x", "organization": "rival"});
+    assert!(
+        world.post(ADMINISTRATOR, "enrolment-token/", foreign).await.ok(400)["organization"]
+            .is_array()
+    );
+    world.post(ADMIN, "enrolment-token/", json!({"name": "x"})).await.ok(400);
+    for (body, field) in [(json!({"name": "x", "uses": 0}), "uses"), (json!({}), "name")] {
+        let refused = world.post(ADMINISTRATOR, "enrolment-token/", body).await.ok(400);
+        assert!(refused[field].is_array(), "{refused}");
+    }
+}
