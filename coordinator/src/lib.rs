@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 mod crowd;
 pub mod dispatch;
+pub mod duplicate;
 pub mod feed;
 pub mod ingest;
 pub mod lines;

@@ -37,12 +37,20 @@ pub struct DeviceView {
     replacement_of: Option<DeviceId>,
     public_key: Hex<32>,
     deactivated: bool,
+    /// Two boards use this identity: its jobs are held. Null: not as far as anybody knows.
+    duplicate: Option<Duplicate>,
     online: bool,
     last_seen: Option<Time>,
     agent_version: Option<String>,
     modems: Vec<ModemView>,
     created: Time,
     modified: Time,
+}
+
+#[derive(Debug, Serialize)]
+struct Duplicate {
+    since: Time,
+    reason: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +87,7 @@ fn view(device: Device) -> (DeviceView, Option<Inventory>) {
         replacement_of: device.replacement_of,
         public_key: device.public_key,
         deactivated: device.deactivated,
+        duplicate: device.duplicate.map(|(since, reason)| Duplicate { since: Time(since), reason }),
         online: device.online,
         last_seen: device.last_seen.map(Time),
         agent_version: inventory.as_ref().map(|known| known.agent_version.clone()),
@@ -109,6 +118,10 @@ pub async fn list(
         scope: operator.sees(),
         organization: query.organization()?,
         state: query.text("state").map(state).transpose()?,
+        name: query.text("name").map(str::to_owned),
+        board: query.text("board").map(str::to_owned),
+        online: query.boolean("online")?,
+        duplicate: query.boolean("duplicate")?,
         order: query.order(&["name", "created", "modified", "last_seen"], newest),
         rows: query.rows(),
     };
@@ -162,6 +175,26 @@ pub async fn accept(
     Ok(Json(whole(operator.store(&app).accept_device(operator.sees(), id).await?)))
 }
 
+/// Turns a pending device away: its key is not taken again.
+pub async fn refuse(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<DeviceId>,
+) -> Answer<Json<Value>> {
+    find_administered(&app, &operator, id).await?;
+    Ok(Json(whole(operator.store(&app).refuse_device(operator.sees(), id).await?)))
+}
+
+/// The identity is one board's again: its jobs go on.
+pub async fn release(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<DeviceId>,
+) -> Answer<Json<Value>> {
+    find_administered(&app, &operator, id).await?;
+    Ok(Json(whole(operator.store(&app).release_device(operator.sees(), id).await?)))
+}
+
 /// Shuts a device out for good: its key is not taken again.
 pub async fn revoke(
     State(app): State<App>,
@@ -195,7 +228,7 @@ impl From<Rejection<DeviceRefusal>> for ApiError {
         match rejection {
             Rejection::Store(error) => error.into(),
             Rejection::Refused(DeviceRefusal::Unknown) => Self::not_found(),
-            Rejection::Refused(refusal @ DeviceRefusal::Revoked) => {
+            Rejection::Refused(refusal @ (DeviceRefusal::Revoked | DeviceRefusal::NotPending)) => {
                 Self::conflict(format!("The device stays as it is: {refusal}."))
             }
         }

@@ -127,6 +127,8 @@ fn operators(largest_file: u64) -> OpenApiRouter<App> {
         .route("/device/", get(device::list))
         .route("/device/{id}/", get(device::detail).patch(device::change))
         .route("/device/{id}/accept/", post(device::accept))
+        .route("/device/{id}/refuse/", post(device::refuse))
+        .route("/device/{id}/release/", post(device::release))
         .route("/device/{id}/revoke/", post(device::revoke))
         .route(
             "/device/{id}/modem-firmware/",

@@ -78,7 +78,7 @@ fn generation(conn: &Connection, device: DeviceId) -> rusqlite::Result<String> {
 
 fn jobs(conn: &Connection, device: DeviceId) -> rusqlite::Result<Vec<Job>> {
     let held = match device::standing(conn, device)? {
-        Some(standing) => standing.deactivated || !standing.accepted,
+        Some(standing) => standing.deactivated || standing.duplicate || !standing.accepted,
         None => true,
     };
     let mut jobs = Vec::new();

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row};
+use serde_json::{Value, json};
 use shared::hex::Hex;
 use shared::identity::DeviceState;
 use shared::ids::{DeviceId, OrganizationId, OrganizationSlug, SessionId, Slot};
 use shared::inventory::Inventory;
 
-use super::column::{json, json_opt, parsed, parsed_opt, word};
+use super::audit::{self, Entry, Told};
+use super::column::{self, json_opt, parsed, parsed_opt, to_json, word};
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::note::Note;
 use super::{Never, Rejection, Store, StoreError, Tx};
+use crate::duplicate::{self, Sightings, Verdict};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device {
@@ -29,6 +32,8 @@ pub struct Device {
     /// Of its tokens.
     pub epoch: u32,
     pub deactivated: bool,
+    /// Since when, and why, it is taken for two boards: its jobs are held.
+    pub duplicate: Option<(u64, String)>,
     pub online: bool,
     /// Unix milliseconds, as the other times.
     pub last_seen: Option<u64>,
@@ -46,6 +51,10 @@ pub struct DeviceList {
     pub scope: Scope,
     pub organization: Option<OrganizationSlug>,
     pub state: Option<DeviceState>,
+    pub name: Option<String>,
+    pub board: Option<String>,
+    pub online: Option<bool>,
+    pub duplicate: Option<bool>,
     /// Of the columns `name`, `created`, `modified` and `last_seen`.
     pub order: Order,
     pub rows: Rows,
@@ -57,6 +66,8 @@ pub enum DeviceRefusal {
     Unknown,
     #[error("a revoked device cannot be accepted again: it needs a new key")]
     Revoked,
+    #[error("it does not wait for an answer")]
+    NotPending,
 }
 
 const COLUMNS: &str = "t.*,
@@ -71,6 +82,11 @@ impl Store {
             filter.visible("t.organization", &wanted.scope);
             filter.and_if(OF_ORGANIZATION, wanted.organization);
             filter.and_if("t.state = ?", wanted.state.map(DeviceState::as_str));
+            filter.and_if("t.name = ?", wanted.name);
+            filter.and_if("t.board = ?", wanted.board);
+            filter.and_if("t.online = CAST(? AS INTEGER)", wanted.online.map(u8::from));
+            let duplicate = wanted.duplicate.map(u8::from);
+            filter.and_if("(t.duplicate_since IS NOT NULL) = CAST(? AS INTEGER)", duplicate);
             list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, device)
         })
         .await
@@ -113,6 +129,9 @@ impl Store {
             for rival in rivals(tx, device)? {
                 revoke(tx, rival)?;
             }
+            if takeovers(tx, device)? >= TAKEOVERS {
+                hold(tx, device.id, "its hardware was taken over by new keys again and again")?;
+            }
             tx.prepare_cached(
                 "UPDATE devices SET state = 'accepted', modified = ?2 WHERE id = ?1",
             )?
@@ -130,6 +149,38 @@ impl Store {
         id: DeviceId,
     ) -> Result<Device, Rejection<DeviceRefusal>> {
         self.change_device(scope, id, |tx, device| Ok(revoke(tx, device.id)?)).await
+    }
+
+    /// Turns a waiting device away: its key is worth nothing.
+    pub async fn refuse_device(
+        &self,
+        scope: Scope,
+        id: DeviceId,
+    ) -> Result<Device, Rejection<DeviceRefusal>> {
+        self.change_device(scope, id, |tx, device| match device.state {
+            DeviceState::Pending => Ok(revoke(tx, device.id)?),
+            DeviceState::Accepted | DeviceState::Revoked | DeviceState::Unknown => {
+                Err(Rejection::Refused(DeviceRefusal::NotPending))
+            }
+        })
+        .await
+    }
+
+    /// Somebody has seen to it that the identity is one board's: its jobs go on.
+    pub async fn release_device(
+        &self,
+        scope: Scope,
+        id: DeviceId,
+    ) -> Result<Device, Rejection<DeviceRefusal>> {
+        self.change_device(scope, id, |tx, device| {
+            tx.prepare_cached(
+                "UPDATE devices SET duplicate_since = NULL, duplicate_reason = NULL,
+                     sightings = '{}', modified = ?2 WHERE id = ?1",
+            )?
+            .execute((device.id.to_string(), tx.now))?;
+            Ok(bump(tx, device.id)?)
+        })
+        .await
     }
 
     /// A deactivated device keeps its line and gets no jobs.
@@ -157,7 +208,10 @@ impl Store {
             let unknown = Rejection::Refused(DeviceRefusal::Unknown);
             let Some(device) = find_in(tx, &scope, id)? else { return Err(unknown) };
             change(tx, &device)?;
-            find_in(tx, &scope, id)?.ok_or(unknown)
+            let changed = find_in(tx, &scope, id)?.ok_or(unknown)?;
+            let told = Told::of(Some(device.organization));
+            tx.tell(told.before(shown(&device)).after(shown(&changed)));
+            Ok(changed)
         })
         .await
     }
@@ -179,11 +233,14 @@ pub(super) struct Standing {
     pub organization_id: OrganizationId,
     pub accepted: bool,
     pub deactivated: bool,
+    /// Two boards use its identity: no job begins.
+    pub duplicate: bool,
 }
 
 pub(super) fn standing(conn: &Connection, id: DeviceId) -> rusqlite::Result<Option<Standing>> {
     conn.prepare_cached(
-        "SELECT t.organization, o.slug, t.state = 'accepted' AS accepted, t.deactivated
+        "SELECT t.organization, o.slug, t.state = 'accepted' AS accepted, t.deactivated,
+             t.duplicate_since IS NOT NULL AS duplicate
          FROM devices t JOIN organizations o ON o.id = t.organization WHERE t.id = ?1",
     )?
     .query_row([id.to_string()], |row| {
@@ -192,9 +249,94 @@ pub(super) fn standing(conn: &Connection, id: DeviceId) -> rusqlite::Result<Opti
             organization_id: parsed(row, "organization")?,
             accepted: row.get("accepted")?,
             deactivated: row.get("deactivated")?,
+            duplicate: row.get("duplicate")?,
         })
     })
     .optional()
+}
+
+/// For the log.
+fn shown(device: &Device) -> Value {
+    json!({
+        "name": device.name,
+        "state": device.state,
+        "deactivated": device.deactivated,
+        "duplicate": device.duplicate.as_ref().map(|(_, reason)| reason),
+    })
+}
+
+/// Takes note of what a device says of itself; holds its jobs where that shows two boards.
+pub(super) fn see(
+    tx: &Tx<'_>,
+    id: DeviceId,
+    traits: &[(duplicate::Trait, &str)],
+) -> rusqlite::Result<()> {
+    let found: Option<Sightings> = tx
+        .prepare_cached("SELECT sightings FROM devices WHERE id = ?1")?
+        .query_row([id.to_string()], |row| column::json(row, "sightings"))
+        .optional()?;
+    let Some(mut sightings) = found else { return Ok(()) };
+    let verdicts: Vec<_> =
+        traits.iter().map(|(what, value)| sightings.see(*what, value, tx.now)).collect();
+    if verdicts.iter().all(|verdict| *verdict == Verdict::Known) {
+        return Ok(());
+    }
+    tx.prepare_cached("UPDATE devices SET sightings = ?2 WHERE id = ?1")?
+        .execute((id.to_string(), to_json(&sightings)?))?;
+    for verdict in verdicts {
+        if let Verdict::Duplicate(what) = verdict {
+            hold(tx, id, what.reason())?;
+        }
+    }
+    Ok(())
+}
+
+/// Holds the device's jobs; what was granted goes on.
+fn hold(tx: &Tx<'_>, id: DeviceId, reason: &str) -> rusqlite::Result<()> {
+    let held = tx
+        .prepare_cached(
+            "UPDATE devices SET duplicate_since = ?2, duplicate_reason = ?3, modified = ?2
+             WHERE id = ?1 AND duplicate_since IS NULL",
+        )?
+        .execute((id.to_string(), tx.now, reason))?;
+    if held == 0 {
+        return Ok(());
+    }
+    let entry = Entry {
+        actor: "coordinator".into(),
+        organization: standing(tx, id)?.map(|standing| standing.organization.to_string()),
+        action: "hold".into(),
+        subject: id.to_string(),
+        detail: Some(format!("duplicate identity: {reason}")),
+        peer: None,
+    };
+    audit::record(tx, &entry, None)?;
+    bump(tx, id)
+}
+
+/// Replacements of the same hardware within [`TAKEOVER_DAYS`] after which a person has to look.
+const TAKEOVERS: u32 = 3;
+const TAKEOVER_DAYS: u64 = 7;
+
+/// Keys of this device's hardware that gave way to another one lately.
+fn takeovers(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<u32> {
+    tx.prepare_cached(
+        "SELECT count(*) FROM devices
+         WHERE organization = ?1 AND id <> ?2 AND state = 'revoked' AND epoch > 1
+             AND modified > ?6 AND (mac = ?3 OR serial = ?4 OR id = ?5 OR replacement_of = ?5)
+             AND inventory IS NOT NULL",
+    )?
+    .query_row(
+        (
+            device.organization.to_string(),
+            device.id.to_string(),
+            &device.mac,
+            &device.serial,
+            device.replacement_of.map(|id| id.to_string()),
+            tx.now.saturating_sub(TAKEOVER_DAYS * 24 * 3600 * 1000),
+        ),
+        |row| row.get(0),
+    )
 }
 
 /// What is desired of the device is not what it was.
@@ -298,11 +440,15 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
         replacement_of: parsed_opt(row, "replacement_of")?,
         epoch: row.get("epoch")?,
         deactivated: row.get("deactivated")?,
+        duplicate: match row.get("duplicate_since")? {
+            Some(since) => Some((since, row.get("duplicate_reason")?)),
+            None => None,
+        },
         online: row.get("online")?,
         last_seen: row.get("last_seen")?,
         inventory: json_opt(row, "inventory")?,
         inventory_at: row.get("inventory_at")?,
-        read_at: json(row, "read_at")?,
+        read_at: column::json(row, "read_at")?,
         created: row.get("created")?,
         modified: row.get("modified")?,
     })

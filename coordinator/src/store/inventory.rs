@@ -7,6 +7,7 @@ use shared::inventory::{Inventory, Modem};
 
 use super::column::{json, json_opt, parsed, to_json};
 use super::{Never, Store, StoreError, Tx, device, event};
+use crate::duplicate::Trait;
 
 impl Store {
     /// Keeps the newest inventory and the modems in it.
@@ -30,6 +31,8 @@ fn set(tx: &Tx<'_>, id: DeviceId, mut inventory: Inventory) -> rusqlite::Result<
     )?
     .execute((id.to_string(), to_json(&inventory)?, tx.now, &inventory.board))?;
     device::set_seen(tx, id, tx.now)?;
+    let traits = [(Trait::Boot, &*inventory.boot_id), (Trait::Board, &*inventory.board)];
+    device::see(tx, id, &traits)?;
     tx.prepare_cached("DELETE FROM modems WHERE device = ?1")?.execute([id.to_string()])?;
     let mut insert = tx.prepare_cached(
         "INSERT OR REPLACE INTO modems (device, slot, model, imei, versions, condition, modified)

@@ -80,3 +80,74 @@ async fn tokens_are_the_administrators() {
         assert!(refused[field].is_array(), "{refused}");
     }
 }
+
+#[tokio::test]
+async fn a_waiting_device_is_accepted_or_refused() {
+    let world = World::new().await;
+    let (_, secret) = make(&world, json!({"name": "wait"})).await;
+    let (one, two) = (
+        enrol(&world, &secret, 1, None).await.unwrap(),
+        enrol(&world, &secret, 2, None).await.unwrap(),
+    );
+    assert_eq!(world.get(OPERATOR, "device/?state=pending").await.ok(200)["count"], 2);
+    let path = |device: &Enrolled, what: &str| format!("device/{}/{what}/", device.device);
+    world.post(OPERATOR, &path(&one, "refuse"), json!({})).await.ok(403);
+    let refused = world.post(ADMINISTRATOR, &path(&one, "refuse"), json!({})).await.ok(200);
+    assert_eq!(refused["state"], "revoked");
+    world.post(ADMINISTRATOR, &path(&one, "refuse"), json!({})).await.ok(409);
+    let accepted = world.post(ADMINISTRATOR, &path(&two, "accept"), json!({})).await.ok(200);
+    assert_eq!(accepted["state"], "accepted");
+    world.post(ADMINISTRATOR, &path(&two, "refuse"), json!({})).await.ok(409);
+    let back = enrol(&world, &secret, 1, None).await;
+    assert!(matches!(back, Err(Rejection::Refused(EnrolRefusal::Revoked))));
+}
+
+#[tokio::test]
+async fn a_revoked_router_comes_back_under_a_new_key_and_with_leave() {
+    let world = World::new().await;
+    let mac = Some("00:11:22:33:44:55");
+    let first = enrol(&world, "enrolment", 1, mac).await.unwrap().device;
+    world.post(ADMINISTRATOR, &format!("device/{first}/revoke/"), json!({})).await.ok(200);
+    let second = enrol(&world, "enrolment", 2, mac).await.unwrap().device;
+    let waiting = world.get(VIEWER, &format!("device/{second}/")).await.ok(200);
+    assert_eq!(
+        (&waiting["state"], &waiting["replacement_of"]),
+        (&json!("pending"), &json!(first)),
+        "also with a token that accepts"
+    );
+    let path = format!("device/{second}/accept/");
+    assert_eq!(world.post(ADMINISTRATOR, &path, json!({})).await.ok(200)["state"], "accepted");
+}
+
+#[tokio::test]
+async fn an_identity_that_two_boards_use_gets_no_jobs_until_somebody_has_looked() {
+    let world = World::new().await;
+    let device = world.device(&["main"]).await;
+    let operation = world.upgrade(device, &world.image().await).await;
+    let jobs = async || world.app.store.desired(device, None).await.unwrap().unwrap().jobs.len();
+    assert_eq!(jobs().await, 1);
+    for boot in ["one", "two", "one", "two", "one"] {
+        world.inventory(device, boot).await;
+    }
+    let shown = world.get(VIEWER, &format!("device/{device}/")).await.ok(200);
+    assert!(shown["duplicate"]["reason"].as_str().unwrap().contains("take turns"), "{shown}");
+    assert_eq!(world.get(VIEWER, "device/?duplicate=true").await.ok(200)["count"], 1);
+    assert_eq!(jobs().await, 0, "held");
+    let start = shared::grant::StartRequest {
+        attempt: 1,
+        stream: shared::ids::StreamId(uuid::Uuid::from_u128(1)),
+        dark_expected_s: 60,
+        dark_longest_s: 600,
+    };
+    let id = operation.parse().unwrap();
+    assert!(world.app.store.start(device, id, start).await.is_err());
+    let log = world.app.store.audit(1).await.unwrap();
+    assert_eq!(log[0].entry.action, "hold");
+
+    world.post(OPERATOR, &format!("device/{device}/release/"), json!({})).await.ok(403);
+    let path = format!("device/{device}/release/");
+    let shown = world.post(ADMINISTRATOR, &path, json!({})).await.ok(200);
+    assert_eq!(shown["duplicate"], Value::Null);
+    assert_eq!(jobs().await, 1);
+    world.app.store.start(device, id, start).await.unwrap();
+}

@@ -215,6 +215,12 @@ impl World {
         device
     }
 
+    /// The device tells of itself, from this boot.
+    pub async fn inventory(&self, device: DeviceId, boot: &str) {
+        let told = Inventory { boot_id: boot.into(), ..inventory(vec![modem(Slot::default())]) };
+        self.app.store.set_inventory(device, told).await.unwrap();
+    }
+
     /// Asks for an upgrade; answers with the operation's id.
     pub async fn upgrade(&self, device: DeviceId, image: &str) -> String {
         let path = format!("device/{device}/modem-firmware/");

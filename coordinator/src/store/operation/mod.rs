@@ -103,7 +103,12 @@ impl Store {
             let found = find(tx, id)?.filter(|operation| operation.device == device);
             let mut operation = found.ok_or(Rejection::Refused(StartRefused::Unknown))?;
             let standing = match device::standing(tx, device)? {
-                Some(device::Standing { accepted: true, deactivated: false, .. }) => Standing::Good,
+                Some(device::Standing {
+                    accepted: true,
+                    deactivated: false,
+                    duplicate: false,
+                    ..
+                }) => Standing::Good,
                 Some(_) | None => Standing::Quarantined,
             };
             let leave = grant::start(&mut operation, standing, &request, tx.now)
