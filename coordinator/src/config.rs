@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::artifacts;
+use crate::store::retention::Retention;
 
 /// Settings as somebody wrote them, each of them optional. Flags and environment win over the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
@@ -50,6 +51,18 @@ pub struct Fragment {
     /// Bytes that stay free on the disk whatever is uploaded.
     #[arg(long, env = "MODEM_UPGRADER_RESERVE", value_name = "BYTES")]
     pub reserve: Option<u64>,
+    /// Days that the milestones of an operation are kept after its end; 0: for ever.
+    #[arg(long, env = "MODEM_UPGRADER_KEEP_MILESTONES", value_name = "DAYS")]
+    pub keep_milestones_days: Option<u32>,
+    /// Days that the log of an operation is kept after its end; 0: for ever.
+    #[arg(long, env = "MODEM_UPGRADER_KEEP_LOGS", value_name = "DAYS")]
+    pub keep_logs_days: Option<u32>,
+    /// Days that refused milestones are kept; 0: for ever.
+    #[arg(long, env = "MODEM_UPGRADER_KEEP_DEAD_LETTERS", value_name = "DAYS")]
+    pub keep_dead_letters_days: Option<u32>,
+    /// Days that the audit log goes back; 0: for ever.
+    #[arg(long, env = "MODEM_UPGRADER_KEEP_AUDIT", value_name = "DAYS")]
+    pub keep_audit_days: Option<u32>,
 }
 
 /// Why there is no configuration.
@@ -77,12 +90,19 @@ pub struct Config {
     pub token_lifetime: Duration,
     pub requests_a_minute: u32,
     pub artifacts: artifacts::Limits,
+    pub retention: Retention,
 }
 
 const DATA: &str = "data";
 const HTTPS_PORT: u16 = 8443;
 const MQTT_PORT: u16 = 8883;
 const TOKEN_LIFETIME_S: u64 = 3600;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const KEEP_MILESTONES: u32 = 180;
+const KEEP_LOGS: u32 = 365;
+const KEEP_DEAD_LETTERS: u32 = 30;
+const KEEP_AUDIT: u32 = 730;
 
 impl Fragment {
     /// Reads a configuration file.
@@ -111,6 +131,10 @@ impl Fragment {
             largest_file: self.largest_file.or(lower.largest_file),
             quota: self.quota.or(lower.quota),
             reserve: self.reserve.or(lower.reserve),
+            keep_milestones_days: self.keep_milestones_days.or(lower.keep_milestones_days),
+            keep_logs_days: self.keep_logs_days.or(lower.keep_logs_days),
+            keep_dead_letters_days: self.keep_dead_letters_days.or(lower.keep_dead_letters_days),
+            keep_audit_days: self.keep_audit_days.or(lower.keep_audit_days),
         }
     }
 
@@ -151,6 +175,12 @@ impl Fragment {
                 quota: self.quota.unwrap_or(limits.quota),
                 reserve: self.reserve.unwrap_or(limits.reserve),
             },
+            retention: Retention {
+                milestones: days(self.keep_milestones_days, KEEP_MILESTONES),
+                logs: days(self.keep_logs_days, KEEP_LOGS),
+                dead_letters: days(self.keep_dead_letters_days, KEEP_DEAD_LETTERS),
+                audit: days(self.keep_audit_days, KEEP_AUDIT),
+            },
         })
     }
 }
@@ -164,6 +194,11 @@ impl Config {
         let file = path.map(Fragment::read).transpose()?.unwrap_or_default();
         flags.over(file).validate()
     }
+}
+
+fn days(said: Option<u32>, default: u32) -> Option<Duration> {
+    let days = said.unwrap_or(default);
+    (days > 0).then(|| DAY * days)
 }
 
 fn everywhere(port: u16) -> SocketAddr {
@@ -180,6 +215,15 @@ mod tests {
         assert_eq!(config.data, Path::new("data"));
         assert_eq!(config.https, everywhere(8443));
         assert_eq!(config.mqtt, everywhere(8883));
+    }
+
+    #[test]
+    fn what_is_kept_for_ever_is_zero_days() {
+        let said =
+            Fragment { keep_logs_days: Some(0), keep_audit_days: Some(1), ..Fragment::default() };
+        let retention = said.validate().unwrap().retention;
+        assert_eq!((retention.logs, retention.audit), (None, Some(DAY)));
+        assert_eq!(retention.milestones, Some(DAY * KEEP_MILESTONES));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod artifacts;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -15,7 +15,10 @@ const LOOK: Duration = Duration::from_millis(20);
 const ASK: Duration = Duration::from_millis(300);
 
 /// Looks again and again until `look` finds what it looks for.
-async fn poll<T>(
+///
+/// # Errors
+/// It finds nothing; `what` says what it was.
+pub async fn poll<T>(
     what: &str,
     pace: Duration,
     mut look: impl AsyncFnMut() -> Option<T>,

@@ -167,8 +167,10 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(reason) => {
-                tracing::warn!(%reason, "the store refused a request");
-                Self::unavailable()
+                tracing::debug!(%reason, "the store refused a request");
+                let message = format!("Temporarily unavailable: {reason}. Try again later.");
+                Self::detail(StatusCode::SERVICE_UNAVAILABLE, &message)
+                    .with(header::RETRY_AFTER, reason.retry_after_s())
             }
             StoreError::NewerSchema { .. } | StoreError::Open(_) | StoreError::Database(_) => {
                 Self::internal(&error)

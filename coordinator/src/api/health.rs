@@ -15,7 +15,10 @@ pub async fn alive() -> &'static str {
 pub async fn ready(State(app): State<App>) -> Response {
     let problem = match app.store.check().await {
         Err(error) => Some(error.to_string()),
-        Ok(()) => app.artifacts.check_room().err().map(|error| error.to_string()),
+        Ok(()) => {
+            let trouble = app.store.trouble().map(|reason| reason.to_string());
+            trouble.or_else(|| app.artifacts.check_room().err().map(|error| error.to_string()))
+        }
     };
     match problem {
         None => "ready\n".into_response(),

@@ -1,6 +1,7 @@
 //! The command line of `modem-upgrader`: the server itself, signing firmware offline, and the
 //! operator's everyday requests to a server.
 
+mod backup;
 mod client;
 mod connection;
 mod devices;
@@ -32,6 +33,10 @@ struct Cli {
 enum Command {
     /// Run the coordinator
     Serve(serve::Arguments),
+    /// Back the server's data up into a file, while it runs, on the server's machine
+    Backup(backup::Take),
+    /// Put a backup in the place of the server's data, while it does not run
+    Restore(backup::Restore),
     /// Make, list and revoke tokens, on the server's machine
     Token(token::Arguments),
     /// Make keys, sign and verify firmware; needs no server
@@ -72,6 +77,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let one_thread = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Backup(arguments) => backup::take(&arguments),
+        Command::Restore(arguments) => backup::restore(&arguments),
         Command::Token(arguments) => one_thread()?.block_on(token::run(arguments)),
         Command::Firmware(command) => firmware::run(command),
         Command::Upload(Request { connection, arguments }) => {

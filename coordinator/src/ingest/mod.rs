@@ -11,24 +11,34 @@
 mod read;
 mod signs;
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use shared::ack::{Ack, Acks};
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 pub use read::{Malformed, read_events, read_inventory, read_tick};
 pub use signs::Signs;
 
 use crate::lines::{Inbound, InboundBody};
-use crate::store::Store;
 use crate::store::event::Reported;
+use crate::store::{Store, StoreError};
 
 /// Payloads taken into one transaction.
 const TOGETHER: usize = 512;
 /// Payloads that may wait; then the lines wait as well.
 pub const QUEUE: usize = 1024;
 
+/// Milestones in one transaction, unless one payload has more.
+const EVENTS: usize = 256;
+/// Until what the store could not take is tried again. The line waits, and ends when that is too long.
+const AGAIN: Duration = Duration::from_secs(1);
+
 type Done = oneshot::Sender<Option<Acks>>;
+/// The milestones of one payload.
+type Post = (Vec<Reported>, Done);
 
 /// Takes what the lines bring, until they are gone.
 pub async fn run(store: Store, signs: Signs, mut inbound: mpsc::Receiver<Inbound>) {
@@ -69,13 +79,17 @@ async fn take(
             heard(&device, read_tick(&payload)).map(|tick| signs.tick(device, tick))
         }
         InboundBody::Presence(payload) => match heard(&device, read::read_presence(&payload)) {
-            Ok(presence) => signs.presence(device, presence).await,
+            Ok(presence) => {
+                let write = || signs.presence(device, presence);
+                persevere(&device, &done, write).await
+            }
             Err(()) => Err(()),
         },
         InboundBody::Inventory(payload) => match heard(&device, read_inventory(&payload)) {
-            Ok(inventory) => store.set_inventory(device, inventory).await.map_err(|error| {
-                tracing::error!(%device, %error, "inventory");
-            }),
+            Ok(inventory) => {
+                let write = || store.set_inventory(device, inventory.clone());
+                persevere(&device, &done, write).await
+            }
             Err(()) => Err(()),
         },
         InboundBody::Events(_) => Err(()),
@@ -86,25 +100,69 @@ async fn take(
     }
 }
 
-/// Commits all posts together. Should they fail together, each is tried on its own, so that one
-/// cannot hold up the others; without an ack the device sends again.
-async fn record(store: &Store, posts: Vec<(Vec<Reported>, Done)>) {
-    if posts.is_empty() {
-        return;
+/// Tries again while the store is out of order and somebody waits for it: were all lines ended that have
+/// something to say, a full disk would become a storm of connections.
+async fn persevere<F: Future<Output = Result<(), StoreError>>>(
+    device: &impl std::fmt::Display,
+    done: &Done,
+    write: impl Fn() -> F,
+) -> Result<(), ()> {
+    loop {
+        match write().await {
+            Err(error) if error.passes() && !done.is_closed() => sleep(AGAIN).await,
+            Err(error) => {
+                tracing::warn!(%device, %error, "not recorded");
+                return Err(());
+            }
+            Ok(()) => return Ok(()),
+        }
     }
-    let all = posts.iter().flat_map(|(reported, _)| reported).cloned().collect();
-    match store.record_events(all).await {
-        Ok(acks) => answer(posts, acks),
-        Err(error) if posts.len() == 1 => tracing::error!(%error, "milestones were not recorded"),
-        Err(_) => {
-            for (reported, done) in posts {
-                Box::pin(record(store, vec![(reported, done)])).await;
+}
+
+/// Commits posts, some together. Should they fail together, each is tried on its own, so that one
+/// cannot hold up the others; without an ack the device sends again.
+async fn record(store: &Store, posts: Vec<Post>) {
+    join_all(pieces(posts).map(|piece| record_piece(store, piece))).await;
+}
+
+/// As many posts as make a transaction that holds nobody up.
+fn pieces(posts: Vec<Post>) -> impl Iterator<Item = Vec<Post>> {
+    let mut posts = posts.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let first = posts.next()?;
+        let mut events = first.0.len();
+        let mut piece = vec![first];
+        while let Some(post) = posts.next_if(|post| events + post.0.len() <= EVENTS) {
+            events += post.0.len();
+            piece.push(post);
+        }
+        Some(piece)
+    })
+}
+
+async fn record_piece(store: &Store, mut posts: Vec<Post>) {
+    while !posts.is_empty() {
+        let all = posts.iter().flat_map(|(reported, _)| reported).cloned().collect();
+        match store.record_events(all).await {
+            Ok(acks) => return answer(posts, acks),
+            Err(error) if error.passes() => {
+                sleep(AGAIN).await;
+                posts.retain(|(_, done)| !done.is_closed());
+            }
+            Err(error) if posts.len() == 1 => {
+                return tracing::error!(%error, "milestones were not recorded");
+            }
+            Err(_) => {
+                for post in posts {
+                    Box::pin(record_piece(store, vec![post])).await;
+                }
+                return;
             }
         }
     }
 }
 
-fn answer(posts: Vec<(Vec<Reported>, Done)>, acks: Vec<Ack>) {
+fn answer(posts: Vec<Post>, acks: Vec<Ack>) {
     let mut acks = acks.into_iter();
     for (reported, done) in posts {
         let own = acks.by_ref().take(reported.len()).collect();

@@ -92,3 +92,57 @@ async fn a_store_that_is_gone_answers_nobody() {
     let body = EventBody::Entered { phase: Phase::Inspecting };
     assert!(bench.say(device, post(vec![event(operation, 1, 0, body)])).await.is_err());
 }
+
+#[tokio::test]
+async fn what_a_full_disk_cannot_take_waits_until_it_can() {
+    let bench = bench().await;
+    let image = bench.f.image("v2").await;
+    let device = bench.f.device(1).await;
+    let operation = bench.f.ask(device, image).await.unwrap().id;
+    let limit = async |pages: u32| {
+        let pragma = format!("PRAGMA max_page_count = {pages}");
+        let limited = bench.f.store.write::<_, crate::store::Never, _>(move |tx| {
+            Ok(tx.query_row(&pragma, [], |_| Ok(()))?)
+        });
+        limited.await.unwrap();
+    };
+    limit(1).await;
+    let reason = "x".repeat(shared::limits::DETAIL);
+    let many = (1..=64)
+        .map(|seq| event(operation, seq, 0, EventBody::Postponed { reason: reason.clone() }));
+    let events: Vec<_> = many.collect();
+    let answer = bench.say(device, post(events.clone()));
+    tokio::pin!(answer);
+    while bench.f.store.trouble().is_none() {
+        let waited = tokio::time::timeout(Duration::from_millis(10), answer.as_mut()).await;
+        assert!(waited.is_err(), "nothing is acknowledged that is not on disk: {waited:?}");
+    }
+    limit(1_000_000).await;
+    let acks = answer.await.unwrap().unwrap().acks;
+    assert!(acks.iter().all(|ack| ack.verdict == Verdict::Accepted) && acks.len() == 64);
+    let again = bench.say(device, post(events)).await.unwrap().unwrap().acks;
+    assert!(again.iter().all(|ack| ack.verdict == Verdict::Duplicate));
+}
+
+#[test]
+fn posts_are_cut_into_transactions_that_hold_nobody_up() {
+    let post = |events: usize| {
+        let reported = crate::store::event::Reported {
+            device: DeviceId(Uuid::nil()),
+            operation: shared::ids::OperationId(Uuid::nil()),
+            stream: shared::ids::StreamId(Uuid::nil()),
+            seq: 1,
+            event: Err(crate::operation::event::Refused::Malformed),
+            body: String::new(),
+        };
+        (vec![reported; events], oneshot::channel().0)
+    };
+    let sizes = |posts: &[usize]| -> Vec<usize> {
+        let posts = posts.iter().map(|events| post(*events)).collect();
+        pieces(posts).map(|piece| piece.iter().map(|(events, _)| events.len()).sum()).collect()
+    };
+    assert_eq!(sizes(&[]), Vec::<usize>::new());
+    assert_eq!(sizes(&[1, 2, 3]), [6]);
+    assert_eq!(sizes(&[EVENTS, 1, EVENTS - 1, 1]), [EVENTS, EVENTS, 1]);
+    assert_eq!(sizes(&[EVENTS + 1, 1]), [EVENTS + 1, 1]);
+}

@@ -33,6 +33,9 @@ use crate::store::{Store, StoreError};
 use crate::tls::Pin;
 use crate::{artifacts, ingest, lines, tls, tokens};
 
+/// In the data directory while a restore swaps its files: they do not fit together then.
+pub(crate) const RESTORING: &str = "restoring";
+
 /// Requests and lines have this long to end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -43,6 +46,8 @@ pub enum StartError {
     Data { path: PathBuf, source: io::Error },
     #[error("the data directory {path} is in use by another coordinator")]
     InUse { path: PathBuf },
+    #[error("a restore into {path} was cut short: run it again")]
+    HalfRestored { path: PathBuf },
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
@@ -79,6 +84,9 @@ pub struct Running {
 /// See [`StartError`]; nothing keeps running then.
 pub async fn start(config: Config) -> Result<(Running, Option<Bootstrap>), StartError> {
     let lock = lock(&config.data)?;
+    if config.data.join(RESTORING).exists() {
+        return Err(StartError::HalfRestored { path: config.data });
+    }
     let parts = Parts::open(&config).await?;
     parts.recall().await?;
     // Whatever can fail comes before the secrets, which are told only once.
@@ -162,7 +170,7 @@ impl Drop for Running {
 }
 
 /// Makes the data directory, private, and keeps other coordinators out of it.
-fn lock(data: &Path) -> Result<File, StartError> {
+pub(crate) fn lock(data: &Path) -> Result<File, StartError> {
     use std::os::unix::fs::DirBuilderExt;
     let failed = |source| StartError::Data { path: data.into(), source };
     let mut builder = std::fs::DirBuilder::new();

@@ -21,12 +21,18 @@ use crate::lines::limits::Limits;
 use crate::lines::listener::Lines;
 use crate::lines::reason::Counters;
 use crate::lines::registry::Registry;
+use crate::store::retention::Retention;
 use crate::store::{Store, StoreError, Unavailable};
 use crate::tls::{self, Identity, Pin};
 use crate::tokens::Tokens;
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(30);
+/// Between two pieces of bulk work.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often the past is cleared away; first when a start is over.
+const CLEAR: Duration = Duration::from_secs(3600);
+const SETTLED: Duration = Duration::from_secs(60);
 /// How soon what another process did to a user's tokens is known here.
 const FOLLOW: Duration = Duration::from_secs(5);
 
@@ -43,6 +49,7 @@ pub(super) struct Parts {
     pub feed: Arc<Feed>,
     pub signs: Signs,
     pending: Arc<Pending>,
+    retention: Retention,
 }
 
 impl Parts {
@@ -54,7 +61,11 @@ impl Parts {
 
     /// Fills what lives in memory from what is on disk.
     pub(super) async fn recall(&self) -> Result<(), StartError> {
-        self.store.forget_presence().await?;
+        match self.store.forget_presence().await {
+            // Who watches has to see that the disk is full, and devices what they may.
+            Err(error) if error.passes() => tracing::error!(%error, "presence of before"),
+            forgotten => forgotten?,
+        }
         for (device, epoch) in self.store.admitted_devices().await? {
             self.admission.set_epoch(device.0, epoch);
         }
@@ -84,6 +95,7 @@ impl Parts {
             tokio::spawn(async move { dispatch.run().await }),
             tokio::spawn(async move { signs.run().await }),
             tokio::spawn(sweep(store.clone())),
+            tokio::spawn(clear_away(store.clone(), self.retention)),
             tokio::spawn(follow_users(store, self.admission.clone(), self.registry.clone())),
             tokio::spawn(changes::publish(self.feed.clone(), self.pending.clone())),
         ]
@@ -129,6 +141,7 @@ fn open(config: &Config) -> Result<Parts, StartError> {
         feed: Feed::new(&clock()),
         signs: Signs::new(store.clone()),
         pending,
+        retention: config.retention,
         store,
     })
 }
@@ -183,10 +196,30 @@ async fn sweep(store: Store) {
     let mut interval = tokio::time::interval(SWEEP);
     loop {
         interval.tick().await;
-        match store.expire_operations().await {
-            Ok(0) => {}
-            Ok(ended) => tracing::info!(ended, "operations whose time had come"),
-            Err(error) => tracing::error!(%error, "operations whose time has come"),
+        loop {
+            match store.expire_operations().await {
+                Ok(0) => break,
+                Ok(ended) => tracing::info!(ended, "operations whose time had come"),
+                Err(error) => {
+                    tracing::error!(%error, "operations whose time has come");
+                    break;
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Clears away what is older than is to be kept, for ever.
+async fn clear_away(store: Store, keep: Retention) {
+    tokio::time::sleep(SETTLED).await;
+    let mut interval = tokio::time::interval(CLEAR);
+    loop {
+        interval.tick().await;
+        match store.clear_away(keep).await {
+            Ok(cleared) if cleared.is_nothing() => {}
+            Ok(cleared) => tracing::info!(?cleared, "what was older than is to be kept"),
+            Err(error) => tracing::error!(%error, "what is older than is to be kept"),
         }
     }
 }

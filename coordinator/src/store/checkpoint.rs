@@ -1,17 +1,22 @@
 //! Moves the write-ahead log back into the database file, off the writer's path.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::StoreError;
+use super::health::Health;
 
 const INTERVAL: Duration = Duration::from_millis(500);
 const WORTH_IT: u64 = 4 << 20;
-/// From here on wait for readers and start the log anew, or it grows for ever under load.
+/// From here on have the log begin anew, or it grows for ever under load.
 const TOO_LONG: u64 = 64 << 20;
+/// For that no reader may be in the log, and writers have to wait meanwhile: not for a long one, such
+/// as a backup.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 pub(super) struct Checkpointer {
     stop: Option<Sender<()>>,
@@ -19,13 +24,17 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(conn: Connection, database: &Path) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        conn: Connection,
+        database: &Path,
+        health: Arc<Health>,
+    ) -> Result<Self, StoreError> {
         let mut log = database.as_os_str().to_owned();
         log.push("-wal");
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".into())
-            .spawn(move || work(&conn, &PathBuf::from(log), &stopped))
+            .spawn(move || work(&conn, &PathBuf::from(log), &health, &stopped))
             .map_err(|error| StoreError::Open(error.to_string()))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -40,17 +49,31 @@ impl Drop for Checkpointer {
     }
 }
 
-fn work(conn: &Connection, log: &Path, stopped: &Receiver<()>) {
+fn work(conn: &Connection, log: &Path, health: &Health, stopped: &Receiver<()>) {
+    let mut told = false;
+    if let Err(error) = conn.busy_timeout(PATIENCE) {
+        tracing::warn!(%error, "checkpoints may hold writers up");
+    }
     while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let length = std::fs::metadata(log).map_or(0, |meta| meta.len());
-        let mode = match length {
-            0..WORTH_IT => continue,
-            WORTH_IT..TOO_LONG => "PASSIVE",
-            _ => "RESTART",
+        // The bulk is moved while writers go on; only the rest is, with them standing still.
+        let modes: &[&str] = match length {
+            // Where a full disk keeps the log from growing, its beginning can be used again.
+            0..WORTH_IT if !health.is_failing() => &[],
+            0..WORTH_IT => &["PASSIVE"],
+            WORTH_IT..TOO_LONG => &["PASSIVE"],
+            _ => &["PASSIVE", "RESTART"],
         };
-        let done = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-        if let Err(error) = done {
-            tracing::warn!(%error, length, "checkpoint");
+        for mode in modes {
+            let done = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+            match done {
+                Ok(()) => told = false,
+                Err(error) if !told => {
+                    tracing::warn!(%error, length, "checkpoint");
+                    told = true;
+                }
+                Err(_) => {}
+            }
         }
     }
 }

@@ -38,6 +38,34 @@ pub enum Unavailable {
     RolledBack,
 }
 
+impl Unavailable {
+    /// The disk takes no writes: what is tried again soon will fail again.
+    pub fn is_of_the_disk(self) -> bool {
+        match self {
+            Self::DiskFull | Self::ReadOnly | Self::Disk => true,
+            Self::QueueFull | Self::Busy | Self::Stopped | Self::RolledBack => false,
+        }
+    }
+
+    /// Seconds after which to try again.
+    pub fn retry_after_s(self) -> u64 {
+        if self.is_of_the_disk() { 30 } else { 2 }
+    }
+}
+
+impl StoreError {
+    /// Whether the same will work once the machine is well again, whatever it was.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Unavailable(reason) => {
+                reason.is_of_the_disk()
+                    || matches!(reason, Unavailable::QueueFull | Unavailable::Busy)
+            }
+            Self::NewerSchema { .. } | Self::Open(_) | Self::Database(_) => false,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let unavailable = match error.sqlite_error_code() {

@@ -19,6 +19,7 @@ pub mod enrolment_token;
 mod error;
 pub mod event;
 pub mod firmware;
+mod health;
 pub mod image;
 pub mod inventory;
 pub mod listing;
@@ -27,6 +28,8 @@ pub mod note;
 pub mod operation;
 pub mod organization;
 mod reader;
+mod restored;
+pub mod retention;
 mod schema;
 pub mod token;
 pub mod user;
@@ -106,10 +109,11 @@ impl Store {
     pub fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
         let mut conn = connect(path)?;
         schema::migrate(&mut conn, clock.now())?;
-        let checkpointer = checkpoint::Checkpointer::start(connect(path)?, path)?;
+        let health = Arc::<health::Health>::default();
+        let checkpointer = checkpoint::Checkpointer::start(connect(path)?, path, health.clone())?;
         let readers = reader::Readers::open(path, READERS)?;
         let changes = Listener::default();
-        let writer = writer::Writer::start(conn, clock.clone(), changes.clone())?;
+        let writer = writer::Writer::start(conn, clock.clone(), changes.clone(), health)?;
         let listening_since = clock.now();
         let _checkpointer = checkpointer;
         let shared = Shared { writer, readers, clock, changes, listening_since, _checkpointer };
@@ -186,6 +190,11 @@ impl Store {
             Ok(())
         });
         Ok(touched.await?)
+    }
+
+    /// What kept writes from the disk just now, if anything did; a small one may get through again.
+    pub fn trouble(&self) -> Option<Unavailable> {
+        self.shared.writer.health().trouble()
     }
 
     /// Until the writer has ended: after [`Store::stop`], or by a defect.

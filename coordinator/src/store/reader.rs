@@ -8,16 +8,24 @@ use tokio::sync::Semaphore;
 
 use super::{StoreError, Unavailable};
 
+/// Queries that wait for a connection; more are refused, so that those that wait are answered in time.
+const WAITING: usize = 4096;
+
 #[derive(Clone)]
 pub(super) struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(super) fn open(path: &Path, count: usize) -> Result<Self, StoreError> {
         let idle = (0..count).map(|_| connect(path)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { idle: Arc::new(Mutex::new(idle)), permits: Arc::new(Semaphore::new(count)) })
+        Ok(Self {
+            idle: Arc::new(Mutex::new(idle)),
+            permits: Arc::new(Semaphore::new(count)),
+            places: Arc::new(Semaphore::new(WAITING)),
+        })
     }
 
     /// Runs `query` on one snapshot of the database, off the async threads.
@@ -27,6 +35,7 @@ impl Readers {
         T: Send + 'static,
     {
         let stopped = || StoreError::from(Unavailable::Stopped);
+        let _place = self.places.try_acquire().map_err(|_| Unavailable::QueueFull)?;
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| stopped())?;
         let idle = self.idle.clone();
         tokio::task::spawn_blocking(move || {

@@ -7,7 +7,11 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::StoreError;
 
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema/0003-accounts.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("schema/0003-accounts.sql"),
+    include_str!("schema/0004-retention.sql"),
+];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
 ///

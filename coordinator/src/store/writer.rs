@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::health::Health;
 use super::note::{Listener, Notes};
 use super::{Rejection, StoreError, Tx, Unavailable};
 use crate::clock::Clock;
@@ -39,6 +40,8 @@ pub enum Priority {
 trait Verb: Send {
     /// False asks for the savepoint to be rolled back.
     fn run(&mut self, tx: &Tx<'_>) -> bool;
+    /// What the store did not do for it.
+    fn failure(&self) -> Option<&StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -57,6 +60,13 @@ where
     fn run(&mut self, tx: &Tx<'_>) -> bool {
         self.result = self.rule.take().map(|rule| rule(tx));
         matches!(self.result, Some(Ok(_)))
+    }
+
+    fn failure(&self) -> Option<&StoreError> {
+        match &self.result {
+            Some(Err(Rejection::Store(error))) => Some(error),
+            _ => None,
+        }
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
@@ -94,6 +104,7 @@ struct Shared {
     queue: Mutex<Queue>,
     arrived: Condvar,
     ended: tokio::sync::Notify,
+    health: Arc<Health>,
 }
 
 impl Shared {
@@ -115,8 +126,9 @@ impl Writer {
         conn: Connection,
         clock: Clock,
         changes: Listener,
+        health: Arc<Health>,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { health, ..Shared::default() });
         let queue = shared.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -136,6 +148,9 @@ impl Writer {
         T: Send + 'static,
         R: Send + 'static,
     {
+        if priority == Priority::Low {
+            self.shared.health.try_low()?;
+        }
         let (reply, answer) = oneshot::channel();
         let verb: Box<dyn Verb> = Box::new(Pending { rule: Some(rule), result: None, reply });
         let mut queue = self.shared.lock();
@@ -152,6 +167,10 @@ impl Writer {
         drop(queue);
         self.shared.arrived.notify_one();
         Ok(answer)
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.shared.health
     }
 
     pub(super) async fn ended(&self) {
@@ -234,14 +253,29 @@ fn run_group(place: &Workplace, first: Box<dyn Verb>, shared: &Shared) {
     match &outcome {
         Ok(()) => place.changes.tell(notes),
         Err(error) => {
-            tracing::error!(%error, verbs = verbs.len(), "a group of writes was rolled back");
+            tracing::debug!(%error, verbs = verbs.len(), "a group of writes was rolled back");
             if !conn.is_autocommit() {
                 let _ = conn.execute_batch("ROLLBACK");
             }
         }
     }
+    note_health(&shared.health, outcome.as_ref().err(), &verbs);
     for verb in verbs {
         verb.answer(outcome.clone());
+    }
+}
+
+/// The disk may have refused the group, or one of its verbs in the middle of it.
+fn note_health(health: &Health, lost: Option<&StoreError>, verbs: &[Box<dyn Verb>]) {
+    let mut failures = lost.into_iter().chain(verbs.iter().filter_map(|verb| verb.failure()));
+    let of_the_disk = failures.find_map(|error| match error {
+        StoreError::Unavailable(reason) if reason.is_of_the_disk() => Some(*reason),
+        _ => None,
+    });
+    match (of_the_disk, lost) {
+        (Some(reason), _) => health.failed(reason),
+        (None, None) => health.worked(),
+        (None, Some(error)) => tracing::error!(%error, "a group of writes was rolled back"),
     }
 }
 
@@ -257,7 +291,8 @@ fn run_verb(place: &Workplace, verb: &mut dyn Verb, notes: &Notes) -> Result<(),
     });
     // A full disk or an I/O error makes SQLite roll back everything at once.
     if conn.is_autocommit() {
-        return Err(Unavailable::RolledBack.into());
+        let cause = verb.failure().filter(|error| error.passes()).cloned();
+        return Err(cause.unwrap_or_else(|| Unavailable::RolledBack.into()));
     }
     if !kept {
         notes.truncate(mark);

@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
 
 mod coordinator;
+mod full_disk;
 mod gates;
 mod grant;
 mod liar;

@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ring::rand::{SecureRandom, SystemRandom};
 use shared::identity::ApiError;
 
 use crate::artifacts::ArtifactError;
@@ -16,11 +17,13 @@ pub(super) struct Error {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    /// Seconds.
+    retry_after: u64,
 }
 
 impl Error {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        Self { status, code, detail: detail.into(), retry_after: CALM_DOWN }
     }
 
     /// 401: `missing`, `malformed`, `expired`, `revoked`, `unknown`, `pending` or `audience`.
@@ -51,22 +54,35 @@ impl Error {
     }
 }
 
-/// Seconds after which a store that is out of order may work again.
-const RETRY_AFTER: &str = "5";
 /// Seconds after which a device that asks too much may ask again.
-const CALM_DOWN: &str = "30";
+const CALM_DOWN: u64 = 30;
+
+/// The same where the store is out of order, at least.
+const LEAST: u64 = 5;
+
+/// From so many seconds up to twice as many, at random: a fleet that was sent away must not come back
+/// as one.
+fn spread(seconds: u64) -> u64 {
+    let mut chance = [0; 1];
+    // Without randomness there is no spread, which is all it is for.
+    let _ = SystemRandom::new().fill(&mut chance);
+    seconds + seconds * u64::from(chance[0]) / 255
+}
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let body = ApiError { code: self.code.into(), detail: self.detail };
         let mut response = (self.status, Json(body)).into_response();
         let extra = match self.status {
-            StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Bearer"),
-            StatusCode::SERVICE_UNAVAILABLE => (header::RETRY_AFTER, RETRY_AFTER),
-            StatusCode::TOO_MANY_REQUESTS => (header::RETRY_AFTER, CALM_DOWN),
+            StatusCode::UNAUTHORIZED => {
+                (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            }
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                (header::RETRY_AFTER, spread(self.retry_after).into())
+            }
             _ => return response,
         };
-        response.headers_mut().insert(extra.0, header::HeaderValue::from_static(extra.1));
+        response.headers_mut().insert(extra.0, extra.1);
         response
     }
 }
@@ -74,9 +90,10 @@ impl IntoResponse for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(reason) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason.to_string())
-            }
+            StoreError::Unavailable(reason) => Self {
+                retry_after: reason.retry_after_s().max(LEAST),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason.to_string())
+            },
             other => Self::internal(&other),
         }
     }

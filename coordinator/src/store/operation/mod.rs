@@ -2,6 +2,7 @@
 
 mod request;
 mod row;
+mod waiting;
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 use shared::grant::{Refusal, StartRequest};
@@ -181,7 +182,7 @@ impl Store {
 }
 
 /// Bulk work is done in pieces, so that the writer is free in between.
-const PIECE: u32 = 1000;
+const PIECE: u32 = 200;
 
 /// The same rule as [`expiry`]'s, so that a piece is never full of what is not due.
 fn due(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Operation>> {

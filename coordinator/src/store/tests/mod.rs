@@ -3,6 +3,8 @@
 mod enrolment;
 mod event;
 mod inventory;
+mod migration;
+mod retention;
 mod silence;
 mod upgrade;
 mod writer;

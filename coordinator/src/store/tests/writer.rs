@@ -106,6 +106,8 @@ fn a_newer_schema_is_refused() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 999).unwrap();
     let refused = Store::open(&path, Clock::System).err();
     assert!(matches!(refused, Some(StoreError::NewerSchema { found: 999, known: 1.. })));
+    let said = refused.unwrap().to_string();
+    assert!(said.contains("999") && said.contains("upgrade the program"), "{said}");
 }
 
 #[tokio::test]
@@ -139,24 +141,42 @@ async fn a_queue_that_is_full_refuses_and_then_recovers() {
     add(&store, "a", Ok(())).await.unwrap();
 }
 
+/// Makes the store believe in a disk of this many pages.
+async fn limit(store: &Store, pages: u32) {
+    let pragma = format!("PRAGMA max_page_count = {pages}");
+    // Nothing is written, so this works whatever the limit is.
+    let limited =
+        store.write::<_, Never, _>(move |tx| Ok(tx.query_row(&pragma, [], |_| Ok(()))?));
+    limited.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_full_disk_takes_the_group_back_and_is_told() {
     let (_dir, store) = scratch();
     add(&store, "a", Ok(())).await.unwrap();
-    let limit = |pages: &'static str| {
-        store.write::<_, Never, _>(move |tx| Ok(tx.query_row(pages, [], |_| Ok(()))?))
+    limit(&store, 1).await;
+    let fill = || {
+        store.write::<_, Never, _>(|tx| {
+            tx.execute(
+                "INSERT INTO users (id, name, created) VALUES ('b', hex(zeroblob(100000)), 0)",
+                [],
+            )?;
+            Ok(())
+        })
     };
-    limit("PRAGMA max_page_count = 1").await.unwrap();
-    let fill = store.write::<_, Never, _>(|tx| {
-        tx.execute(
-            "INSERT INTO users (id, name, created) VALUES ('b', hex(zeroblob(100000)), 0)",
-            [],
-        )?;
-        Ok(())
-    });
-    let full = fill.await;
-    assert!(matches!(full, Err(Rejection::Store(StoreError::Unavailable(_)))), "{full:?}");
-    limit("PRAGMA max_page_count = 1000000").await.unwrap();
+    let full = fill().await;
+    let reason = Unavailable::DiskFull;
+    assert!(
+        matches!(&full, Err(Rejection::Store(StoreError::Unavailable(found))) if *found == reason),
+        "{full:?}"
+    );
+    assert_eq!(store.trouble(), Some(reason));
+    let low = store.write_at::<(), Never, _>(Priority::Low, |_| panic!("must not be tried"));
+    assert!(matches!(low.await, Err(Rejection::Store(StoreError::Unavailable(_)))));
+    assert_eq!(names(&store).await, ["a"], "what is there can be read");
+    limit(&store, 1_000_000).await;
     add(&store, "c", Ok(())).await.unwrap();
-    assert_eq!(names(&store).await, ["a", "c"]);
+    store.write_at::<(), Never, _>(Priority::Low, |_| Ok(())).await.unwrap();
+    fill().await.unwrap();
+    assert_eq!(names(&store).await.len(), 3);
 }

@@ -1,0 +1,84 @@
+//! `backup` and `restore`: on the server's machine, for whoever owns the data directory.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::backup::{self, Restored, Wishes};
+use crate::clock::Clock;
+
+#[derive(Debug, Args)]
+pub struct Take {
+    /// Where the backup goes; it has keys in it, so only its owner may read it
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    data: Data,
+    /// Leave the firmware files out
+    #[arg(long)]
+    without_firmware: bool,
+    /// FILE may exist; it is replaced once the new one is whole
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    data: Data,
+    /// Move what is in the data directory aside
+    #[arg(long)]
+    replace: bool,
+    /// Cancel the operations that no device has begun yet
+    #[arg(long)]
+    cancel_waiting: bool,
+}
+
+#[derive(Debug, Args)]
+struct Data {
+    /// The server's data directory
+    #[arg(long, env = "MODEM_UPGRADER_DATA", value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+}
+
+pub fn take(arguments: &Take) -> anyhow::Result<ExitCode> {
+    let Take { file, data, without_firmware, replace } = arguments;
+    let taken = backup::take(&data.data, file, !without_firmware, *replace, &Clock::System)?;
+    println!("database: {} bytes", taken.database);
+    println!("firmware: {} files, {} bytes", taken.files, taken.firmware);
+    println!("written: {}", file.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn restore(arguments: &Restore) -> anyhow::Result<ExitCode> {
+    let Restore { file, data, replace, cancel_waiting } = arguments;
+    let wishes = Wishes { replace: *replace, cancel_waiting: *cancel_waiting };
+    let restored = backup::restore(file, &data.data, wishes, &Clock::System)?;
+    tell(&restored);
+    println!("restored: {}", data.data.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(restored: &Restored) {
+    if let Some(aside) = &restored.replaced {
+        println!("replaced: {} (remove it once the server works)", aside.display());
+    }
+    if restored.cancelled > 0 {
+        println!("cancelled: {} operations", restored.cancelled);
+    }
+    if restored.waiting > 0 {
+        println!(
+            "waiting: {} operations that devices will begin. What was cancelled since the backup is \
+             asked for again: look at them before the server starts, or restore with --replace \
+             --cancel-waiting",
+            restored.waiting
+        );
+    }
+    for sha256 in &restored.missing {
+        println!("missing firmware: {sha256} (upload it again)");
+    }
+}
