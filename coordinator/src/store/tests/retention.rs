@@ -15,8 +15,8 @@ fn all(days: u32) -> Retention {
 }
 
 /// An operation that ended after this many milestones.
-async fn ended(f: &Fixture, key: u8, milestones: u64) -> (DeviceId, OperationId) {
-    let (device, image) = (f.device(key).await, f.image(&format!("v{key}")).await);
+async fn ended(f: &Fixture, device: DeviceId, milestones: u64) -> OperationId {
+    let image = f.image(&format!("v{device}")).await;
     let op = f.ask(device, image).await.unwrap().id;
     let enter =
         |seq| reported(device, event(op, seq, 0, EventBody::Entered { phase: Phase::Waiting }));
@@ -24,18 +24,19 @@ async fn ended(f: &Fixture, key: u8, milestones: u64) -> (DeviceId, OperationId)
     let outcome = shared::event::Outcome::Cancelled;
     let end = reported(device, event(op, milestones, 0, EventBody::Finished { outcome }));
     f.store.record_events(vec![end]).await.unwrap();
-    (device, op)
+    op
 }
 
 #[tokio::test]
 async fn what_is_old_goes_and_an_end_stays_known() {
     let f = Fixture::new().await;
-    let (device, old) = ended(&f, 1, 4).await;
+    let (device, other) = (f.device(1).await, f.device(2).await);
+    let old = ended(&f, device, 4).await;
     let stray = reported(device, event(OperationId(Uuid::nil()), 1, 0, EventBody::Granted));
     f.store.record_events(vec![stray.clone()]).await.unwrap();
     let audited = count(&f.store, "audit").await;
     f.pass(10 * DAY_MS);
-    let (_, young) = ended(&f, 2, 4).await;
+    let young = ended(&f, other, 4).await;
     let open = f.ask(device, f.image("v3").await).await.unwrap().id;
     let since = count(&f.store, "audit").await - audited;
     let entry = Entry {
@@ -43,6 +44,7 @@ async fn what_is_old_goes_and_an_end_stays_known() {
         organization: None,
         action: "POST".into(),
         subject: "y".into(),
+        peer: None,
         detail: None,
     };
     f.store.record_audit(entry).await.unwrap();
@@ -69,7 +71,7 @@ async fn what_is_old_goes_and_an_end_stays_known() {
 #[tokio::test]
 async fn nothing_goes_that_is_kept_for_ever() {
     let f = Fixture::new().await;
-    ended(&f, 1, 4).await;
+    ended(&f, f.device(1).await, 4).await;
     f.pass(10_000 * DAY_MS);
     assert!(f.store.clear_away(Retention::default()).await.unwrap().is_nothing());
 }
@@ -79,7 +81,7 @@ async fn much_goes_in_pieces_and_others_come_between() {
     let f = Fixture::new().await;
     let milestones = u64::from(PIECE) * 3;
     for key in 1..=3 {
-        ended(&f, key, milestones + 1).await;
+        ended(&f, f.device(key).await, milestones + 1).await;
     }
     f.pass(10 * DAY_MS);
     let store = f.store.clone();
