@@ -3,59 +3,101 @@
 use anyhow::{Context, bail};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::Value;
+use uuid::Uuid;
 
+use super::failure::Failure;
 use crate::api::BASE;
 
 /// An answer is a page of a list at most.
 const LARGEST_ANSWER: usize = 16 << 20;
 
-#[derive(Debug)]
+/// A query's pairs.
+pub type Query = Vec<(&'static str, String)>;
+
+#[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     url: String,
-    token: String,
+    /// None only while logging in.
+    token: Option<String>,
 }
 
 impl Client {
-    pub fn new(http: reqwest::Client, url: &str, token: &str) -> Self {
-        Self { http, url: url.to_owned(), token: token.to_owned() }
+    pub fn new(http: reqwest::Client, url: &str, token: Option<String>) -> Self {
+        Self { http, url: url.to_owned(), token }
+    }
+
+    /// The same server, asked with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
     /// A request for a path below the API's base.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}{BASE}/{path}", self.url);
-        self.http.request(method, url).bearer_auth(&self.token)
+        let request = self.http.request(method, format!("{}{BASE}/{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
-        let mut url = reqwest::Url::parse(&format!("{}{BASE}/{path}", self.url))
-            .with_context(|| format!("{} is not an address", self.url))?;
-        url.query_pairs_mut().extend_pairs(query);
-        self.answer(self.http.get(url).bearer_auth(&self.token)).await
+        self.answer(self.request(Method::GET, &with_query(path, query))).await
     }
 
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.answer(self.request(method, path).json(body)).await
     }
 
+    /// As `send`, for what starts something: should the answer get lost on the way and this be sent
+    /// again, the server starts it once.
+    pub async fn start(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let key = Uuid::new_v4().to_string();
+        let request =
+            || self.request(Method::POST, path).header("Idempotency-Key", &key).json(body);
+        match self.answer(request()).await {
+            Err(error) if error.downcast_ref().is_some_and(is_broken) => {
+                self.answer(request()).await
+            }
+            other => other,
+        }
+    }
+
+    /// Takes a thing away.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.answer(self.request(Method::DELETE, path)).await.map(drop)
+    }
+
     /// Every row of a list.
     pub async fn all(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Vec<Value>> {
+        self.first(path, query, usize::MAX).await
+    }
+
+    /// The first rows of a list, as many as `most`.
+    pub async fn first(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        most: usize,
+    ) -> anyhow::Result<Vec<Value>> {
+        let size = most.clamp(1, 100);
         let mut rows = Vec::new();
         for page in 1_u32.. {
             let mut query = query.to_vec();
-            query.extend([("page", page.to_string()), ("page_size", "100".to_owned())]);
+            query.extend([("page", page.to_string()), ("page_size", size.to_string())]);
             let mut listing = self.get(path, &query).await?;
             if let Value::Array(results) = listing["results"].take() {
                 rows.extend(results);
             }
-            if listing["next"].is_null() {
+            if listing["next"].is_null() || rows.len() >= most {
                 break;
             }
         }
+        rows.truncate(most);
         Ok(rows)
     }
 
-    /// Sends a request and reads its JSON.
+    /// Sends a request and reads its JSON; null where there is none.
     pub async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Value> {
         let response = self.response(request).await?;
         let text = read(response).await?;
@@ -74,32 +116,67 @@ impl Client {
         }
         let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
         let told = told(&read(response).await.unwrap_or_default());
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                bail!("the server does not take the API token ({told}): check MODEM_UPGRADER_TOKEN")
+        Err(match status {
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED if self.token.is_none() => {
+                Failure::Password(told)
             }
-            StatusCode::FORBIDDEN => bail!("not allowed: {told}"),
-            StatusCode::NOT_FOUND => {
-                bail!("not found: check the id, and that its organization is one of yours")
-            }
+            StatusCode::UNAUTHORIZED => Failure::Unauthorized(told),
+            StatusCode::FORBIDDEN => Failure::Forbidden(told),
+            StatusCode::NOT_FOUND => Failure::NotFound,
+            StatusCode::SERVICE_UNAVAILABLE => Failure::Unavailable(told),
             StatusCode::TOO_MANY_REQUESTS => {
                 let seconds = retry_after.as_ref().and_then(|value| value.to_str().ok());
-                bail!("too many requests: try again in {} seconds", seconds.unwrap_or("60"))
+                Failure::Throttled(seconds.unwrap_or("60").to_owned())
             }
-            _ => bail!("the server refused ({status}): {told}"),
+            _ => Failure::Refused { status, told },
         }
+        .into())
     }
 
     fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
-        let cause = anyhow::Error::new(error.without_url());
-        let certificate = format!("{cause:#}").contains("certificate");
-        let advice = if certificate {
+        let cause = error.without_url();
+        let whole = causes(&cause);
+        let advice = if whole.contains("certificate") {
             "check --pin (`serve` prints it) or --ca"
         } else {
             "check --url and that the server runs"
         };
-        cause.context(format!("cannot talk to {}: {advice}", self.url))
+        Failure::Unreachable { url: self.url.clone(), advice, cause }.into()
     }
+}
+
+/// A path with a query behind it.
+pub fn with_query(path: &str, query: &[(&str, String)]) -> String {
+    if query.is_empty() {
+        return path.to_owned();
+    }
+    let pairs = query.iter().map(|(name, value)| format!("{name}={}", escaped(value)));
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
+}
+
+/// RFC 3986, section 2: what is not unreserved is escaped, also in a path's segment.
+pub fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}
+
+fn is_broken(failure: &Failure) -> bool {
+    matches!(failure, Failure::Unreachable { cause, .. } if !cause.is_connect())
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 async fn read(mut response: Response) -> anyhow::Result<String> {
@@ -126,7 +203,7 @@ fn told(body: &str) -> String {
                     other => other.to_string(),
                 };
                 match field.as_str() {
-                    "detail" | "error" => message,
+                    "detail" | "error" | "non_field_errors" => message,
                     field => format!("{field}: {message}"),
                 }
             });
@@ -145,5 +222,12 @@ mod tests {
         assert_eq!(told(r#"{"detail":"Not found."}"#), "Not found.");
         assert_eq!(told(r#"{"a":["x","y"],"b":["z"]}"#), "a: x y; b: z");
         assert_eq!(told("<html>"), "<html>");
+    }
+
+    #[test]
+    fn what_people_type_cannot_leave_its_place_in_a_query() {
+        assert_eq!(with_query("x/", &[]), "x/");
+        let query = [("tag", "a&b=c".to_owned()), ("name", "Zür ich".to_owned())];
+        assert_eq!(with_query("x/", &query), "x/?tag=a%26b%3Dc&name=Z%C3%BCr%20ich");
     }
 }

@@ -16,20 +16,27 @@ const PAUSE: Duration = Duration::from_secs(2);
 const PATIENCE: u32 = 30;
 
 /// A watched stream of states.
-pub struct Watch<'a> {
-    client: &'a Client,
+pub struct Watch {
+    client: Client,
     path: String,
+    /// The event's name: `operation` or `batch`. Others are not for us.
+    subject: &'static str,
     last_id: Option<String>,
     response: Option<Response>,
     parser: Parser,
     states: VecDeque<Value>,
 }
 
-impl<'a> Watch<'a> {
-    pub async fn start(client: &'a Client, path: String) -> anyhow::Result<Self> {
+impl Watch {
+    pub async fn start(
+        client: &Client,
+        path: String,
+        subject: &'static str,
+    ) -> anyhow::Result<Self> {
         let mut watch = Self {
-            client,
+            client: client.clone(),
             path,
+            subject,
             last_id: None,
             response: None,
             parser: Parser::default(),
@@ -39,7 +46,7 @@ impl<'a> Watch<'a> {
         Ok(watch)
     }
 
-    /// The next state of an operation.
+    /// The next state.
     pub async fn next(&mut self) -> anyhow::Result<Value> {
         let mut failures = 0;
         loop {
@@ -71,7 +78,7 @@ impl<'a> Watch<'a> {
         let Some(chunk) = response.chunk().await? else { return Ok(false) };
         for frame in self.parser.feed(&chunk)? {
             self.last_id = frame.id.or(self.last_id.take());
-            if frame.event == "operation" {
+            if frame.event == self.subject {
                 self.states.push_back(serde_json::from_str(&frame.data)?);
             }
         }

@@ -1,33 +1,54 @@
 //! The command line of `modem-upgrader`: the server itself, signing firmware offline, and the
 //! operator's everyday requests to a server.
 
+mod audit;
 mod backup;
+mod batch;
+mod builds;
 mod client;
+mod completions;
 mod connection;
 mod devices;
+mod enrolment_tokens;
 mod events;
+mod failure;
+mod find;
 mod firmware;
+mod images;
+mod login;
 mod operations;
+mod organizations;
 mod output;
+mod places;
+mod profile;
+mod profiles;
+mod prompt;
 mod serve;
 mod token;
+mod tokens;
 mod trust;
 mod upgrade;
 mod upload;
+mod users;
+mod when;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use client::Client;
 use connection::Connection;
 
 /// Upgrades the firmware of 5G and LTE modems in fleets of OpenWrt routers.
 #[derive(Debug, Parser)]
-#[command(name = "modem-upgrader", version)]
+#[command(name = "modem-upgrader", version, after_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXIT_STATUS: &str = "Exit status: 0 done; 1 refused or failed; 2 wrong command line; \
+    3 server not reached or not recognized; 4 not logged in or not allowed.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -42,23 +63,51 @@ enum Command {
     /// Make keys, sign and verify firmware; needs no server
     #[command(subcommand)]
     Firmware(firmware::Command),
+    /// Log in to a server, and remember it
+    Login(login::Arguments),
+    /// Log out; the server stays known
+    Logout(login::Logout),
+    /// List servers that are remembered, choose one, forget one
+    Profiles(profiles::Arguments),
     /// Upload firmware; makes its category and build where they are missing
     Upload(Request<upload::Arguments>),
+    /// List builds of firmware
+    Builds(Request<builds::Arguments>),
+    /// List firmware files
+    Images(Request<images::Arguments>),
+    /// List devices and their modems, accept and revoke them, put them in their places
+    Devices(Request<devices::Arguments>),
+    /// List, make and remove groups of devices
+    Groups(Request<places::Arguments>),
+    /// List, make and remove locations of devices
+    Locations(Request<places::Arguments>),
     /// Upgrade the modem of a device
     Upgrade(Request<upgrade::Arguments>),
-    /// List devices and their modems
-    Devices(Request<devices::Arguments>),
-    /// List upgrade operations
+    /// Upgrade many modems, in waves: preview, create, watch, pause, resume, cancel, retry
+    Batch(Request<batch::Arguments>),
+    /// List upgrade operations, show and cancel them
     Operations(Request<operations::Arguments>),
+    /// List, make and revoke your API tokens
+    Tokens(Request<tokens::Arguments>),
+    /// List, make and revoke tokens that devices enrol with
+    EnrolmentTokens(Request<enrolment_tokens::Arguments>),
+    /// List and make users, give them roles, change passwords
+    Users(Request<users::Arguments>),
+    /// List and make organizations
+    Organizations(Request<organizations::Arguments>),
+    /// Show who changed what
+    Audit(Request<audit::Arguments>),
+    /// Print completions for a shell
+    Completions(completions::Arguments),
 }
 
 /// A command that asks a server.
 #[derive(Debug, Args)]
 struct Request<A: Args> {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     arguments: A,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Entry point, shared with the lab's multi-call binary.
@@ -66,34 +115,53 @@ pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            // The one place that prints causes.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            // The one place that prints causes. Some of it are words of the server's.
+            for line in format!("{error:#}").lines() {
+                eprintln!("error: {}", output::plain(line));
+            }
+            failure::exit_code(&error)
         }
     }
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let one_thread = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Backup(arguments) => backup::take(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
-        Command::Token(arguments) => one_thread()?.block_on(token::run(arguments)),
+        Command::Token(arguments) => one_thread(token::run(arguments)),
         Command::Firmware(command) => firmware::run(command),
-        Command::Upload(Request { connection, arguments }) => {
-            one_thread()?.block_on(upload::run(&connection.open()?, arguments))
-        }
-        Command::Upgrade(Request { connection, arguments }) => {
-            one_thread()?.block_on(upgrade::run(&connection.open()?, arguments))
-        }
-        Command::Devices(Request { connection, arguments }) => {
-            one_thread()?.block_on(devices::run(&connection.open()?, arguments))
-        }
-        Command::Operations(Request { connection, arguments }) => {
-            one_thread()?.block_on(operations::run(&connection.open()?, arguments))
-        }
+        Command::Login(arguments) => one_thread(login::run(arguments)),
+        Command::Logout(arguments) => one_thread(login::logout(arguments)),
+        Command::Profiles(arguments) => profiles::run(&arguments),
+        Command::Upload(request) => ask(request, upload::run),
+        Command::Builds(request) => ask(request, builds::run),
+        Command::Images(request) => ask(request, images::run),
+        Command::Devices(request) => ask(request, devices::run),
+        Command::Groups(request) => ask(request, places::groups),
+        Command::Locations(request) => ask(request, places::locations),
+        Command::Upgrade(request) => ask(request, upgrade::run),
+        Command::Batch(request) => ask(request, batch::run),
+        Command::Operations(request) => ask(request, operations::run),
+        Command::Tokens(request) => ask(request, tokens::run),
+        Command::EnrolmentTokens(request) => ask(request, enrolment_tokens::run),
+        Command::Users(request) => ask(request, users::run),
+        Command::Organizations(request) => ask(request, organizations::run),
+        Command::Audit(request) => ask(request, audit::run),
+        Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
     }
+}
+
+fn ask<A: Args>(
+    request: Request<A>,
+    run: impl AsyncFnOnce(&Client, A) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let client = request.connection.open()?;
+    one_thread(run(&client, request.arguments))
+}
+
+fn one_thread(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 #[cfg(test)]

@@ -1,13 +1,34 @@
 //! What the commands print: tables for people, JSON for programs.
 
+use std::io::{self, IsTerminal};
+
 use clap::Args;
 use serde_json::Value;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
-    /// Print JSON
+    /// Print JSON, as the API has it
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+impl Output {
+    /// One thing: its JSON, or what is to be said of it.
+    pub fn say(self, value: &Value, text: impl AsRef<str>) {
+        if self.json { json(value) } else { println!("{}", text.as_ref()) }
+    }
+
+    /// A list: a JSON array, or a table of one row or more for each.
+    pub fn list<const N: usize, R>(self, heading: [&str; N], values: Vec<Value>, rows: R)
+    where
+        R: FnMut(&Value) -> Vec<[String; N]>,
+    {
+        if self.json {
+            json(&Value::Array(values));
+        } else {
+            table(heading, &values.iter().flat_map(rows).collect::<Vec<_>>());
+        }
+    }
 }
 
 /// Prints a value as JSON, on one line.
@@ -15,37 +36,121 @@ pub fn json(value: &Value) {
     println!("{value}");
 }
 
-/// Prints rows under a heading, in columns as wide as they need to be.
+/// Prints rows under a heading, in columns as wide as they need to be; on a terminal no wider than
+/// it is, as far as it says so, and with colours for how things stand.
 pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) {
-    print!("{}", columns(heading, rows));
+    print!("{}", columns(heading, rows, width(), is_colourful()));
 }
 
-fn columns<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+/// Prints names with their values, one a line; those without a value are left out.
+pub fn fields<const N: usize>(fields: [(&str, String); N]) {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+        println!("{:width$} {value}", format!("{name}:"));
+    }
+}
+
+/// The terminal's columns, where it is one and the shell exports them.
+fn width() -> Option<usize> {
+    let columns = std::env::var("COLUMNS").ok()?.parse().ok()?;
+    io::stdout().is_terminal().then_some(columns)
+}
+
+fn is_colourful() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !set("NO_COLOR") && !dumb
+}
+
+fn columns<const N: usize>(
+    heading: [&str; N],
+    rows: &[[String; N]],
+    width: Option<usize>,
+    colours: bool,
+) -> String {
     let heading = heading.map(str::to_owned);
-    let lines = || std::iter::once(&heading).chain(rows);
     let mut widths = [0; N];
-    for line in lines() {
+    for line in std::iter::once(&heading).chain(rows) {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
         }
     }
+    if let Some(most) = width {
+        narrow(&mut widths, most);
+    }
     let mut text = String::new();
-    for line in lines() {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+    for (number, line) in std::iter::once(&heading).chain(rows).enumerate() {
+        let last = line.iter().rposition(|cell| !cell.is_empty()).unwrap_or(0);
+        for (column, (cell, width)) in line.iter().zip(widths).take(last + 1).enumerate() {
+            let shown = shortened(cell, width);
+            let padding = if column == last { 0 } else { width - shown.chars().count() + 2 };
+            match colour(cell).filter(|_| colours && number > 0) {
+                Some(colour) => text.push_str(&format!("\x1b[{colour}m{shown}\x1b[0m")),
+                None => text.push_str(&shown),
+            }
+            text.push_str(&" ".repeat(padding));
+        }
         text.push('\n');
     }
     text
 }
 
+/// An id is copied, so it is never cut.
+const ID: usize = 36;
+const NARROWEST: usize = 8;
+
+/// Takes from the widest columns until all fit.
+fn narrow(widths: &mut [usize], most: usize) {
+    loop {
+        let gaps = 2 * widths.len().saturating_sub(1);
+        let over = (widths.iter().sum::<usize>() + gaps).saturating_sub(most);
+        let widest = widths.iter_mut().filter(|width| **width > NARROWEST && **width != ID).max();
+        match widest {
+            Some(widest) if over > 0 => *widest -= 1,
+            _ => return,
+        }
+    }
+}
+
+fn shortened(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    cell.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// The SGR number for a word that says how something stands.
+fn colour(word: &str) -> Option<u8> {
+    match word {
+        "success" | "accepted" | "online" => Some(32),
+        "failed" | "revoked" | "overdue" => Some(31),
+        "aborted" | "cancelled" | "paused" | "suspect" | "dark" | "pending" => Some(33),
+        "in-progress" => Some(36),
+        _ => None,
+    }
+}
+
 /// A field as a cell: nothing for null, texts without their quotes. What devices say of themselves
 /// must not steer a terminal.
 pub fn cell(value: &Value) -> String {
-    let text = match value {
+    match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+        Value::String(text) => plain(text),
+        Value::Array(all) => all.iter().map(cell).collect::<Vec<_>>().join(","),
+        other => plain(&other.to_string()),
+    }
+}
+
+/// A time without its fractions.
+pub fn time(value: &Value) -> String {
+    let text = cell(value);
+    match text.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => text,
+    }
+}
+
+pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -55,10 +160,32 @@ mod tests {
 
     use super::*;
 
+    fn row(cells: [&str; 2]) -> [String; 2] {
+        cells.map(str::to_owned)
+    }
+
     #[test]
     fn columns_line_up() {
-        let rows = [["a".to_owned(), "long".to_owned()], ["bcd".to_owned(), String::new()]];
-        assert_eq!(columns(["ID", "X"], &rows), "ID   X\na    long\nbcd\n");
+        let rows = [row(["a", "long"]), row(["bcd", ""])];
+        assert_eq!(columns(["ID", "X"], &rows, None, false), "ID   X\na    long\nbcd\n");
+    }
+
+    #[test]
+    fn a_terminal_is_not_overrun_and_ids_stay_whole() {
+        let id = "6f9619ff-8b86-4011-b42d-00c04fc964ff";
+        let rows = [row([id, "a very long name indeed"])];
+        let narrow = columns(["ID", "NAME"], &rows, Some(50), false);
+        assert!(narrow.ends_with(&format!("{id}  a very long…\n")), "{narrow}");
+        assert!(columns(["ID", "NAME"], &rows, Some(10), false).contains(id));
+    }
+
+    #[test]
+    fn colours_do_not_shift_columns() {
+        let rows = [row(["success", "x"]), row(["a-longer-word", "y"])];
+        let plain = columns(["STATUS", "X"], &rows, None, false);
+        let colourful = columns(["STATUS", "X"], &rows, None, true);
+        assert!(colourful.contains("\x1b[32msuccess\x1b[0m        x"), "{colourful:?}");
+        assert_eq!(colourful.replace("\x1b[32m", "").replace("\x1b[0m", ""), plain);
     }
 
     #[test]
@@ -66,5 +193,7 @@ mod tests {
         assert_eq!(cell(&json!("a\u{1b}[2Jb\n")), "a [2Jb ");
         assert_eq!(cell(&Value::Null), "");
         assert_eq!(cell(&json!(7)), "7");
+        assert_eq!(cell(&json!(["a", "\u{7}b"])), "a, b");
+        assert_eq!(time(&json!("2026-11-22T05:24:18.123Z")), "2026-11-22T05:24:18Z");
     }
 }

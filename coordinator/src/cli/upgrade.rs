@@ -7,17 +7,19 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
-use shared::ids::{DeviceId, ImageId, Slot};
+use shared::ids::{ImageId, Slot};
 
 use super::client::Client;
 use super::events::Watch;
+use super::failure::success;
+use super::find;
 use super::output::{self, Output, cell};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The device
-    #[arg(long, value_name = "ID")]
-    device: DeviceId,
+    /// The device: its id or name
+    #[arg(long)]
+    device: String,
     /// The firmware image; `upload` prints its id
     #[arg(long, value_name = "ID")]
     image: ImageId,
@@ -46,7 +48,8 @@ pub fn option(text: &str) -> Result<(String, Value), String> {
 }
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let mut path = format!("device/{}/modem-firmware/", arguments.device);
+    let device = find::device(client, &arguments.device).await?;
+    let mut path = format!("device/{device}/modem-firmware/");
     if let Some(slot) = &arguments.slot {
         path = format!("{path}?slot={slot}");
     }
@@ -54,24 +57,19 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
     let body = json!({ "image": arguments.image, "upgrade_options": options });
     let firmware = client.send(Method::PUT, &path, &body).await?;
     let Some(operation) = firmware["upgrade_operation"]["id"].as_str() else {
-        say(&arguments, "This image is installed already: nothing to do.", &firmware);
+        arguments.output.say(&firmware, "This image is installed already: nothing to do.");
         return Ok(ExitCode::SUCCESS);
     };
     if !arguments.watch {
-        let next = format!("Upgrade operation {operation} is requested.");
-        say(&arguments, &next, &firmware);
+        let said = format!("Upgrade operation {operation} is requested.");
+        arguments.output.say(&firmware, said);
         return Ok(ExitCode::SUCCESS);
     }
     let last = follow(client, operation, arguments.output.json).await?;
     if !arguments.output.json {
         println!("{}", result(&last));
     }
-    let success = last["status"] == "success";
-    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn say(arguments: &Arguments, text: &str, value: &Value) {
-    if arguments.output.json { output::json(value) } else { println!("{text}") }
+    Ok(success(last["status"] == "success"))
 }
 
 /// Shows every change until the operation has ended; answers with its last state.
@@ -81,7 +79,8 @@ async fn follow(client: &Client, operation: &str, json: bool) -> anyhow::Result<
     let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(100) };
     bar.set_style(style.progress_chars("#>-"));
     bar.set_prefix(operation.get(..8).unwrap_or(operation).to_owned());
-    let mut watch = Watch::start(client, format!("upgrade-operation/{operation}/events/")).await?;
+    let path = format!("upgrade-operation/{operation}/events/");
+    let mut watch = Watch::start(client, path, "operation").await?;
     loop {
         let state = watch.next().await?;
         if json {

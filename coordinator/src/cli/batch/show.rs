@@ -1,0 +1,149 @@
+//! `batch show`, and what it says at the end of `batch watch`.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::list::build;
+use super::path;
+use crate::cli::client::{Client, Query};
+use crate::cli::output::{Output, cell, fields, json, table, time};
+
+/// Troubles that are listed; `operations --batch` has the rest.
+const MOST: usize = 20;
+
+pub async fn run(client: &Client, id: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let batch = client.get(&path(id), &[]).await?;
+    if output.json {
+        json(&batch);
+    } else {
+        print(client, &batch).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A batch with its waves, the modems that had trouble, and what to do next.
+pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
+    let id = cell(&batch["id"]);
+    fields([
+        ("batch", id.clone()),
+        ("build", build(batch)),
+        ("status", format!("{} ({})", cell(&batch["status"]), cell(&batch["phase"]))),
+        ("paused", cell(&batch["paused_reason"])),
+        ("modems", tally(&batch["tally"])),
+        ("created", time(&batch["created"])),
+    ]);
+    let waves: &[Value] = batch["waves"].as_array().map_or(&[], Vec::as_slice);
+    if !waves.is_empty() {
+        println!();
+        let rows: Vec<_> = waves.iter().map(wave).collect();
+        table(["WAVE", "MODEMS", "DONE", "SUCCESS", "FAILED"], &rows);
+    }
+    let troubles = troubles(client, &id).await?;
+    if !troubles.is_empty() {
+        println!();
+        table(["DEVICE", "STATUS", "WHY", "DETAIL"], &troubles);
+    }
+    if let Some(next) = next(batch) {
+        println!("\n{next}");
+    }
+    Ok(())
+}
+
+/// `24: 20 success, 1 failed`, the zeroes left out.
+pub fn tally(tally: &Value) -> String {
+    let words = [
+        "success",
+        "failed",
+        "aborted",
+        "cancelled",
+        "in_progress",
+        "dark",
+        "suspect",
+        "overdue",
+        "idle",
+    ];
+    let part = |word: &&str| {
+        let count = tally[*word].as_u64().filter(|count| *count > 0)?;
+        Some(format!("{count} {}", word.replace('_', " ")))
+    };
+    let parts: Vec<_> = words.iter().filter_map(part).collect();
+    format!("{}: {}", cell(&tally["total"]), parts.join(", "))
+}
+
+fn wave(wave: &Value) -> [String; 5] {
+    ["n", "size", "done", "success", "failed"].map(|field| cell(&wave[field]))
+}
+
+async fn troubles(client: &Client, batch: &str) -> anyhow::Result<Vec<[String; 4]>> {
+    let mut rows = Vec::new();
+    for status in ["failed", "aborted"] {
+        let query: Query = vec![("batch", batch.to_owned()), ("status", status.to_owned())];
+        for operation in client.first("upgrade-operation/", &query, MOST - rows.len()).await? {
+            rows.push(trouble(client, &operation).await?);
+        }
+        if rows.len() >= MOST {
+            break;
+        }
+    }
+    Ok(rows)
+}
+
+async fn trouble(client: &Client, operation: &Value) -> anyhow::Result<[String; 4]> {
+    let failure = &operation["failure"];
+    let device = client.get(&format!("device/{}/", cell(&operation["device"])), &[]).await?;
+    Ok([cell(&device["name"]), cell(&operation["status"]), why(failure), cell(&failure["detail"])])
+}
+
+/// A failure in few words.
+pub fn why(failure: &Value) -> String {
+    match failure {
+        Value::Null => String::new(),
+        failure => format!("{}, modem {}", cell(&failure["kind"]), cell(&failure["condition"])),
+    }
+}
+
+/// What an operator can do now.
+pub fn next(batch: &Value) -> Option<String> {
+    let id = cell(&batch["id"]);
+    let count = |field: &str| batch["tally"][field].as_u64().unwrap_or(0);
+    let troubled = count("failed") + count("aborted") > 0;
+    match batch["phase"].as_str()? {
+        "paused" => Some(format!(
+            "Look at what failed (`operations --batch {id} --status failed`), then go on with \
+             `batch resume {id}`, or end it with `batch cancel {id}`."
+        )),
+        "finished" if troubled => Some(format!(
+            "What failed can be tried again, once its cause is known: `batch retry {id}`."
+        )),
+        _ if count("overdue") > 0 => Some(
+            "Overdue modems were to be back long ago: see that their routers have power, and \
+             look at them before more are flashed."
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_tally_says_what_there_is() {
+        let counts =
+            json!({ "total": 24, "success": 20, "failed": 1, "in_progress": 3, "idle": 0 });
+        assert_eq!(tally(&counts), "24: 20 success, 1 failed, 3 in progress");
+    }
+
+    #[test]
+    fn a_paused_batch_says_how_to_go_on() {
+        let batch = |phase: &str, failed: u64| json!({ "id": "b", "phase": phase, "tally": { "failed": failed } });
+        assert!(next(&batch("paused", 1)).unwrap().contains("batch resume b"));
+        assert!(next(&batch("finished", 1)).unwrap().contains("batch retry b"));
+        assert_eq!(next(&batch("finished", 0)), None);
+        assert_eq!(next(&batch("wave", 0)), None);
+    }
+}

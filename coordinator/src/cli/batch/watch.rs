@@ -1,0 +1,207 @@
+//! `batch watch`: follows a batch to its end, or to where only a person can go on.
+//!
+//! The batch's own state comes as live events. Which modems are in flight and which failed is asked
+//! for beside it, a page at a time: a batch may have a hundred thousand of them.
+
+use std::collections::{HashMap, HashSet};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::live::View;
+use super::{path, show};
+use crate::cli::client::{Client, Query};
+use crate::cli::events::Watch;
+use crate::cli::failure::success;
+use crate::cli::output::{Output, cell};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Id
+    batch: String,
+}
+
+const FRAME: Duration = Duration::from_secs(1);
+/// Modems in flight that are shown.
+const SHOWN: usize = 10;
+/// Failures that are asked for at a time.
+const FAILURES: usize = 100;
+
+pub async fn run(
+    client: &Client,
+    arguments: Arguments,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    follow(client, &arguments.batch, output).await
+}
+
+/// The exit status is 0 only if every modem succeeded.
+pub async fn follow(client: &Client, id: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let mut states = listen(client, id).await?;
+    let mut view = View::new(output)?;
+    let mut around = Around::new(client, id);
+    let mut frames = tokio::time::interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut batch = Value::Null;
+    while !is_over(&batch) {
+        tokio::select! {
+            state = states.recv() => match state {
+                Some(state) => batch = state?,
+                None => batch = client.get(&path(id), &[]).await?,
+            },
+            _ = frames.tick(), if !batch.is_null() && !output.json => {}
+        }
+        if !output.json {
+            view.troubles(&around.troubles(&batch).await?);
+            view.flights(&around.flights(&batch).await?);
+        }
+        view.batch(&batch);
+    }
+    view.end();
+    if !output.json {
+        println!();
+        show::print(client, &batch).await?;
+    }
+    Ok(success(batch["status"] == "success"))
+}
+
+/// The batch's states as they come; after an error no more.
+async fn listen(
+    client: &Client,
+    id: &str,
+) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Value>>> {
+    let mut watch = Watch::start(client, format!("{}events/", path(id)), "batch").await?;
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(async move {
+        loop {
+            let state = watch.next().await;
+            let broken = state.is_err();
+            if sender.send(state).await.is_err() || broken {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// Finished, or paused by itself with nothing left in flight.
+fn is_over(batch: &Value) -> bool {
+    let flying = batch["tally"]["in_progress"].as_u64().unwrap_or(0);
+    match batch["phase"].as_str() {
+        Some("finished") => true,
+        Some("paused") => !batch["paused_reason"].is_null() && flying == 0,
+        _ => false,
+    }
+}
+
+/// What is asked for beside the batch.
+struct Around<'a> {
+    client: &'a Client,
+    batch: String,
+    names: HashMap<String, String>,
+    told: HashSet<String>,
+    /// Failed and aborted, as of the last look.
+    troubled: u64,
+}
+
+/// A modem under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flight {
+    pub operation: String,
+    pub device: String,
+    pub percent: u64,
+    pub doing: String,
+}
+
+impl<'a> Around<'a> {
+    fn new(client: &'a Client, batch: &str) -> Self {
+        let (names, told) = (HashMap::new(), HashSet::new());
+        Self { client, batch: batch.to_owned(), names, told, troubled: 0 }
+    }
+
+    /// Some of the modems under way, those heard of last.
+    async fn flights(&mut self, batch: &Value) -> anyhow::Result<Vec<Flight>> {
+        if batch["tally"]["in_progress"] == 0 {
+            return Ok(Vec::new());
+        }
+        let mut flights = Vec::new();
+        for operation in self.operations("in-progress", SHOWN).await? {
+            let stalled = if operation["stalled"] == true { ", the tool is silent" } else { "" };
+            flights.push(Flight {
+                operation: cell(&operation["id"]),
+                device: self.name(&operation["device"]).await?,
+                percent: operation["progress_percent"].as_u64().unwrap_or(0),
+                doing: format!("{}{stalled}", cell(&operation["phase"])),
+            });
+        }
+        flights.sort_by(|a, b| a.operation.cmp(&b.operation));
+        Ok(flights)
+    }
+
+    /// What has failed since the last look, a line each.
+    async fn troubles(&mut self, batch: &Value) -> anyhow::Result<Vec<String>> {
+        let count = |field: &str| batch["tally"][field].as_u64().unwrap_or(0);
+        let troubled = count("failed") + count("aborted");
+        if troubled == self.troubled {
+            return Ok(Vec::new());
+        }
+        self.troubled = troubled;
+        let mut lines = Vec::new();
+        for status in ["failed", "aborted"] {
+            for operation in self.operations(status, FAILURES).await? {
+                if self.told.insert(cell(&operation["id"])) {
+                    let device = self.name(&operation["device"]).await?;
+                    let why = show::why(&operation["failure"]);
+                    lines.push(format!("{device} {status}: {why}"));
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    async fn operations(&self, status: &str, most: usize) -> anyhow::Result<Vec<Value>> {
+        let query: Query = vec![
+            ("batch", self.batch.clone()),
+            ("status", status.to_owned()),
+            ("ordering", "-modified".to_owned()),
+        ];
+        self.client.first("upgrade-operation/", &query, most).await
+    }
+
+    /// A device's name, asked for once.
+    async fn name(&mut self, id: &Value) -> anyhow::Result<String> {
+        let id = cell(id);
+        if let Some(name) = self.names.get(&id) {
+            return Ok(name.clone());
+        }
+        let device = self.client.get(&format!("device/{id}/"), &[]).await?;
+        let name = cell(&device["name"]);
+        self.names.insert(id, name.clone());
+        Ok(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn it_is_over_when_only_a_person_can_go_on() {
+        let batch = |phase: &str, reason: Value, flying: u64| {
+            let tally = json!({ "in_progress": flying });
+            is_over(&json!({ "phase": phase, "paused_reason": reason, "tally": tally }))
+        };
+        assert!(batch("finished", Value::Null, 0));
+        assert!(batch("paused", json!("threshold"), 0));
+        assert!(!batch("paused", json!("threshold"), 1), "what is granted finishes");
+        assert!(!batch("paused", Value::Null, 0), "an operator resumes it");
+        assert!(!batch("wave", Value::Null, 3));
+        assert!(!is_over(&Value::Null));
+    }
+}

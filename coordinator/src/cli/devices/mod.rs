@@ -1,0 +1,116 @@
+//! `devices`: routers, the modems in them, and where they belong.
+
+mod change;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::client::{Client, Query};
+use super::find;
+use super::output::{Output, cell, time};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    filters: Filters,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List devices and their modems
+    List(Filters),
+    /// Show one, with its modems and their last upgrades
+    Show {
+        /// Id or name
+        device: String,
+    },
+    #[command(flatten)]
+    Change(change::Verb),
+}
+
+#[derive(Debug, Args)]
+struct Filters {
+    /// Only those of this organization
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
+    /// Only those in this state: accepted, pending or revoked
+    #[arg(long)]
+    state: Option<String>,
+    /// Only those of this name
+    #[arg(long)]
+    name: Option<String>,
+    /// Only those in this group
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Only those in this location
+    #[arg(long, value_name = "LOCATION")]
+    location: Option<String>,
+    /// Only those with this tag
+    #[arg(long)]
+    tag: Option<String>,
+}
+
+pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let output = arguments.output;
+    match arguments.verb {
+        None => list(client, arguments.filters, output).await,
+        Some(Verb::List(filters)) => list(client, filters, output).await,
+        Some(Verb::Show { device }) => {
+            show::run(client, &find::device(client, &device).await?, output).await
+        }
+        Some(Verb::Change(verb)) => change::run(client, verb, output).await,
+    }
+}
+
+async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Result<ExitCode> {
+    let mut query: Query = vec![("ordering", "name".to_owned())];
+    query.extend(filters.organization.map(|slug| ("organization", slug)));
+    query.extend(filters.state.map(|state| ("state", state)));
+    query.extend(filters.name.map(|name| ("name", name)));
+    query.extend(filters.tag.map(|tag| ("tag", tag)));
+    if let Some(group) = filters.group {
+        query.push(("group", find::place(client, "group", &group).await?));
+    }
+    if let Some(location) = filters.location {
+        query.push(("location", find::place(client, "location", &location).await?));
+    }
+    let devices = client.all("device/", &query).await?;
+    let heading = ["DEVICE", "NAME", "STATE", "LINE", "SLOT", "MODEM", "VERSION", "LAST SEEN"];
+    output.list(heading, devices, rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A row a modem, or one for a device of whose modems nothing is known.
+fn rows(device: &Value) -> Vec<[String; 8]> {
+    let nothing = [Value::Null];
+    let modems = match device["modems"].as_array() {
+        Some(modems) if !modems.is_empty() => modems.as_slice(),
+        _ => &nothing,
+    };
+    let state = match &device["deactivated"] {
+        Value::Bool(true) => "deactivated".to_owned(),
+        _ => cell(&device["state"]),
+    };
+    let line = if device["online"] == true { "online" } else { "offline" };
+    let row = |modem: &Value| {
+        [
+            cell(&device["id"]),
+            cell(&device["name"]),
+            state.clone(),
+            line.to_owned(),
+            cell(&modem["slot"]),
+            cell(&modem["model"]),
+            cell(&modem["versions"][0]["value"]),
+            time(&device["last_seen"]),
+        ]
+    };
+    modems.iter().map(row).collect()
+}

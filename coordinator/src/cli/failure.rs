@@ -1,0 +1,91 @@
+//! Why a command could not do what was asked, for people in words and for scripts as the exit status.
+//!
+//! | status | |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | refused, or it failed: the server said no, an upgrade or a batch did not succeed |
+//! | 2 | the command line is wrong |
+//! | 3 | the server cannot be reached, or is not the one that the pin or CA stands for |
+//! | 4 | not logged in, or this user may not |
+
+use std::process::ExitCode;
+
+use reqwest::StatusCode;
+
+/// What the server, or the way to it, had against a request.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("cannot talk to {url}: {advice}")]
+    Unreachable {
+        url: String,
+        advice: &'static str,
+        #[source]
+        cause: reqwest::Error,
+    },
+    #[error("not logged in: run `modem-upgrader login`, or set MODEM_UPGRADER_TOKEN")]
+    NoToken,
+    #[error(
+        "the server does not take the API token ({0}): run `modem-upgrader login`, \
+         or check MODEM_UPGRADER_TOKEN and --token"
+    )]
+    Unauthorized(String),
+    #[error("name or password is wrong ({0})")]
+    Password(String),
+    #[error(
+        "not allowed: {0}; an administrator can give you the role (`modem-upgrader users role`)"
+    )]
+    Forbidden(String),
+    #[error("not found: check the id, and that its organization is one of yours")]
+    NotFound,
+    #[error("too many requests: try again in {0} seconds")]
+    Throttled(String),
+    #[error("the server cannot take this now ({0}): try again in a moment")]
+    Unavailable(String),
+    #[error("the server refused ({status}): {told}")]
+    Refused { status: StatusCode, told: String },
+    /// The command line asks for what cannot be; found out after it was parsed.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Failure {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Unreachable { .. } => 3,
+            Self::NoToken | Self::Unauthorized(_) | Self::Password(_) | Self::Forbidden(_) => 4,
+            Self::NotFound | Self::Throttled(_) | Self::Unavailable(_) | Self::Refused { .. } => 1,
+        }
+    }
+}
+
+/// The exit status of an error.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
+    ExitCode::from(failure.map_or(1, Failure::status))
+}
+
+/// 0 if all is well, else 1.
+pub fn success(well: bool) -> ExitCode {
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The command line is wrong, in a way that its grammar does not show.
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    Failure::Usage(message.into()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn the_status_survives_what_is_said_around_it() {
+        let refused = Err::<(), _>(Failure::NoToken).context("the upload failed").unwrap_err();
+        assert_eq!(exit_code(&refused), ExitCode::from(4));
+        assert_eq!(exit_code(&anyhow::anyhow!("no such file")), ExitCode::from(1));
+        assert_eq!(exit_code(&usage("both")), ExitCode::from(2));
+    }
+}

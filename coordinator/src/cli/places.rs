@@ -1,0 +1,106 @@
+//! `groups`, `locations`: what devices are put into, and batches chosen by.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::json;
+
+use super::client::{Client, Query};
+use super::find;
+use super::output::{Output, cell, time};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    filters: Filters,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List them
+    List(Filters),
+    /// Make one
+    Create {
+        name: String,
+        /// Whose it is [default: your only organization]
+        #[arg(long, value_name = "SLUG")]
+        organization: Option<String>,
+    },
+    /// Call one otherwise
+    Rename {
+        /// Id or name
+        place: String,
+        name: String,
+    },
+    /// Remove one; its devices stay
+    Remove {
+        /// Id or name
+        place: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Filters {
+    /// Only those of this organization
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
+}
+
+pub async fn groups(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    run(client, arguments, "group").await
+}
+
+pub async fn locations(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    run(client, arguments, "location").await
+}
+
+async fn run(client: &Client, arguments: Arguments, kind: &str) -> anyhow::Result<ExitCode> {
+    let output = arguments.output;
+    match arguments.verb {
+        None => list(client, kind, arguments.filters, output).await?,
+        Some(Verb::List(filters)) => list(client, kind, filters, output).await?,
+        Some(Verb::Create { name, organization }) => {
+            let mut body = json!({ "name": name });
+            if let Some(slug) = organization {
+                body["organization"] = json!(slug);
+            }
+            let made = client.send(Method::POST, &format!("{kind}/"), &body).await?;
+            output.say(&made, format!("{kind} {}", cell(&made["id"])));
+        }
+        Some(Verb::Rename { place, name }) => {
+            let path = path(client, kind, &place).await?;
+            let changed = client.send(Method::PATCH, &path, &json!({ "name": name })).await?;
+            output.say(&changed, format!("{kind} {} is {name}", cell(&changed["id"])));
+        }
+        Some(Verb::Remove { place }) => {
+            client.delete(&path(client, kind, &place).await?).await?;
+            output.say(&json!(null), format!("{kind} {place} is removed"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn path(client: &Client, kind: &str, word: &str) -> anyhow::Result<String> {
+    Ok(format!("{kind}/{}/", find::place(client, kind, word).await?))
+}
+
+async fn list(client: &Client, kind: &str, filters: Filters, output: Output) -> anyhow::Result<()> {
+    let mut query: Query = vec![("ordering", "name".to_owned())];
+    query.extend(filters.organization.map(|slug| ("organization", slug)));
+    let places = client.all(&format!("{kind}/"), &query).await?;
+    output.list(["ID", "NAME", "ORGANIZATION", "CREATED"], places, |place| {
+        vec![[
+            cell(&place["id"]),
+            cell(&place["name"]),
+            cell(&place["organization"]),
+            time(&place["created"]),
+        ]]
+    });
+    Ok(())
+}

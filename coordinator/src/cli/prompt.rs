@@ -1,0 +1,116 @@
+//! Asking whoever sits there: a word, a password without echo, a yes. Where nobody sits there, the
+//! lines of standard input are the answers.
+
+use std::fs::File;
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, bail};
+use nix::sys::termios::{
+    LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
+};
+
+/// No name, password or token is longer.
+const LONGEST: u64 = 4096;
+const INTERRUPT: u8 = 0x03;
+
+/// Whether a person can be asked.
+pub fn is_attended() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// A line; `what` is shown to a person.
+pub fn line(what: &str) -> anyhow::Result<String> {
+    if is_attended() {
+        eprint!("{what}: ");
+        io::stderr().flush()?;
+    }
+    given(read_line(&mut io::stdin().lock())?, what)
+}
+
+/// A line that is not shown while it is typed.
+pub fn secret(what: &str) -> anyhow::Result<String> {
+    if !is_attended() {
+        return given(read_line(&mut io::stdin().lock())?, what);
+    }
+    let terminal = File::options().read(true).write(true).open("/dev/tty");
+    let mut terminal = terminal.context("no terminal to ask at")?;
+    write!(terminal, "{what}: ")?;
+    let silent = Silent::begin(&terminal)?;
+    let typed = read_line(&mut io::BufReader::new(&terminal));
+    drop(silent);
+    writeln!(terminal)?;
+    given(typed?, what)
+}
+
+/// Whether a person says yes.
+pub fn yes(question: &str) -> anyhow::Result<bool> {
+    eprint!("{question} [y/N] ");
+    io::stderr().flush()?;
+    let typed = read_line(&mut io::stdin().lock())?;
+    Ok(matches!(typed.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn given(typed: String, what: &str) -> anyhow::Result<String> {
+    if typed.as_bytes().contains(&INTERRUPT) {
+        bail!("interrupted");
+    }
+    if typed.is_empty() {
+        bail!("no {} was given", what.to_lowercase());
+    }
+    Ok(typed)
+}
+
+fn read_line(input: &mut impl BufRead) -> io::Result<String> {
+    let mut line = Vec::new();
+    // A terminal ends an interrupted line without a line feed.
+    input.take(LONGEST).read_until(b'\n', &mut line)?;
+    let line = String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// A terminal that does not show what is typed, until this is dropped. Ctrl-C ends the line, so
+/// that the terminal is not left silent behind a process that is gone.
+struct Silent<'a> {
+    terminal: &'a File,
+    before: Termios,
+}
+
+impl<'a> Silent<'a> {
+    fn begin(terminal: &'a File) -> anyhow::Result<Self> {
+        let before = tcgetattr(terminal.as_fd())?;
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ISIG);
+        silent.local_flags.insert(LocalFlags::ICANON);
+        silent.control_chars[SpecialCharacterIndices::VEOL as usize] = INTERRUPT;
+        tcsetattr(terminal.as_fd(), SetArg::TCSAFLUSH, &silent)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Silent<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.terminal.as_fd(), SetArg::TCSADRAIN, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_one_by_one_and_bounded() {
+        let mut input = io::Cursor::new(b"alice\r\nsecret\n".to_vec());
+        assert_eq!(read_line(&mut input).unwrap(), "alice");
+        assert_eq!(read_line(&mut input).unwrap(), "secret");
+        assert_eq!(read_line(&mut input).unwrap(), "");
+        let mut endless = io::BufReader::new(io::repeat(b'x'));
+        assert_eq!(read_line(&mut endless).unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn nothing_and_an_interrupt_are_no_answers() {
+        assert!(given(String::new(), "Password").is_err());
+        assert!(given("abc\u{3}".into(), "Password").is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! `tokens`: one's own API tokens, over the API. (`token` is the server's owner's way, on its machine.)
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::client::Client;
+use super::output::{Output, cell, time};
+use super::when;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List them; they themselves are not kept
+    List,
+    /// Make one and print it, this once
+    New {
+        /// For people, to tell it by
+        name: String,
+        #[arg(long, value_enum, default_value_t = Scope::Write)]
+        scope: Scope,
+        /// How long it is good; for ever, if nothing is said
+        #[arg(long, value_name = "DAYS")]
+        days: Option<u32>,
+    },
+    /// End one
+    Revoke {
+        /// As `list` shows it
+        id: Uuid,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Scope {
+    Read,
+    Write,
+}
+
+pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let output = arguments.output;
+    match arguments.verb {
+        None | Some(Verb::List) => list(client, output).await?,
+        Some(Verb::New { name, scope, days }) => {
+            let scope = if matches!(scope, Scope::Read) { "read" } else { "write" };
+            let mut body = json!({ "name": name, "scope": scope });
+            if let Some(expires) = days.and_then(when::in_days) {
+                body["expires"] = json!(expires);
+            }
+            let made = client.send(Method::POST, "token/", &body).await?;
+            let said = format!("id: {}\napi_token: {}", cell(&made["id"]), cell(&made["token"]));
+            output.say(&made, said);
+        }
+        Some(Verb::Revoke { id }) => {
+            client.delete(&format!("token/{id}/")).await?;
+            output.say(&Value::Null, format!("revoked: {id}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(client: &Client, output: Output) -> anyhow::Result<()> {
+    let tokens = client.all("token/", &[]).await?;
+    output.list(["ID", "NAME", "SCOPE", "CREATED", "EXPIRES", "LAST USED"], tokens, |token| {
+        vec![[
+            cell(&token["id"]),
+            cell(&token["name"]),
+            cell(&token["scope"]),
+            time(&token["created"]),
+            never(&token["expires"]),
+            never(&token["last_used"]),
+        ]]
+    });
+    Ok(())
+}
+
+/// A time that may not come.
+pub fn never(value: &Value) -> String {
+    if value.is_null() { "never".to_owned() } else { time(value) }
+}
