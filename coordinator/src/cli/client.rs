@@ -1,5 +1,7 @@
 //! Requests to the operator's API, and what its refusals mean for whoever typed the command.
 
+use std::io::Write;
+
 use anyhow::{Context, bail};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::Value;
@@ -43,6 +45,16 @@ impl Client {
 
     pub async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
         self.answer(self.request(Method::GET, &with_query(path, query))).await
+    }
+
+    /// Prints an answer as it comes, however long it is.
+    pub async fn print(&self, path: &str) -> anyhow::Result<()> {
+        let mut response = self.response(self.request(Method::GET, path)).await?;
+        let mut output = std::io::stdout().lock();
+        while let Some(chunk) = response.chunk().await.context("the answer broke off")? {
+            output.write_all(&chunk)?;
+        }
+        Ok(writeln!(output)?)
     }
 
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {

@@ -124,7 +124,9 @@ fn colour(word: &str) -> Option<u8> {
     match word {
         "success" | "accepted" | "online" => Some(32),
         "failed" | "revoked" | "overdue" => Some(31),
-        "aborted" | "cancelled" | "paused" | "suspect" | "dark" | "pending" => Some(33),
+        "aborted" | "cancelled" | "paused" | "suspect" | "dark" | "pending" | "duplicate" => {
+            Some(33)
+        }
         "in-progress" => Some(36),
         _ => None,
     }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
-use super::show::tally;
+use super::show::{name, phase, tally};
 use super::watch::Flight;
 use crate::cli::output::{self, Output, cell};
 
@@ -102,7 +102,7 @@ impl Bars {
                 self.waves.push(bar);
             }
             let Some(bar) = self.waves.get(place) else { continue };
-            bar.set_prefix(format!("wave {}", cell(&wave["n"])));
+            bar.set_prefix(name(&wave["n"]));
             bar.set_length(wave["size"].as_u64().unwrap_or(0));
             bar.set_position(wave["done"].as_u64().unwrap_or(0));
         }
@@ -129,18 +129,13 @@ impl Bars {
     }
 }
 
-/// `wave 2 of 3: 24: 3 success, 5 in progress, 16 idle`
+/// `wave 1; 24: 3 success, 5 in progress, 16 idle`
 fn summary(batch: &Value) -> String {
-    let waves = batch["waves"].as_array().map_or(0, Vec::len);
-    let phase = match batch["phase"].as_str().unwrap_or_default() {
-        "wave" => format!("wave {} of {waves}", cell(&batch["wave"])),
-        other => output::plain(other),
-    };
     let reason = match &batch["paused_reason"] {
         Value::Null => String::new(),
         reason => format!(" ({})", cell(reason)),
     };
-    format!("{phase}{reason}; {}", tally(&batch["tally"]))
+    format!("{}{reason}; {}", phase(batch), tally(&batch["tally"]))
 }
 
 #[cfg(test)]
@@ -153,11 +148,10 @@ mod tests {
     fn a_line_says_where_the_batch_is() {
         let batch = json!({
             "phase": "wave",
-            "wave": 2,
-            "waves": [{}, {}, {}],
+            "wave": 1,
             "paused_reason": null,
             "tally": { "total": 24, "success": 3, "in_progress": 5, "idle": 16 },
         });
-        assert_eq!(summary(&batch), "wave 2 of 3; 24: 3 success, 5 in progress, 16 idle");
+        assert_eq!(summary(&batch), "wave 1; 24: 3 success, 5 in progress, 16 idle");
     }
 }

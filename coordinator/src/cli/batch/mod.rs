@@ -38,7 +38,7 @@ enum Verb {
         /// Id
         batch: String,
     },
-    /// Follow one to its end; the exit status is 0 only if every modem succeeded
+    /// Follow one until it has ended or is paused; the exit status is 0 only if every modem succeeded
     Watch(watch::Arguments),
     /// Start no more flashes; those that began finish
     Pause {

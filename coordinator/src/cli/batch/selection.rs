@@ -12,6 +12,9 @@ pub struct Selection {
     /// The build to upgrade to: its id, or CATEGORY/VERSION
     #[arg(long)]
     build: String,
+    /// Whose devices, where the build is for several organizations
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
     /// Also modems that have no firmware assigned yet
     #[arg(long)]
     all: bool,
@@ -30,9 +33,9 @@ pub struct Selection {
     /// Those of this model; repeat for any of several
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
-    /// Those in this board; repeat for any of several
-    #[arg(long = "board", value_name = "BOARD")]
-    boards: Vec<String>,
+    /// Those in routers of this board
+    #[arg(long)]
+    board: Option<String>,
     /// Those that run this version now; repeat for any of several
     #[arg(long = "from-version", value_name = "VERSION")]
     from_versions: Vec<String>,
@@ -66,6 +69,9 @@ impl Selection {
                 set(name, json!(true));
             }
         }
+        if let Some(organization) = self.organization {
+            set("organization", json!(organization));
+        }
         if let Some(group) = &self.group {
             set("group", json!(find::place(client, "group", group).await?));
         }
@@ -77,7 +83,7 @@ impl Selection {
             ("tags", self.tags),
             ("devices", devices),
             ("models", self.models),
-            ("boards", self.boards),
+            ("boards", self.board.into_iter().collect()),
             ("from_versions", self.from_versions),
         ] {
             if !values.is_empty() {
@@ -94,10 +100,11 @@ impl Selected {
         self.fields.clone()
     }
 
-    /// For the dry run's GET, whose parameters are in the singular and may be repeated.
+    /// For the dry run's GET: names are in the singular there, and lists have commas.
     pub fn query(&self) -> Query {
         let mut query = Query::new();
         for (name, singular) in [
+            ("organization", "organization"),
             ("upgrade_all", "upgrade_all"),
             ("group", "group"),
             ("location", "location"),
@@ -111,8 +118,8 @@ impl Selected {
         ] {
             match self.fields.get(name) {
                 Some(Value::Array(values)) => {
-                    let values = values.iter().filter_map(Value::as_str);
-                    query.extend(values.map(|value| (singular, value.to_owned())));
+                    let values: Vec<_> = values.iter().filter_map(Value::as_str).collect();
+                    query.push((singular, values.join(",")));
                 }
                 Some(Value::String(value)) => query.push((singular, value.clone())),
                 Some(other) => query.push((singular, other.to_string())),
@@ -132,7 +139,7 @@ mod tests {
         let fields = json!({ "upgrade_all": true, "group": "g", "tags": ["a", "b"] });
         let Value::Object(fields) = fields else { panic!() };
         let selected = Selected { build: "b".into(), fields };
-        let pairs = [("upgrade_all", "true"), ("group", "g"), ("tag", "a"), ("tag", "b")];
+        let pairs = [("upgrade_all", "true"), ("group", "g"), ("tag", "a,b")];
         assert_eq!(selected.query(), pairs.map(|(name, value)| (name, value.to_owned())));
     }
 }

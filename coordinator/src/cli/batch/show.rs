@@ -7,19 +7,25 @@ use serde_json::Value;
 use super::list::build;
 use super::path;
 use crate::cli::client::{Client, Query};
-use crate::cli::output::{Output, cell, fields, json, table, time};
+use crate::cli::events::Watch;
+use crate::cli::output::{Output, cell, fields, table, time};
 
 /// Troubles that are listed; `operations --batch` has the rest.
 const MOST: usize = 20;
 
 pub async fn run(client: &Client, id: &str, output: Output) -> anyhow::Result<ExitCode> {
-    let batch = client.get(&path(id), &[]).await?;
     if output.json {
-        json(&batch);
+        client.print(&path(id)).await?;
     } else {
-        print(client, &batch).await?;
+        print(client, &state(client, id).await?).await?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A batch without its operations, of which there may be a hundred thousand: its live events begin
+/// with that.
+pub async fn state(client: &Client, id: &str) -> anyhow::Result<Value> {
+    Watch::start(client, format!("{}events/", path(id)), "batch").await?.next().await
 }
 
 /// A batch with its waves, the modems that had trouble, and what to do next.
@@ -28,8 +34,8 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
     fields([
         ("batch", id.clone()),
         ("build", build(batch)),
-        ("status", format!("{} ({})", cell(&batch["status"]), cell(&batch["phase"]))),
-        ("paused", cell(&batch["paused_reason"])),
+        ("status", format!("{} ({})", cell(&batch["status"]), phase(batch))),
+        ("stopped", cell(&batch["paused_reason"])),
         ("modems", tally(&batch["tally"])),
         ("created", time(&batch["created"])),
     ]);
@@ -37,12 +43,13 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
     if !waves.is_empty() {
         println!();
         let rows: Vec<_> = waves.iter().map(wave).collect();
-        table(["WAVE", "MODEMS", "DONE", "SUCCESS", "FAILED"], &rows);
+        let heading = ["WAVE", "MODEMS", "DONE", "SUCCESS", "FAILED", "ABORTED", "OPENED"];
+        table(heading, &rows);
     }
     let troubles = troubles(client, &id).await?;
     if !troubles.is_empty() {
         println!();
-        table(["DEVICE", "STATUS", "WHY", "DETAIL"], &troubles);
+        table(["DEVICE", "STATUS", "WHY"], &troubles);
     }
     if let Some(next) = next(batch) {
         println!("\n{next}");
@@ -50,7 +57,8 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `24: 20 success, 1 failed`, the zeroes left out.
+/// `24: 20 success, 4 in progress (1 dark)`, the zeroes left out; who is silent is one of those in
+/// progress.
 pub fn tally(tally: &Value) -> String {
     let words = [
         "success",
@@ -71,11 +79,34 @@ pub fn tally(tally: &Value) -> String {
     format!("{}: {}", cell(&tally["total"]), parts.join(", "))
 }
 
-fn wave(wave: &Value) -> [String; 5] {
-    ["n", "size", "done", "success", "failed"].map(|field| cell(&wave[field]))
+fn wave(wave: &Value) -> [String; 7] {
+    let [size, done, success, failed, aborted] =
+        ["size", "done", "success", "failed", "aborted"].map(|field| cell(&wave[field]));
+    let opened = match &wave["opened"] {
+        Value::Null => "not yet".to_owned(),
+        at => time(at),
+    };
+    [name(&wave["n"]), size, done, success, failed, aborted, opened]
 }
 
-async fn troubles(client: &Client, batch: &str) -> anyhow::Result<Vec<[String; 4]>> {
+/// The wave with this number.
+pub fn name(wave: &Value) -> String {
+    match wave.as_u64() {
+        Some(0) => "canary".to_owned(),
+        _ => format!("wave {}", cell(wave)),
+    }
+}
+
+/// What the batch is doing.
+pub fn phase(batch: &Value) -> String {
+    match batch["phase"].as_str() {
+        Some("wave") => name(&batch["wave"]),
+        Some("soaking") => format!("soaking after {}", name(&batch["wave"])),
+        _ => cell(&batch["phase"]),
+    }
+}
+
+async fn troubles(client: &Client, batch: &str) -> anyhow::Result<Vec<[String; 3]>> {
     let mut rows = Vec::new();
     for status in ["failed", "aborted"] {
         let query: Query = vec![("batch", batch.to_owned()), ("status", status.to_owned())];
@@ -89,10 +120,10 @@ async fn troubles(client: &Client, batch: &str) -> anyhow::Result<Vec<[String; 4
     Ok(rows)
 }
 
-async fn trouble(client: &Client, operation: &Value) -> anyhow::Result<[String; 4]> {
+async fn trouble(client: &Client, operation: &Value) -> anyhow::Result<[String; 3]> {
     let failure = &operation["failure"];
     let device = client.get(&format!("device/{}/", cell(&operation["device"])), &[]).await?;
-    Ok([cell(&device["name"]), cell(&operation["status"]), why(failure), cell(&failure["detail"])])
+    Ok([cell(&device["name"]), cell(&operation["status"]), why(failure)])
 }
 
 /// A failure in few words.
@@ -133,9 +164,8 @@ mod tests {
 
     #[test]
     fn a_tally_says_what_there_is() {
-        let counts =
-            json!({ "total": 24, "success": 20, "failed": 1, "in_progress": 3, "idle": 0 });
-        assert_eq!(tally(&counts), "24: 20 success, 1 failed, 3 in progress");
+        let counts = json!({ "total": 24, "success": 20, "failed": 1, "in_progress": 3, "idle": 0, "suspect": 2 });
+        assert_eq!(tally(&counts), "24: 20 success, 1 failed, 3 in progress (2 suspect)");
     }
 
     #[test]

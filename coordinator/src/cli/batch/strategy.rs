@@ -47,9 +47,6 @@ pub struct Strategy {
     /// A device not heard of for so long does not hold its wave up [default: 1h]
     #[arg(long, value_name = "SPAN", value_parser = when::seconds)]
     offline_after: Option<u64>,
-    /// Only in these hours, by the router's clock: 01:00-05:00
-    #[arg(long, value_name = "FROM-TO")]
-    window: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -81,7 +78,6 @@ impl Strategy {
             ("start_at", self.start_at.as_ref().map(|at| json!(at))),
             ("expires_at", self.expires_at.as_ref().map(|at| json!(at))),
             ("offline_after_s", self.offline_after.map(|after| json!(after))),
-            ("window", self.window.as_ref().map(|window| json!(window))),
         ]);
         Value::Object(strategy)
     }

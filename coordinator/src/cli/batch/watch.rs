@@ -51,7 +51,7 @@ pub async fn follow(client: &Client, id: &str, output: Output) -> anyhow::Result
         tokio::select! {
             state = states.recv() => match state {
                 Some(state) => batch = state?,
-                None => batch = client.get(&path(id), &[]).await?,
+                None => batch = show::state(client, id).await?,
             },
             _ = frames.tick(), if !batch.is_null() && !output.json => {}
         }
@@ -88,12 +88,11 @@ async fn listen(
     Ok(receiver)
 }
 
-/// Finished, or paused by itself with nothing left in flight.
+/// Finished; or paused, and every flash that had begun has ended.
 fn is_over(batch: &Value) -> bool {
-    let flying = batch["tally"]["in_progress"].as_u64().unwrap_or(0);
     match batch["phase"].as_str() {
         Some("finished") => true,
-        Some("paused") => !batch["paused_reason"].is_null() && flying == 0,
+        Some("paused") => batch["tally"]["granted"] == 0,
         _ => false,
     }
 }
@@ -193,15 +192,13 @@ mod tests {
 
     #[test]
     fn it_is_over_when_only_a_person_can_go_on() {
-        let batch = |phase: &str, reason: Value, flying: u64| {
-            let tally = json!({ "in_progress": flying });
-            is_over(&json!({ "phase": phase, "paused_reason": reason, "tally": tally }))
+        let batch = |phase: &str, granted: u64| {
+            is_over(&json!({ "phase": phase, "tally": { "granted": granted } }))
         };
-        assert!(batch("finished", Value::Null, 0));
-        assert!(batch("paused", json!("threshold"), 0));
-        assert!(!batch("paused", json!("threshold"), 1), "what is granted finishes");
-        assert!(!batch("paused", Value::Null, 0), "an operator resumes it");
-        assert!(!batch("wave", Value::Null, 3));
+        assert!(batch("finished", 0));
+        assert!(batch("paused", 0));
+        assert!(!batch("paused", 1), "what is granted finishes");
+        assert!(!batch("wave", 0));
         assert!(!is_over(&Value::Null));
     }
 }

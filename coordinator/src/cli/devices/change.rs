@@ -1,4 +1,4 @@
-//! `devices accept | revoke | activate | deactivate | group | location | tag`
+//! `devices accept | refuse | revoke | release | activate | deactivate | group | location | tag`
 
 use std::process::ExitCode;
 
@@ -16,6 +16,18 @@ use crate::cli::prompt;
 pub enum Verb {
     /// Let pending devices in; one that replaces another ends that one's access
     Accept {
+        /// Ids or names
+        #[arg(required = true)]
+        devices: Vec<String>,
+    },
+    /// Turn pending devices away: their keys are not taken again
+    Refuse {
+        /// Ids or names
+        #[arg(required = true)]
+        devices: Vec<String>,
+    },
+    /// Let the jobs of devices go on whose identity two boards used, once only one does
+    Release {
         /// Ids or names
         #[arg(required = true)]
         devices: Vec<String>,
@@ -74,9 +86,12 @@ pub enum Verb {
 pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Accept { devices } => post(client, &devices, "accept", output).await?,
+        Verb::Refuse { devices } => post(client, &devices, "refuse", output).await?,
+        Verb::Release { devices } => post(client, &devices, "release", output).await?,
         Verb::Revoke { devices, yes } => {
             let count = devices.len();
-            if !yes && prompt::is_attended() && !prompt::yes(&format!("Shut {count} out?"))? {
+            let question = format!("Shut {count} of your devices out for good?");
+            if !yes && prompt::is_attended() && !prompt::yes(&question)? {
                 return Ok(ExitCode::FAILURE);
             }
             post(client, &devices, "revoke", output).await?;

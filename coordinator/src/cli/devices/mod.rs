@@ -47,6 +47,15 @@ struct Filters {
     /// Only those of this name
     #[arg(long)]
     name: Option<String>,
+    /// Only those of this board
+    #[arg(long)]
+    board: Option<String>,
+    /// Only those with a line to the server
+    #[arg(long)]
+    online: bool,
+    /// Only those whose identity two boards use: their jobs are held
+    #[arg(long)]
+    duplicate: bool,
     /// Only those in this group
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
@@ -75,6 +84,9 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
     query.extend(filters.organization.map(|slug| ("organization", slug)));
     query.extend(filters.state.map(|state| ("state", state)));
     query.extend(filters.name.map(|name| ("name", name)));
+    query.extend(filters.board.map(|board| ("board", board)));
+    query.extend(filters.online.then(|| ("online", "true".to_owned())));
+    query.extend(filters.duplicate.then(|| ("duplicate", "true".to_owned())));
     query.extend(filters.tag.map(|tag| ("tag", tag)));
     if let Some(group) = filters.group {
         query.push(("group", find::place(client, "group", &group).await?));
@@ -95,8 +107,9 @@ fn rows(device: &Value) -> Vec<[String; 8]> {
         Some(modems) if !modems.is_empty() => modems.as_slice(),
         _ => &nothing,
     };
-    let state = match &device["deactivated"] {
-        Value::Bool(true) => "deactivated".to_owned(),
+    let state = match (&device["deactivated"], &device["duplicate"]) {
+        (Value::Bool(true), _) => "deactivated".to_owned(),
+        (_, Value::Object(_)) => "duplicate".to_owned(),
         _ => cell(&device["state"]),
     };
     let line = if device["online"] == true { "online" } else { "offline" };

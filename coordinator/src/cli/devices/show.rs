@@ -39,6 +39,7 @@ async fn print(client: &Client, device: &Value) -> anyhow::Result<()> {
         ("name", cell(&device["name"])),
         ("organization", cell(&device["organization_slug"])),
         ("state", format!("{}{deactivated}", cell(&device["state"]))),
+        ("two boards", cell(&device["duplicate"]["reason"])),
         ("replacement of", cell(&device["replacement_of"])),
         ("line", format!("{line}, last seen {}", time(&device["last_seen"]))),
         ("board", cell(&device["board"])),

@@ -25,9 +25,9 @@ enum Role {
     None,
     /// Sees everything of it
     Viewer,
-    /// Also uploads, upgrades, accepts devices
+    /// Also uploads and upgrades
     Operator,
-    /// Also looks after members, enrolment tokens and the audit log
+    /// Also looks after members, devices, enrolment tokens and the audit log
     Administrator,
 }
 

@@ -1,95 +1,12 @@
-//! The command line against a real server: over TLS, with a pin, as an operator types it.
+//! Keys, manifests and signatures without a server, and the way of an image to one.
 
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test plays the world around the coordinator, and helpers of tests are tests too"
-)]
-
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
-use serde_json::Value;
-
-const BIN: &str = env!("CARGO_BIN_EXE_modem-upgrader");
-
-struct Server {
-    process: Child,
-    url: String,
-    token: String,
-    pin: String,
-}
-
-impl Server {
-    /// Starts `serve` and reads what it prints at its first start.
-    fn start(folder: &Path) -> Self {
-        let mut process = Command::new(BIN)
-            .args(["serve", "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--reserve", "0"])
-            .arg("--data")
-            .arg(folder.join("data"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let (mut token, mut pin) = (String::new(), String::new());
-        let ready = loop {
-            let line = lines.next().expect("the server gets ready");
-            match line.split_once(": ") {
-                Some(("api_token", value)) => token = value.to_owned(),
-                Some(("pin", value)) => pin = value.to_owned(),
-                _ if line.starts_with("ready ") => break line,
-                _ => {}
-            }
-        };
-        let address = ready.split(' ').find_map(|word| word.strip_prefix("https=")).unwrap();
-        Self { url: format!("https://{address}"), process, token, pin }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(BIN)
-            .args(arguments)
-            .env("MODEM_UPGRADER_URL", &self.url)
-            .env("MODEM_UPGRADER_TOKEN", &self.token)
-            .env("MODEM_UPGRADER_PIN", &self.pin)
-            .output()
-            .unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&good(self.run(arguments))).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-#[track_caller]
-fn good(output: Output) -> String {
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[track_caller]
-fn bad(output: Output) -> String {
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8(output.stderr).unwrap()
-}
-
-fn offline(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(BIN).args(arguments).current_dir(folder).output().unwrap()
-}
+use crate::{Server, bad, good, offline};
 
 /// A key pair `release.*`, and `fw.bin` signed by it.
-fn signed(folder: &Path) {
+pub fn signed(folder: &Path) {
     good(offline(folder, &["firmware", "keygen", "release"]));
     std::fs::write(folder.join("fw.bin"), vec![7; (1 << 20) + 5]).unwrap();
     good(offline(folder, &SIGN));
@@ -210,22 +127,12 @@ fn what_routers_would_refuse_is_not_signed() {
 
 #[test]
 fn firmware_is_uploaded_and_lists_are_printed() {
-    let folder = tempfile::tempdir().unwrap();
-    signed(folder.path());
-    let server = Server::start(folder.path());
-    let file = folder.path().join("fw.bin");
+    let server = Server::start();
+    signed(server.folder.path());
+    let file = server.folder.path().join("fw.bin");
     let file = file.to_str().unwrap();
-    let upload = [
-        "upload",
-        "--category",
-        "FN990A",
-        "--version",
-        "45.00.012",
-        "--model",
-        "FN990A",
-        file,
-        "--json",
-    ];
+    let upload =
+        ["upload", "--category", "FN990A", "--version", "45.00.012", "--model", "FN990A", file];
     let image = server.json(&upload);
     assert_eq!(
         (&image["type"], &image["boards"]),
@@ -237,7 +144,7 @@ fn firmware_is_uploaded_and_lists_are_printed() {
     assert!(again.contains("type: The build has an image of this type."), "{again}");
     let id = image["id"].as_str().unwrap();
 
-    assert_eq!(server.json(&["devices", "--json"]), serde_json::json!([]));
+    assert_eq!(server.json(&["devices"]), serde_json::json!([]));
     assert!(good(server.run(&["devices"])).starts_with("DEVICE"));
     assert!(good(server.run(&["operations"])).starts_with("OPERATION"));
     let nobody = "6f9619ff-8b86-4011-b42d-00c04fc964ff";
@@ -245,23 +152,6 @@ fn firmware_is_uploaded_and_lists_are_printed() {
     assert!(unknown.contains("not found"), "{unknown}");
     let odd = bad(server.run(&["operations", "--status", "odd"]));
     assert!(odd.contains("status: Select a valid choice"), "{odd}");
-}
-
-#[test]
-fn errors_say_what_to_do_next() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(folder.path());
-    let pin = std::mem::replace(&mut server.pin, "00".repeat(32));
-    assert!(bad(server.run(&["devices"])).contains("check --pin"));
-    server.pin = pin;
-    let token = std::mem::replace(&mut server.token, "wrong".into());
-    assert!(bad(server.run(&["devices"])).contains("MODEM_UPGRADER_TOKEN"));
-    server.token = token;
-    good(server.run(&["devices"]));
-    server.url = server.url.replace("https", "http");
-    assert!(bad(server.run(&["devices"])).contains("TLS only"));
-    server.url = "https://127.0.0.1:1".into();
-    assert!(bad(server.run(&["devices"])).contains("check --url"));
 }
 
 /// Needs signify-openbsd; run by .ci/run with `-- --ignored`.
@@ -295,37 +185,4 @@ fn signify_and_we_take_each_others_signatures() {
             .success()
     );
     bad(offline(folder, &verify));
-}
-
-#[test]
-fn tokens_are_made_and_withdrawn_while_the_server_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path());
-    let data = folder.path().join("data");
-    let token = |arguments: &[&str]| {
-        let mut command = Command::new(BIN);
-        let output = command.arg("token").args(arguments).arg("--data").arg(&data).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let made = token(&["new", "--name", "second", "--days", "1"]);
-    let of =
-        |key: &str| made.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned();
-    let (id, secret) = (of("id:"), of("api_token:"));
-    let devices = || {
-        let mut command = Command::new(BIN);
-        command.arg("devices").env("MODEM_UPGRADER_URL", &server.url);
-        command.env("MODEM_UPGRADER_TOKEN", &secret).env("MODEM_UPGRADER_PIN", &server.pin);
-        command.output().unwrap().status.success()
-    };
-    assert!(devices());
-    let listed = token(&["list"]);
-    assert!(listed.contains(&id) && listed.contains("second"), "{listed}");
-    assert!(!listed.contains(&secret), "{listed}");
-    token(&["revoke", &id]);
-    assert!(!devices(), "revoked while the server runs");
-    assert!(!token(&["list"]).contains(&id));
-    let enrolment = token(&["new", "--enrolment", "default"]);
-    assert!(enrolment.contains("enrolment_token: mu-enrol-"), "{enrolment}");
 }

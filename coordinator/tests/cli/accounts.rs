@@ -1,0 +1,74 @@
+//! `users`, `organizations`, `tokens`, `enrolment-tokens`, `audit`.
+
+use serde_json::json;
+
+use crate::{Server, ends, fed, good};
+
+const PASSWORD: &str = "a right long one";
+
+#[test]
+fn users_get_roles_and_lose_them() {
+    let server = Server::start();
+    good(fed(&mut server.command(&["users", "create", "bob"]), &format!("{PASSWORD}\n")));
+    let short = fed(&mut server.command(&["users", "create", "eve"]), "short\n");
+    assert!(ends(1, short).contains("password: Ensure this field has at least"));
+    server.good(&["organizations", "create", "north"]);
+    server.good(&["users", "role", "bob", "north", "viewer"]);
+    server.good(&["users", "role", "bob", "north", "operator"]);
+    let members = server.json(&["users", "--organization", "north"]);
+    assert_eq!((&members[0]["username"], &members[0]["role"]), (&json!("bob"), &json!("operator")));
+    assert!(server.good(&["users"]).contains("north=operator"));
+    server.good(&["users", "role", "bob", "north", "none"]);
+    assert_eq!(server.json(&["users", "--organization", "north"]), json!([]));
+    ends(2, server.run(&["users", "role", "bob", "north", "king"]));
+    let nowhere = ends(1, server.run(&["users", "role", "bob", "south", "viewer"]));
+    assert!(nowhere.contains("modem-upgrader organizations"), "{nowhere}");
+
+    server.good(&["users", "deactivate", "bob"]);
+    assert!(server.good(&["users"]).contains("inactive"));
+    server.good(&["users", "remove", "bob"]);
+    assert!(!server.good(&["users"]).contains("bob"));
+}
+
+#[test]
+fn a_token_for_reading_writes_nothing() {
+    let mut server = Server::start();
+    let made = server.json(&["tokens", "new", "screen", "--scope", "read", "--days", "7"]);
+    let listed = server.good(&["tokens"]);
+    assert!(listed.contains("screen") && listed.contains("read"), "{listed}");
+    let secret = made["token"].as_str().unwrap().to_owned();
+    assert!(!listed.contains(&secret));
+    let own = std::mem::replace(&mut server.token, secret);
+    server.good(&["devices"]);
+    let refused = ends(4, server.run(&["organizations", "create", "south"]));
+    assert!(refused.contains("not allowed"), "{refused}");
+    server.token = own;
+    server.good(&["tokens", "revoke", made["id"].as_str().unwrap()]);
+    assert!(!server.good(&["tokens"]).contains("screen"));
+}
+
+#[test]
+fn enrolment_tokens_are_made_listed_and_ended() {
+    let server = Server::start();
+    let new = ["enrolment-tokens", "new", "van", "--organization", "default", "--uses", "1"];
+    let made = server.json(&new);
+    assert!(made["token"].as_str().unwrap().starts_with("mu-enrol-"));
+    assert_eq!((&made["uses_left"], &made["auto_accept"]), (&json!(1), &json!(false)));
+    assert!(server.good(&["enrolment-tokens"]).contains("van"));
+    server.good(&["enrolment-tokens", "revoke", made["id"].as_str().unwrap()]);
+    assert!(!server.good(&["enrolment-tokens"]).contains("van"));
+}
+
+#[test]
+fn the_audit_log_tells_who_did_what() {
+    let server = Server::start();
+    server.good(&["organizations", "create", "north"]);
+    let entries = server.json(&["audit", "--user", "admin", "--action", "POST"]);
+    let entry = &entries.as_array().unwrap()[0];
+    assert_eq!(entry["subject"], "/api/v1/modem-upgrader/organization/");
+    assert_eq!(entry["peer"], "127.0.0.1");
+    assert!(server.good(&["audit"]).contains("user:admin"));
+    assert_eq!(server.json(&["audit", "--until", "2020-01-01T00:00:00Z"]), json!([]));
+    assert_eq!(server.json(&["audit", "--limit", "1"]).as_array().unwrap().len(), 1);
+    ends(2, server.run(&["audit", "--since", "yesterday"]));
+}
