@@ -248,6 +248,18 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// What there is by now, some thousand at most, and the id up to which that is all.
+    pub fn now(&mut self) -> (Vec<Arc<Published>>, u64) {
+        let mut all = Vec::new();
+        let state = self.feed.lock();
+        loop {
+            all.extend(state.read(&mut self.after, &self.interest));
+            if self.after >= state.latest || all.len() >= LOOK {
+                return (all, self.after);
+            }
+        }
+    }
+
     /// The next changes in order, at least one. Safe to cancel: nothing is lost.
     pub async fn next(&mut self) -> Vec<Arc<Published>> {
         loop {

@@ -3,6 +3,8 @@
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use shared::ids::{BuildId, CategoryId, OrganizationId};
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
     App, Operator,
@@ -10,7 +12,7 @@ use super::{
     category::missing,
     error::{Answer, ApiError},
     image::forget_files,
-    page::{ListQuery, Listing},
+    page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
 };
@@ -20,8 +22,34 @@ use crate::store::{
     listing::Order,
 };
 
-#[derive(Debug, Serialize)]
+/// What a build is made of.
+#[derive(Debug, ToSchema)]
+pub struct BuildBody {
+    pub category: Uuid,
+    /// Once in its category.
+    #[schema(min_length = 1, max_length = 64)]
+    pub version: String,
+    #[schema(max_length = 64)]
+    pub modem_model: Option<String>,
+    /// Markdown.
+    #[schema(max_length = 65536)]
+    pub changelog: Option<String>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct BuildPatch {
+    pub category: Option<Uuid>,
+    #[schema(min_length = 1, max_length = 64)]
+    pub version: Option<String>,
+    #[schema(max_length = 64)]
+    pub modem_model: Option<String>,
+    #[schema(max_length = 65536)]
+    pub changelog: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 pub struct BuildView {
+    #[schema(value_type = Uuid)]
     id: BuildId,
     category_relation: CategoryRelation,
     created: Time,
@@ -29,12 +57,15 @@ pub struct BuildView {
     version: String,
     modem_model: String,
     changelog: String,
+    #[schema(value_type = Uuid)]
     category: CategoryId,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct CategoryRelation {
     name: String,
+    /// Null: shared by all.
+    #[schema(value_type = Option<Uuid>)]
     organization: Option<OrganizationId>,
 }
 
@@ -54,6 +85,10 @@ fn view(build: Build) -> BuildView {
     }
 }
 
+#[utoipa::path(get, path = "/build/", tag = "firmware",
+    params(Page, ("category" = Option<Uuid>, Query), ("version" = Option<String>, Query),
+        ("modem_model" = Option<String>, Query)),
+    responses((status = 200, body = Listing<BuildView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
@@ -72,6 +107,9 @@ pub async fn list(
     Ok(Json(query.listing(app.store.builds(wanted).await?, view)?))
 }
 
+#[utoipa::path(post, path = "/build/", tag = "firmware",
+    request_body = BuildBody,
+    responses((status = 201, body = BuildView)))]
 pub async fn create(
     State(app): State<App>,
     operator: Operator,
@@ -85,6 +123,9 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(view(build))))
 }
 
+#[utoipa::path(get, path = "/build/{id}/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = BuildView)))]
 pub async fn detail(
     State(app): State<App>,
     operator: Operator,
@@ -93,7 +134,23 @@ pub async fn detail(
     Ok(Json(view(find(&app, &operator, id).await?)))
 }
 
-/// PUT and PATCH.
+#[utoipa::path(put, path = "/build/{id}/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    request_body = BuildBody,
+    responses((status = 200, body = BuildView)))]
+pub async fn replace(
+    app: State<App>,
+    operator: Operator,
+    id: Ids<BuildId>,
+    fields: Fields,
+) -> Answer<Json<BuildView>> {
+    change(app, operator, id, fields).await
+}
+
+#[utoipa::path(patch, path = "/build/{id}/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    request_body = BuildPatch,
+    responses((status = 200, body = BuildView)))]
 pub async fn change(
     State(app): State<App>,
     operator: Operator,
@@ -109,6 +166,9 @@ pub async fn change(
     Ok(Json(view(operator.store(&app).change_build(id, change).await?)))
 }
 
+#[utoipa::path(delete, path = "/build/{id}/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    responses((status = 204)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,

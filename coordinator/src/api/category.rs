@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use shared::ids::{CategoryId, OrganizationId};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     body::{Fields, any_text, nullable, text},
     error::{Answer, ApiError},
     image::forget_files,
-    page::{ListQuery, Listing},
+    page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
 };
@@ -20,13 +21,36 @@ use crate::store::{
     listing::Order,
 };
 
-#[derive(Debug, Serialize)]
+/// What a category is made of.
+#[derive(Debug, ToSchema)]
+pub struct CategoryBody {
+    #[schema(min_length = 1, max_length = 64)]
+    pub name: String,
+    #[schema(max_length = 10000)]
+    pub description: Option<String>,
+    /// A slug or an id; null: shared by all, which is the superuser's to say.
+    pub organization: Option<String>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct CategoryPatch {
+    #[schema(min_length = 1, max_length = 64)]
+    pub name: Option<String>,
+    #[schema(max_length = 10000)]
+    pub description: Option<String>,
+    pub organization: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 pub struct CategoryView {
+    #[schema(value_type = Uuid)]
     id: CategoryId,
     created: Time,
     modified: Time,
     name: String,
     description: String,
+    /// Null: shared by all.
+    #[schema(value_type = Option<Uuid>)]
     organization: Option<OrganizationId>,
 }
 
@@ -41,6 +65,9 @@ fn view(category: Category) -> CategoryView {
     }
 }
 
+#[utoipa::path(get, path = "/category/", tag = "firmware",
+    params(Page, ("name" = Option<String>, Query)),
+    responses((status = 200, body = Listing<CategoryView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
@@ -57,6 +84,9 @@ pub async fn list(
     Ok(Json(query.listing(app.store.categories(wanted).await?, view)?))
 }
 
+#[utoipa::path(post, path = "/category/", tag = "firmware",
+    request_body = CategoryBody,
+    responses((status = 201, body = CategoryView)))]
 pub async fn create(
     State(app): State<App>,
     operator: Operator,
@@ -71,6 +101,9 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(view(category))))
 }
 
+#[utoipa::path(get, path = "/category/{id}/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = CategoryView)))]
 pub async fn detail(
     State(app): State<App>,
     operator: Operator,
@@ -79,7 +112,23 @@ pub async fn detail(
     Ok(Json(view(find(&app, &operator, id).await?)))
 }
 
-/// PUT and PATCH.
+#[utoipa::path(put, path = "/category/{id}/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    request_body = CategoryBody,
+    responses((status = 200, body = CategoryView)))]
+pub async fn replace(
+    app: State<App>,
+    operator: Operator,
+    id: Ids<CategoryId>,
+    fields: Fields,
+) -> Answer<Json<CategoryView>> {
+    change(app, operator, id, fields).await
+}
+
+#[utoipa::path(patch, path = "/category/{id}/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    request_body = CategoryPatch,
+    responses((status = 200, body = CategoryView)))]
 pub async fn change(
     State(app): State<App>,
     operator: Operator,
@@ -95,6 +144,9 @@ pub async fn change(
     Ok(Json(view(operator.store(&app).change_category(id, change).await?)))
 }
 
+#[utoipa::path(delete, path = "/category/{id}/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    responses((status = 204)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,

@@ -9,12 +9,14 @@ use shared::{
     ids::{DeviceId, OrganizationId, OrganizationSlug},
     inventory::{Inventory, Modem},
 };
+use utoipa::ToSchema;
 
 use super::{
     App, Operator,
     body::{Fields, boolean},
+    document::shapes::{DeviceStateName, InventoryShape, ModemShape},
     error::{Answer, ApiError},
-    page::{ListQuery, Listing},
+    page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
 };
@@ -24,17 +26,41 @@ use crate::store::{
     listing::Order,
 };
 
-#[derive(Debug, Serialize)]
+/// What of a device can be set.
+#[derive(Debug, ToSchema)]
+pub struct DevicePatch {
+    /// An administrator's to say: such a device keeps its line and gets no jobs.
+    pub deactivated: Option<bool>,
+}
+
+/// A device with everything it says of itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeviceDetail {
+    #[schema(inline)]
+    #[serde(flatten)]
+    device: DeviceView,
+    #[schema(value_type = Option<InventoryShape>)]
+    inventory: Option<Inventory>,
+    inventory_at: Option<Time>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 pub struct DeviceView {
+    #[schema(value_type = Uuid)]
     id: DeviceId,
     name: String,
+    #[schema(value_type = Uuid)]
     organization: OrganizationId,
+    #[schema(value_type = String)]
     organization_slug: OrganizationSlug,
     board: String,
     mac_address: Option<String>,
     serial: Option<String>,
+    #[schema(value_type = DeviceStateName)]
     state: DeviceState,
+    #[schema(value_type = Option<Uuid>)]
     replacement_of: Option<DeviceId>,
+    #[schema(value_type = String)]
     public_key: Hex<32>,
     deactivated: bool,
     /// Two boards use this identity: its jobs are held. Null: not as far as anybody knows.
@@ -42,12 +68,13 @@ pub struct DeviceView {
     online: bool,
     last_seen: Option<Time>,
     agent_version: Option<String>,
+    #[schema(value_type = Vec<ModemShape>)]
     modems: Vec<ModemView>,
     created: Time,
     modified: Time,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Duplicate {
     since: Time,
     reason: String,
@@ -98,16 +125,22 @@ fn view(device: Device) -> (DeviceView, Option<Inventory>) {
     (view, inventory)
 }
 
-/// A device with everything it says of itself.
 fn whole(device: Device) -> Value {
-    let at = device.inventory_at.map(Time);
-    let (view, inventory) = view(device);
-    let mut whole = json!(view);
-    whole["inventory"] = json!(inventory);
-    whole["inventory_at"] = json!(at);
-    whole
+    let inventory_at = device.inventory_at.map(Time);
+    let (device, inventory) = view(device);
+    json!(DeviceDetail { device, inventory, inventory_at })
 }
 
+#[utoipa::path(get, path = "/device/", tag = "devices",
+    params(
+        Page,
+        ("state" = Option<String>, Query, description = "accepted, pending or revoked."),
+        ("name" = Option<String>, Query),
+        ("board" = Option<String>, Query),
+        ("online" = Option<bool>, Query),
+        ("duplicate" = Option<bool>, Query),
+    ),
+    responses((status = 200, body = Listing<DeviceView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
@@ -137,6 +170,9 @@ fn state(name: &str) -> Answer<DeviceState> {
     }
 }
 
+#[utoipa::path(get, path = "/device/{id}/", tag = "devices",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = DeviceDetail)))]
 pub async fn detail(
     State(app): State<App>,
     operator: Operator,
@@ -146,6 +182,10 @@ pub async fn detail(
 }
 
 /// PATCH `{"deactivated"}`: a deactivated device keeps its line and gets no jobs.
+#[utoipa::path(patch, path = "/device/{id}/", tag = "devices",
+    params(("id" = Uuid, Path)),
+    request_body = DevicePatch,
+    responses((status = 200, body = DeviceDetail)))]
 pub async fn change(
     State(app): State<App>,
     operator: Operator,
@@ -166,6 +206,9 @@ pub async fn change(
 }
 
 /// Lets a pending device in; the one that it replaces is revoked.
+#[utoipa::path(post, path = "/device/{id}/accept/", tag = "devices",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = DeviceDetail)))]
 pub async fn accept(
     State(app): State<App>,
     operator: Operator,
@@ -176,6 +219,9 @@ pub async fn accept(
 }
 
 /// Turns a pending device away: its key is not taken again.
+#[utoipa::path(post, path = "/device/{id}/refuse/", tag = "devices",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = DeviceDetail)))]
 pub async fn refuse(
     State(app): State<App>,
     operator: Operator,
@@ -186,6 +232,9 @@ pub async fn refuse(
 }
 
 /// The identity is one board's again: its jobs go on.
+#[utoipa::path(post, path = "/device/{id}/release/", tag = "devices",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = DeviceDetail)))]
 pub async fn release(
     State(app): State<App>,
     operator: Operator,
@@ -196,6 +245,9 @@ pub async fn release(
 }
 
 /// Shuts a device out for good: its key is not taken again.
+#[utoipa::path(post, path = "/device/{id}/revoke/", tag = "devices",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = DeviceDetail)))]
 pub async fn revoke(
     State(app): State<App>,
     operator: Operator,

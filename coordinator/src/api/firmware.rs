@@ -7,6 +7,8 @@ use shared::{
     ids::{DeviceId, ImageId, Slot},
     profile::{BUILT_IN, ToolProfile, options::argv},
 };
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
     App, Operator,
@@ -15,7 +17,7 @@ use super::{
     device,
     error::{Answer, ApiError},
     image,
-    page::{ListQuery, Listing},
+    page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
 };
@@ -26,6 +28,64 @@ use crate::store::{
     listing::Order,
     operation::UpgradeRefused,
 };
+
+/// Which image a modem is to have.
+#[derive(Debug, ToSchema)]
+pub struct FirmwareBody {
+    /// Null: none any more. Another one than it has starts the upgrade.
+    pub image: Option<Uuid>,
+    /// The tool's own; those that only the router decides are ignored.
+    #[schema(value_type = Option<Object>)]
+    pub upgrade_options: Option<()>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct FirmwarePatch {
+    #[schema(required = false)]
+    pub image: Option<Uuid>,
+    #[schema(value_type = Option<Object>)]
+    pub upgrade_options: Option<()>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct NewFirmware {
+    pub device: Uuid,
+    pub slot: Option<String>,
+    pub image: Option<Uuid>,
+    #[schema(value_type = Option<Object>)]
+    pub upgrade_options: Option<()>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct FirmwareView {
+    pub id: Uuid,
+    pub device: Uuid,
+    pub slot: String,
+    pub image: Option<Uuid>,
+    /// By the versions read back from the modem, never by anybody's word.
+    pub installed: bool,
+    pub created: Time,
+    pub modified: Time,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct AssignedView {
+    pub id: Uuid,
+    pub device: Uuid,
+    pub slot: String,
+    pub image: Option<Uuid>,
+    pub installed: bool,
+    pub created: Time,
+    pub modified: Time,
+    /// The upgrade that brings it about; null where the image is installed already.
+    #[schema(required = false)]
+    pub upgrade_operation: Option<OperationRef>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct OperationRef {
+    pub id: Uuid,
+}
 
 fn view(firmware: &DeviceFirmware) -> Value {
     json!({
@@ -45,6 +105,9 @@ fn assigned(assigned: &Assigned) -> Value {
     view
 }
 
+#[utoipa::path(get, path = "/device-firmware/", tag = "upgrades",
+    params(Page, ("device" = Option<Uuid>, Query), ("image" = Option<Uuid>, Query)),
+    responses((status = 200, body = Listing<FirmwareView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
@@ -64,6 +127,9 @@ pub async fn list(
 }
 
 /// POST `{"device", "image", "slot"?, "upgrade_options"?}`
+#[utoipa::path(post, path = "/device-firmware/", tag = "upgrades",
+    request_body = NewFirmware,
+    responses((status = 201, body = AssignedView)))]
 pub async fn create(
     State(app): State<App>,
     operator: Operator,
@@ -88,6 +154,9 @@ pub async fn create(
     Ok((StatusCode::CREATED, done.1))
 }
 
+#[utoipa::path(get, path = "/device/{id}/modem-firmware/", tag = "upgrades",
+    params(("id" = Uuid, Path), ("slot" = Option<String>, Query, description = "Which modem, where there are several.")),
+    responses((status = 200, body = FirmwareView)))]
 pub async fn detail(
     State(app): State<App>,
     operator: Operator,
@@ -101,6 +170,12 @@ pub async fn detail(
 }
 
 /// PUT makes it where there is none (201).
+#[utoipa::path(put, path = "/device/{id}/modem-firmware/", tag = "upgrades",
+    params(("id" = Uuid, Path), ("slot" = Option<String>, Query, description = "Which modem, where there are several.")),
+    request_body = FirmwareBody,
+    responses(
+        (status = 200, body = AssignedView), (status = 201, body = AssignedView),
+    ))]
 pub async fn put(
     State(app): State<App>,
     operator: Operator,
@@ -113,6 +188,12 @@ pub async fn put(
 }
 
 /// PATCH changes what is there.
+#[utoipa::path(patch, path = "/device/{id}/modem-firmware/", tag = "upgrades",
+    params(("id" = Uuid, Path), ("slot" = Option<String>, Query, description = "Which modem, where there are several.")),
+    request_body = FirmwarePatch,
+    responses(
+        (status = 200, body = AssignedView), (status = 201, body = AssignedView),
+    ))]
 pub async fn patch(
     State(app): State<App>,
     operator: Operator,
@@ -130,6 +211,9 @@ pub async fn patch(
     assign(&app, &operator, (device, slot), wanted).await
 }
 
+#[utoipa::path(delete, path = "/device/{id}/modem-firmware/", tag = "upgrades",
+    params(("id" = Uuid, Path), ("slot" = Option<String>, Query, description = "Which modem, where there are several.")),
+    responses((status = 204)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,

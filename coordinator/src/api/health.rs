@@ -7,11 +7,18 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 
 /// The process answers.
+#[utoipa::path(get, path = "/healthz", tag = "health",
+    responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn alive() -> &'static str {
     "ok\n"
 }
 
 /// The database can be written, and there is room for the next upload's first bytes.
+#[utoipa::path(get, path = "/readyz", tag = "health",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = String, content_type = "text/plain"),
+    ))]
 pub async fn ready(State(app): State<App>) -> Response {
     let problem = match app.store.check().await {
         Err(error) => Some(error.to_string()),

@@ -12,12 +12,14 @@ use shared::{
     ids::{BuildId, ImageId, Slot},
     signature::KeyNumber,
 };
+use utoipa::ToSchema;
 
 use super::{
     App, BASE, Operator, build,
+    document::shapes::Conflict,
     error::{Answer, ApiError},
     manifest,
-    page::{ListQuery, Listing, Site},
+    page::{ListQuery, Listing, Page, Site},
     path::Ids,
     time::Time,
     upload::{Incoming, Parts},
@@ -29,8 +31,32 @@ use crate::store::{
     listing::Order,
 };
 
-#[derive(Debug, Serialize)]
+/// The parts of an upload.
+#[derive(Debug, ToSchema)]
+pub struct ImageUpload {
+    #[schema(value_type = String, format = Binary)]
+    pub file: Vec<u8>,
+    /// The upgrade tool: the name of a profile.
+    #[schema(rename = "type", pattern = "^[a-z0-9-]{1,32}$")]
+    pub tool: String,
+    /// A JSON list, or a part each; the manifest's models, if nothing is said.
+    pub boards: Option<String>,
+    /// What is signed, byte for byte. It may follow later.
+    pub manifest: Option<String>,
+    /// Signify text.
+    pub signature: Option<String>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct ManifestUpload {
+    pub manifest: String,
+    /// Signify text.
+    pub signature: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ImageView {
+    #[schema(value_type = Uuid)]
     id: ImageId,
     created: Time,
     modified: Time,
@@ -39,10 +65,14 @@ pub struct ImageView {
     #[serde(rename = "type")]
     tool: String,
     boards: Vec<String>,
+    #[schema(value_type = Uuid)]
     build: BuildId,
     /// Bytes.
     size: u64,
+    #[schema(value_type = String)]
     sha256: Sha256,
+    /// Number of the key; null while there is no manifest.
+    #[schema(value_type = Option<String>)]
     signed_by: Option<KeyNumber>,
 }
 
@@ -61,6 +91,9 @@ fn view(image: Image, site: &Site) -> ImageView {
     }
 }
 
+#[utoipa::path(get, path = "/build/{id}/image/", tag = "firmware",
+    params(("id" = Uuid, Path), Page, ("type" = Option<String>, Query)),
+    responses((status = 200, body = Listing<ImageView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
@@ -81,6 +114,13 @@ pub async fn list(
 
 /// Takes the multipart parts `file`, `type`, and optionally `boards` (a JSON list, or a part each),
 /// `manifest` and `signature`.
+#[utoipa::path(post, path = "/build/{id}/image/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    request_body(content = ImageUpload, content_type = "multipart/form-data"),
+    responses(
+        (status = 201, body = ImageView),
+        (status = 507, description = "The disk or the quota is full.", body = Conflict),
+    ))]
 pub async fn create(
     State(app): State<App>,
     operator: Operator,
@@ -140,6 +180,9 @@ pub(super) async fn forget_files(app: &App, files: impl IntoIterator<Item = Sha2
     }
 }
 
+#[utoipa::path(get, path = "/build/{id}/image/{image_id}/", tag = "firmware",
+    params(("id" = Uuid, Path), ("image_id" = Uuid, Path)),
+    responses((status = 200, body = ImageView)))]
 pub async fn detail(
     State(app): State<App>,
     operator: Operator,
@@ -149,6 +192,9 @@ pub async fn detail(
     Ok(Json(view(find_in(&app, &operator, ids).await?, &site)))
 }
 
+#[utoipa::path(delete, path = "/build/{id}/image/{image_id}/", tag = "firmware",
+    params(("id" = Uuid, Path), ("image_id" = Uuid, Path)),
+    responses((status = 204)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,
@@ -162,6 +208,16 @@ pub async fn delete(
 }
 
 /// `build/{id}/image/{id}/download/`
+#[utoipa::path(get, path = "/build/{id}/image/{image_id}/download/", tag = "firmware",
+    params(("id" = Uuid, Path), ("image_id" = Uuid, Path), ("Range" = Option<String>, Header, description = "`bytes=0-1023`, say.")),
+    responses(
+        (status = 200, description = "The whole file.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        (status = 206, description = "A range of it.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        (status = 304, description = "The one that the client has (If-None-Match)."),
+        (status = 416, description = "The file has no such range."),
+    ))]
 pub async fn download_in(
     State(app): State<App>,
     operator: Operator,
@@ -174,6 +230,16 @@ pub async fn download_in(
 }
 
 /// `firmware-image/{id}/download/`
+#[utoipa::path(get, path = "/firmware-image/{id}/download/", tag = "firmware",
+    params(("id" = Uuid, Path), ("Range" = Option<String>, Header, description = "`bytes=0-1023`, say.")),
+    responses(
+        (status = 200, description = "The whole file.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        (status = 206, description = "A range of it.", body = Vec<u8>,
+            content_type = "application/octet-stream"),
+        (status = 304, description = "The one that the client has (If-None-Match)."),
+        (status = 416, description = "The file has no such range."),
+    ))]
 pub async fn download(
     State(app): State<App>,
     operator: Operator,
@@ -186,6 +252,10 @@ pub async fn download(
 }
 
 /// Completes an upload with `manifest` and `signature`, once.
+#[utoipa::path(post, path = "/image/{id}/manifest/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    request_body(content = ManifestUpload, content_type = "multipart/form-data"),
+    responses((status = 200, body = ImageView)))]
 pub async fn complete(
     State(app): State<App>,
     operator: Operator,
@@ -204,6 +274,9 @@ pub async fn complete(
 }
 
 /// The manifest's exact bytes.
+#[utoipa::path(get, path = "/image/{id}/manifest/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Object, content_type = "application/json")))]
 pub async fn manifest(State(app): State<App>, operator: Operator, Ids(id): Ids<ImageId>) -> Answer {
     find(&app, &operator, id).await?;
     let signed = app.store.image_manifest(id).await?.ok_or_else(ApiError::not_found)?;
@@ -211,6 +284,9 @@ pub async fn manifest(State(app): State<App>, operator: Operator, Ids(id): Ids<I
 }
 
 /// Its signature, as signify text.
+#[utoipa::path(get, path = "/image/{id}/signature/", tag = "firmware",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn signature(
     State(app): State<App>,
     operator: Operator,

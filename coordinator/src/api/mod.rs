@@ -12,6 +12,7 @@ pub mod body;
 pub mod build;
 pub mod category;
 pub mod device;
+pub mod document;
 pub mod enrolment_token;
 pub mod error;
 pub mod firmware;
@@ -33,12 +34,11 @@ pub mod user;
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    http::Method,
-    middleware,
-    routing::{get, post},
+use axum::{Router, extract::DefaultBodyLimit, http::Method, middleware};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
 };
 
 use crate::{
@@ -49,8 +49,6 @@ use crate::{
     store::Store,
     tokens::Tokens,
 };
-
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::Operator;
 use error::ApiError;
@@ -83,67 +81,64 @@ pub struct App {
 
 /// Every route.
 pub fn router(app: App) -> Router {
-    let operators = operators(app.artifacts.limits().file);
-    let (operators, _) = operators.layer(middleware::from_fn(audit::finish)).split_for_parts();
-    Router::new()
-        .nest(BASE, operators)
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::metrics))
+    let (routes, document) = documented(app.artifacts.limits().file);
+    routes
+        .merge(document::router(&document))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|method: Method| async move {
             ApiError::method_not_allowed(method.as_str())
         })
+        .layer(middleware::from_fn(document::guard))
         .with_state(app)
+}
+
+/// The API's description, as it is served.
+pub fn openapi() -> OpenApi {
+    documented(0).1
+}
+
+/// The routes and what they say of themselves.
+fn documented(largest_file: u64) -> (Router<App>, OpenApi) {
+    let (routes, document) = OpenApiRouter::new()
+        .nest(BASE, operators(largest_file).layer(middleware::from_fn(audit::finish)))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
+        .split_for_parts();
+    (routes, document::complete(document))
 }
 
 fn operators(largest_file: u64) -> OpenApiRouter<App> {
     let largest = usize::try_from(largest_file.saturating_add(upload::OVERHEAD));
     let uploads = DefaultBodyLimit::max(largest.unwrap_or(usize::MAX));
+    let manifests = DefaultBodyLimit::max(1 << 20);
     OpenApiRouter::new()
-        .route("/category/", get(category::list).post(category::create))
-        .route(
-            "/category/{id}/",
-            get(category::detail)
-                .put(category::change)
-                .patch(category::change)
-                .delete(category::delete),
-        )
-        .route("/build/", get(build::list).post(build::create))
-        .route(
-            "/build/{id}/",
-            get(build::detail).put(build::change).patch(build::change).delete(build::delete),
-        )
+        .routes(routes!(category::list, category::create))
+        .routes(routes!(category::detail, category::replace, category::change, category::delete))
+        .routes(routes!(build::list, build::create))
+        .routes(routes!(build::detail, build::replace, build::change, build::delete))
         // build/{id}/upgrade/ and batch-upgrade-operation/ come with batches.
-        .route("/build/{id}/image/", get(image::list).post(image::create).layer(uploads))
-        .route("/build/{id}/image/{image_id}/", get(image::detail).delete(image::delete))
-        .route("/build/{id}/image/{image_id}/download/", get(image::download_in))
-        .route("/firmware-image/{id}/download/", get(image::download))
-        .route(
-            "/image/{id}/manifest/",
-            get(image::manifest).post(image::complete).layer(DefaultBodyLimit::max(1 << 20)),
-        )
-        .route("/image/{id}/signature/", get(image::signature))
-        .route("/device/", get(device::list))
-        .route("/device/{id}/", get(device::detail).patch(device::change))
-        .route("/device/{id}/accept/", post(device::accept))
-        .route("/device/{id}/refuse/", post(device::refuse))
-        .route("/device/{id}/release/", post(device::release))
-        .route("/device/{id}/revoke/", post(device::revoke))
-        .route(
-            "/device/{id}/modem-firmware/",
-            get(firmware::detail)
-                .put(firmware::put)
-                .patch(firmware::patch)
-                .delete(firmware::delete),
-        )
-        .route("/device/{id}/upgrade-operation/", get(operation::list_of_device))
-        .route("/device-firmware/", get(firmware::list).post(firmware::create))
-        .route("/upgrade-operation/", get(operation::list))
-        .route("/upgrade-operation/{id}/", get(operation::detail).patch(operation::report))
-        .route("/upgrade-operation/{id}/cancel/", post(operation::cancel))
-        .route("/upgrade-operation/{id}/events/", get(stream::of_operation))
-        .route("/events/", get(stream::of_organization))
+        .routes(routes!(image::list, image::create).layer(uploads))
+        .routes(routes!(image::detail, image::delete))
+        .routes(routes!(image::download_in))
+        .routes(routes!(image::download))
+        .routes(routes!(image::manifest, image::complete).layer(manifests))
+        .routes(routes!(image::signature))
+        .routes(routes!(device::list))
+        .routes(routes!(device::detail, device::change))
+        .routes(routes!(device::accept))
+        .routes(routes!(device::refuse))
+        .routes(routes!(device::release))
+        .routes(routes!(device::revoke))
+        .routes(routes!(firmware::detail, firmware::put, firmware::patch, firmware::delete))
+        .routes(routes!(operation::list_of_device))
+        .routes(routes!(firmware::list, firmware::create))
+        .routes(routes!(operation::list))
+        .routes(routes!(operation::detail, operation::report))
+        .routes(routes!(operation::log))
+        .routes(routes!(operation::cancel))
+        .routes(routes!(stream::of_operation))
+        .routes(routes!(stream::of_organization))
         .routes(routes!(user::login))
         .routes(routes!(user::mqtt_token))
         .routes(routes!(account::list, account::create))

@@ -3,18 +3,22 @@
 use axum::{Json, extract::State};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use shared::{
     failure::Failure,
     ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug, Slot},
     stages::{Phase, Stage},
 };
+use utoipa::ToSchema;
 
 use super::{
     App, Operator,
     body::{Fields, up_to},
+    document::shapes::{
+        EvidenceName, FailureShape, LateResultShape, PhaseName, StageName, StatusName,
+    },
     error::{Answer, ApiError},
-    page::{ListQuery, Listing},
+    page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
 };
@@ -30,32 +34,73 @@ use crate::store::{
 };
 
 /// An operation as the API, the live events and the dashboards' topics show it.
-#[derive(Debug, Serialize)]
+/// The word of a device's script.
+#[derive(Debug, ToSchema)]
+pub struct OperationReport {
+    #[schema(minimum = 0, maximum = 100)]
+    pub progress_percent: Option<u8>,
+    pub status: Option<StatusName>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Done {
+    /// What came of it, for people.
+    message: &'static str,
+}
+
+/// A part of an operation's log.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LogPart {
+    /// Where it begins, in bytes.
+    offset: usize,
+    log: String,
+    /// Where the next part begins.
+    next_offset: usize,
+    /// Whether nothing follows any more: the operation is over.
+    complete: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 pub struct OperationView<'a> {
+    #[schema(value_type = Uuid)]
     id: OperationId,
+    #[schema(value_type = Uuid)]
     device: DeviceId,
+    #[schema(value_type = Option<Uuid>)]
     image: Option<ImageId>,
+    #[schema(value_type = StatusName)]
     status: Status,
     log: &'a str,
     progress_percent: u8,
     modified: Time,
     created: Time,
+    #[schema(value_type = Option<StageName>)]
     stage: Option<Stage>,
     attempt: u32,
+    #[schema(value_type = Option<FailureShape>)]
     failure: Option<&'a Failure>,
     modem: Modem<'a>,
+    #[schema(value_type = Option<Uuid>)]
     batch: Option<BatchId>,
+    /// A slug.
+    #[schema(value_type = String)]
     organization: &'a OrganizationSlug,
+    #[schema(value_type = Object)]
     upgrade_options: &'a Map<String, Value>,
+    #[schema(value_type = Option<PhaseName>)]
     phase: Option<Phase>,
     /// What the device last said for people.
     detail: Option<&'a str>,
     stalled: bool,
     /// Bytes of the image fetched over the network, resumptions included.
     fetched: u64,
+    #[schema(value_type = Option<EvidenceName>)]
     evidence: Option<Evidence>,
+    #[schema(value_type = Option<LateResultShape>)]
     late_result: Option<&'a LateResult>,
+    #[schema(value_type = Option<Uuid>)]
     retry_of: Option<OperationId>,
+    #[schema(value_type = Option<Uuid>)]
     superseded_by: Option<OperationId>,
     /// Whether an attempt has passed the point of no return and is not known to be over.
     granted: bool,
@@ -63,8 +108,9 @@ pub struct OperationView<'a> {
     finished: Option<Time>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Modem<'a> {
+    #[schema(value_type = String)]
     slot: &'a Slot,
 }
 
@@ -114,6 +160,15 @@ pub fn payload(operation: &Operation) -> Bytes {
     serde_json::to_vec(&view(operation)).map(Bytes::from).unwrap_or_default()
 }
 
+#[utoipa::path(get, path = "/upgrade-operation/", tag = "upgrades",
+    params(
+        Page,
+        ("device" = Option<Uuid>, Query),
+        ("image" = Option<Uuid>, Query),
+        ("batch" = Option<Uuid>, Query),
+        ("status" = Option<StatusName>, Query),
+    ),
+    responses((status = 200, body = Listing<OperationView<'_>>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
@@ -124,6 +179,12 @@ pub async fn list(
 }
 
 /// `device/{id}/upgrade-operation/`
+#[utoipa::path(get, path = "/device/{id}/upgrade-operation/", tag = "upgrades",
+    params(("id" = Uuid, Path), Page,
+        ("image" = Option<Uuid>, Query),
+        ("batch" = Option<Uuid>, Query),
+        ("status" = Option<StatusName>, Query)),
+    responses((status = 200, body = Listing<OperationView<'_>>)))]
 pub async fn list_of_device(
     State(app): State<App>,
     operator: Operator,
@@ -156,15 +217,58 @@ async fn listing(
     Ok(Json(query.listing(found, Shown)?))
 }
 
+#[utoipa::path(get, path = "/upgrade-operation/{id}/", tag = "upgrades",
+    params(("id" = Uuid, Path),
+        ("log_offset" = Option<u64>, Query,
+            description = "Bytes of the log that the client has: only what follows comes.")),
+    responses((status = 200, body = OperationView<'_>)))]
 pub async fn detail(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OperationId>,
+    query: ListQuery,
 ) -> Answer<Json<Shown>> {
-    Ok(Json(Shown(find(&app, &operator, id).await?)))
+    let mut found = find(&app, &operator, id).await?;
+    if let Some(offset) = query.filter("log_offset", NOT_AN_OFFSET)? {
+        found.log = found.log.split_off(boundary(&found.log, offset));
+    }
+    Ok(Json(Shown(found)))
+}
+
+const NOT_AN_OFFSET: &str = "Enter a whole number of bytes.";
+
+/// The character that byte `offset` of the text belongs to, or the end.
+fn boundary(text: &str, offset: usize) -> usize {
+    let offset = offset.min(text.len());
+    (0..=offset).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+/// The log from a place on, for who has read up to there.
+#[utoipa::path(get, path = "/upgrade-operation/{id}/log/", tag = "upgrades",
+    params(("id" = Uuid, Path), ("offset" = Option<u64>, Query, description = "Bytes.")),
+    responses((status = 200, body = LogPart)))]
+pub async fn log(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<OperationId>,
+    query: ListQuery,
+) -> Answer<Json<LogPart>> {
+    let found = find(&app, &operator, id).await?;
+    let asked = query.filter("offset", NOT_AN_OFFSET)?.unwrap_or(0);
+    let offset = boundary(&found.log, asked);
+    Ok(Json(LogPart {
+        offset,
+        next_offset: found.log.len(),
+        complete: found.finished_at.is_some(),
+        log: found.log[offset..].to_owned(),
+    }))
 }
 
 /// PATCH: the word of a device's script that has only HTTP. It proves nothing.
+#[utoipa::path(patch, path = "/upgrade-operation/{id}/", tag = "upgrades",
+    params(("id" = Uuid, Path)),
+    request_body = OperationReport,
+    responses((status = 200, body = OperationView<'_>)))]
 pub async fn report(
     State(app): State<App>,
     operator: Operator,
@@ -181,14 +285,17 @@ pub async fn report(
     Ok(Json(Shown(operation)))
 }
 
+#[utoipa::path(post, path = "/upgrade-operation/{id}/cancel/", tag = "upgrades",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Done)))]
 pub async fn cancel(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OperationId>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<Done>> {
     may_change(&app, &operator, id).await?;
     operator.store(&app).cancel_operation(operator.sees(), id, operator.user.name.clone()).await?;
-    Ok(Json(json!({ "message": "The upgrade is cancelled: the modem will not be flashed." })))
+    Ok(Json(Done { message: "The upgrade is cancelled: the modem will not be flashed." }))
 }
 
 pub(super) async fn find(app: &App, operator: &Operator, id: OperationId) -> Answer<Operation> {

@@ -1,17 +1,22 @@
 //! Live events (server-sent): `upgrade-operation/{id}/events/` and `events/`. Each is the whole new
-//! state of an operation or a batch; `Last-Event-ID` resumes.
+//! state of an operation or a batch; `Last-Event-ID` resumes. With `?since=` the same as plain JSON.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
+use serde::Serialize;
+use serde_json::Value;
 use shared::ids::{OperationId, UserId};
+use utoipa::ToSchema;
 
 use super::{
     App, Operator,
@@ -21,6 +26,7 @@ use super::{
     path::Ids,
 };
 use crate::feed::{Interest, Published, Subject, Subscription};
+use crate::store::user::Principal;
 
 /// Proxies give up on silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -70,14 +76,23 @@ impl Drop for Open {
 
 /// One operation: its state now, and every change. Each event is the whole state, so what it is now
 /// makes up for all that a watcher who comes back has missed, the operation's end included.
+#[utoipa::path(get, path = "/upgrade-operation/{id}/events/", tag = "events",
+    params(("id" = Uuid, Path), ("since" = Option<u64>, Query, description = "An event's id: what came after it, at once."),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream goes on.")),
+    responses((status = 200, description = "Server-sent events; with `since`, those that there are, as JSON.",
+        content((String = "text/event-stream"), (EventList = "application/json")))))]
 pub async fn of_operation(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OperationId>,
+    query: ListQuery,
     headers: HeaderMap,
-) -> Answer<Events> {
+) -> Answer {
     let found = operation::find(&app, &operator, id).await?;
     let interest = Interest { organizations: Some(vec![found.organization]), operation: Some(id) };
+    if let Some(since) = query.filter("since", NOT_AN_ID)? {
+        return Ok(plain(app.feed.resume(interest, since)));
+    }
     last_event_id(&headers)?;
     let open = app.streams.open(operator.user.user)?;
     // Listen first, look second: nothing can fall between.
@@ -85,27 +100,38 @@ pub async fn of_operation(
     let now = operation::find(&app, &operator, id).await?;
     let data = operation::payload(&now);
     let now = Event::default().event("operation").data(String::from_utf8_lossy(&data));
-    Ok(sse(stream::once(async { Ok(now) }).chain(events(changes)).boxed(), open))
+    let events = stream::once(async { Ok(now) }).chain(events(changes)).boxed();
+    Ok(sse(&app, operator, events, open).into_response())
 }
 
 /// All changes of an organization; of all that the user may see where none is named.
+#[utoipa::path(get, path = "/events/", tag = "events",
+    params(("organization" = Option<String>, Query),
+        ("since" = Option<u64>, Query, description = "An event's id: what came after it, at once."),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream goes on.")),
+    responses((status = 200, description = "Server-sent events; with `since`, those that there are, as JSON.",
+        content((String = "text/event-stream"), (EventList = "application/json")))))]
 pub async fn of_organization(
     State(app): State<App>,
     operator: Operator,
     query: ListQuery,
     headers: HeaderMap,
-) -> Answer<Events> {
+) -> Answer {
     let organizations = match query.organization()? {
         Some(asked) => Some(vec![operator.organization(Some(asked))?]),
         None if operator.user.superuser => None,
         None => Some(operator.user.memberships.iter().map(|of| of.slug.clone()).collect()),
     };
     let interest = Interest { organizations, operation: None };
+    if let Some(since) = query.filter("since", NOT_AN_ID)? {
+        return Ok(plain(app.feed.resume(interest, since)));
+    }
     let changes = match last_event_id(&headers)? {
         Some(last) => app.feed.resume(interest, last),
         None => app.feed.subscribe(interest),
     };
-    Ok(sse(events(changes).boxed(), app.streams.open(operator.user.user)?))
+    let open = app.streams.open(operator.user.user)?;
+    Ok(sse(&app, operator, events(changes).boxed(), open).into_response())
 }
 
 fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
@@ -113,16 +139,61 @@ fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
         return Ok(None);
     };
     let id = value.to_str().ok().and_then(|text| text.parse().ok());
-    id.map(Some).ok_or_else(|| ApiError::field("Last-Event-ID", "Not an id of these events."))
+    id.map(Some).ok_or_else(|| ApiError::field("Last-Event-ID", NOT_AN_ID))
 }
 
-fn sse(events: EventStream, open: Open) -> Events {
-    let ends = tokio::time::sleep(LONGEST);
+const NOT_AN_ID: &str = "Not an id of these events.";
+
+/// Events that there are.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventList {
+    events: Vec<PlainEvent>,
+    /// For the next `since`: there is nothing else up to here.
+    last: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PlainEvent {
+    id: u64,
+    /// `operation` or `batch`.
+    event: &'static str,
+    /// The whole new state.
+    #[schema(value_type = Object)]
+    data: Value,
+}
+
+fn plain(mut changes: Subscription) -> Response {
+    let (found, last) = changes.now();
+    let one = |published: &Published| PlainEvent {
+        id: published.id,
+        event: name(published),
+        data: serde_json::from_slice(&published.change.payload).unwrap_or_default(),
+    };
+    let events = found.iter().map(|published| one(published)).collect();
+    Json(EventList { events, last }).into_response()
+}
+
+fn sse(app: &App, operator: Operator, events: EventStream, open: Open) -> Events {
     let events = events.inspect(move |_| {
         // Lives as long as the stream does.
         let _ = &open;
     });
+    let ends = over(app.clone(), operator.user);
     Sse::new(events.take_until(ends).boxed()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+/// Until the stream has been open for long enough, or the user is not who they were.
+async fn over(app: App, user: Principal) {
+    let began = Instant::now();
+    while began.elapsed() < LONGEST {
+        tokio::time::sleep(KEEP_ALIVE).await;
+        match app.store.principal(user.token).await {
+            Ok(Some(now))
+                if (now.superuser, &now.memberships) == (user.superuser, &user.memberships) => {}
+            Ok(_) => return,
+            Err(error) => tracing::warn!(%error, "whether a stream may go on"),
+        }
+    }
 }
 
 fn events(changes: Subscription) -> impl Stream<Item = Result<Event, Infallible>> + Send {
@@ -134,10 +205,13 @@ fn events(changes: Subscription) -> impl Stream<Item = Result<Event, Infallible>
 }
 
 fn event(published: &Published) -> Event {
-    let name = match published.change.subject {
+    let data = String::from_utf8_lossy(&published.change.payload);
+    Event::default().id(published.id.to_string()).event(name(published)).data(data)
+}
+
+fn name(published: &Published) -> &'static str {
+    match published.change.subject {
         Subject::Operation { .. } => "operation",
         Subject::Batch(_) => "batch",
-    };
-    let data = String::from_utf8_lossy(&published.change.payload);
-    Event::default().id(published.id.to_string()).event(name).data(data)
+    }
 }

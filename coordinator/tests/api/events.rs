@@ -117,3 +117,28 @@ async fn a_user_has_so_many_streams_and_gets_them_back() {
     streams.pop();
     Stream::open(&world, VIEWER, "events/", None).await;
 }
+
+#[tokio::test]
+async fn what_came_since_is_told_as_plain_json() {
+    let world = World::new().await;
+    let image = world.image().await;
+    let device = world.device(&["main"]).await;
+    let id = world.upgrade(device, &image).await;
+    let before = world.get(VIEWER, "events/?since=0").await.ok(200);
+    assert_eq!(before["events"], serde_json::json!([]));
+    publish(&world, &id).await;
+    publish(&world, &id).await;
+    let last = before["last"].as_u64().unwrap();
+    for path in ["events/".to_owned(), format!("upgrade-operation/{id}/events/")] {
+        let now = world.get(VIEWER, &format!("{path}?since={last}")).await.ok(200);
+        assert_eq!(now["events"].as_array().unwrap().len(), 2, "{now}");
+        assert_eq!(now["events"][0]["event"], "operation");
+        assert_eq!(now["events"][0]["data"]["id"], id.as_str());
+        assert_eq!(now["last"], now["events"][1]["id"]);
+        let again = world.get(VIEWER, &format!("{path}?since={}", now["last"])).await.ok(200);
+        assert_eq!(again["events"], serde_json::json!([]));
+    }
+    let foreign = world.get(RIVAL, &format!("events/?since={last}")).await.ok(200);
+    assert_eq!(foreign["events"], serde_json::json!([]));
+    world.get(VIEWER, "events/?since=x").await.ok(400);
+}

@@ -20,6 +20,7 @@ mod health;
 mod image;
 #[path = "../fixture/manifest.rs"]
 mod manifest;
+mod openapi;
 mod operation;
 mod organization;
 mod token;

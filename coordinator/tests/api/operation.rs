@@ -137,3 +137,28 @@ async fn a_scripts_report_moves_it_and_proves_nothing() {
             .is_string()
     );
 }
+
+#[tokio::test]
+async fn its_log_is_read_from_where_somebody_left_off() {
+    let world = World::new().await;
+    let (_, _, id) = requested(&world).await;
+    let path = format!("upgrade-operation/{id}/");
+    let whole = world.get(VIEWER, &path).await.ok(200)["log"].as_str().unwrap().to_owned();
+    assert!(!whole.is_empty());
+    let first = world.get(VIEWER, &format!("{path}log/")).await.ok(200);
+    assert_eq!(
+        first,
+        json!({"offset": 0, "log": whole, "next_offset": whole.len(), "complete": false})
+    );
+    world.post(OPERATOR, &format!("{path}cancel/"), json!({})).await.ok(200);
+    let next = world.get(VIEWER, &format!("{path}log/?offset={}", whole.len())).await.ok(200);
+    let line = next["log"].as_str().unwrap();
+    assert!(line.contains("cancelled") && line.lines().count() == 1, "{line}");
+    assert_eq!(next["complete"], true);
+    let tail = world.get(VIEWER, &format!("{path}?log_offset={}", whole.len())).await.ok(200);
+    assert_eq!(tail["log"], line);
+    let past = world.get(VIEWER, &format!("{path}log/?offset=999999")).await.ok(200);
+    assert_eq!((&past["log"], &past["offset"]), (&json!(""), &past["next_offset"]));
+    world.get(VIEWER, &format!("{path}log/?offset=x")).await.ok(400);
+    world.get(RIVAL, &format!("{path}log/")).await.ok(404);
+}

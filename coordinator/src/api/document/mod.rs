@@ -1,0 +1,207 @@
+//! The API's description for machines (OpenAPI 3.1) and its page for people.
+//!
+//! Each handler describes itself beside its code (`#[utoipa::path]`), and the router takes both at
+//! once, so that route and document cannot drift. What holds of every request, its errors above all,
+//! is added here. `docs/openapi.json` is the document as of this version.
+
+pub mod shapes;
+
+use std::collections::BTreeMap;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing::get};
+use bytes::Bytes;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, InfoBuilder, ObjectBuilder, OpenApi, Ref, RefOr,
+    ResponseBuilder, Schema, schema::Type,
+};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use shapes::{Conflict, Mistakes, Problem};
+
+/// Where the document lies.
+pub const DOCUMENT: &str = "/api/v1/openapi.json";
+/// Where its page is.
+pub const PAGE: &str = "/api/v1/docs";
+
+const ABOUT: &str = "Upgrades the firmware of 5G and LTE modems in fleets of OpenWrt routers.
+
+Authenticate with `Authorization: Bearer <token>`; `users/token/` makes one from a password. Lists come
+in pages; times are RFC 3339 in UTC; ids are UUIDs. What belongs to an organization that is not yours is
+not found. More than 1000 requests of a user in a minute are answered with 429 and Retry-After.";
+
+/// Completes what the handlers say of themselves.
+pub fn complete(mut document: OpenApi) -> OpenApi {
+    document.info = InfoBuilder::new()
+        .title("modem-upgrader")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .license(Some(utoipa::openapi::License::new("MIT OR Apache-2.0")))
+        .build();
+    let components = document.components.get_or_insert_default();
+    for (name, response) in responses() {
+        components.responses.insert(name.into(), response);
+    }
+    for (name, schema) in [
+        (Problem::name(), Problem::schema()),
+        (Conflict::name(), Conflict::schema()),
+        (Mistakes::name(), Mistakes::schema()),
+    ] {
+        components.schemas.insert(name.into_owned(), schema);
+    }
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            describe(path, method, operation);
+        }
+    }
+    document
+}
+
+const BEARER: &str = "token";
+
+/// The operations of a path, with their methods.
+pub fn operations(item: &mut PathItem) -> Vec<(&'static str, &mut Operation)> {
+    [
+        ("get", &mut item.get),
+        ("put", &mut item.put),
+        ("post", &mut item.post),
+        ("patch", &mut item.patch),
+        ("delete", &mut item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+    .collect()
+}
+
+/// Adds the errors that any request of this kind may end with, and a name of its own.
+fn describe(path: &str, method: &str, operation: &mut Operation) {
+    operation.operation_id = Some(name(path, method));
+    let open = operation.security.is_some();
+    let api = path.starts_with(super::BASE);
+    let changes = method != "get";
+    if api && !open {
+        operation.security = Some(vec![SecurityRequirement::new(BEARER, [] as [&str; 0])]);
+    }
+    let with_query = operation.parameters.is_some();
+    let with_body = operation.request_body.is_some();
+    for (status, response, comes) in [
+        ("400", "Mistakes", api && (with_query || changes)),
+        ("401", "Unauthorized", api && !open),
+        ("403", "Forbidden", api && !open),
+        ("404", "NotFound", api && !open),
+        ("409", "Conflict", api && changes && !open),
+        ("413", "TooLarge", with_body),
+        ("415", "UnsupportedMediaType", with_body),
+        ("429", "TooManyRequests", api),
+        ("503", "Unavailable", api),
+    ] {
+        if comes {
+            let responses = &mut operation.responses.responses;
+            let known = RefOr::Ref(Ref::from_response_name(response));
+            responses.entry(status.to_owned()).or_insert(known);
+        }
+    }
+}
+
+/// `get_build_id_image`, say: a name that no other operation has.
+fn name(path: &str, method: &str) -> String {
+    let short = path.strip_prefix(super::BASE).unwrap_or(path);
+    let words = short.split(['/', '{', '}', '-', '_']).filter(|word| !word.is_empty());
+    [method].into_iter().chain(words).collect::<Vec<_>>().join("_")
+}
+
+fn responses() -> BTreeMap<&'static str, RefOr<utoipa::openapi::Response>> {
+    let seconds = || HeaderBuilder::new().schema(integer()).description(Some("Seconds.")).build();
+    let text = || HeaderBuilder::new().schema(ObjectBuilder::new().schema_type(Type::String));
+    let one = |description: &str, shape: &str| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(shape))).build();
+        ResponseBuilder::new().description(description).content("application/json", content)
+    };
+    let detail = Problem::name();
+    [
+        ("Mistakes", one("What is wrong, by field or as a whole.", &Mistakes::name())),
+        (
+            "Unauthorized",
+            one("No token, or one that is not good (any more).", &detail)
+                .header("WWW-Authenticate", text().build()),
+        ),
+        ("Forbidden", one("Seen, but not this user's to do.", &detail)),
+        ("NotFound", one("There is none, or it is another organization's.", &detail)),
+        ("Conflict", one("Not as things stand.", &Conflict::name())),
+        ("TooLarge", one("The body is larger than it may be.", &detail)),
+        ("UnsupportedMediaType", one("The body is of another type.", &detail)),
+        (
+            "TooManyRequests",
+            one("More requests than a user may make: wait.", &detail)
+                .header("Retry-After", seconds()),
+        ),
+        (
+            "Unavailable",
+            one("Not just now: try again soon.", &detail).header("Retry-After", seconds()),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, response)| (name, RefOr::T(response.build())))
+    .collect()
+}
+
+fn integer() -> Schema {
+    ObjectBuilder::new().schema_type(Type::Integer).into()
+}
+
+/// The document and its page, which needs nothing from elsewhere.
+pub fn router<S: Clone + Send + Sync + 'static>(document: &OpenApi) -> Router<S> {
+    let json = Bytes::from(document.to_json().unwrap_or_default());
+    let served = get(move || async move {
+        let json = json.clone();
+        ([(header::CONTENT_TYPE, "application/json")], json).into_response()
+    });
+    let config = Config::from(DOCUMENT).validator_url("none").try_it_out_enabled(false);
+    let page = Router::<S>::from(SwaggerUi::new(PAGE).config(config));
+    page.route(DOCUMENT, served)
+}
+
+/// Nothing here is to be shown in a frame, guessed at, or to load anything from elsewhere.
+pub async fn guard(request: Request, next: Next) -> Response {
+    let page = request.uri().path().starts_with(PAGE);
+    let mut response = next.run(request).await;
+    let policy = if page { PAGE_POLICY } else { POLICY };
+    let headers = response.headers_mut();
+    set(headers, header::CONTENT_SECURITY_POLICY, policy);
+    set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(headers, header::X_FRAME_OPTIONS, "DENY");
+    set(headers, header::REFERRER_POLICY, "no-referrer");
+    if !page && !headers.contains_key(header::CACHE_CONTROL) {
+        set(headers, header::CACHE_CONTROL, "no-store");
+    }
+    response
+}
+
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+                           img-src 'self' data:; font-src 'self'; connect-src 'self'; \
+                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &'static str) {
+    headers.insert(name, HeaderValue::from_static(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_operations_apart() {
+        let path = format!("{}/build/{{id}}/image/{{image_id}}/", super::super::BASE);
+        assert_eq!(name(&path, "get"), "get_build_id_image_image_id");
+        assert_eq!(name("/healthz", "get"), "get_healthz");
+    }
+}

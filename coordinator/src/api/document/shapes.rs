@@ -1,0 +1,167 @@
+//! Shapes in the document of what is defined elsewhere: in the crate that agents share, which knows
+//! no OpenAPI, and of errors. They exist for the document alone.
+
+use shared::failure::{FailureKind, ModemCondition};
+use shared::identity::DeviceState;
+use shared::stages::Phase;
+use utoipa::openapi::{Object, ObjectBuilder, RefOr, Schema, schema::Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::api::time::Time;
+
+/// What is wrong, for people.
+#[derive(Debug, ToSchema)]
+pub struct Problem {
+    pub detail: String,
+}
+
+/// Why it cannot be as things stand.
+#[derive(Debug, ToSchema)]
+pub struct Conflict {
+    pub error: String,
+}
+
+/// `{"field": ["message"]}`, or `{"error": "message"}` where it is about the request as a whole.
+#[derive(Debug)]
+pub struct Mistakes;
+
+impl PartialSchema for Mistakes {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String).build();
+        let messages = utoipa::openapi::ArrayBuilder::new().items(text()).build();
+        ObjectBuilder::new()
+            .description(Some(
+                "`{\"field\": [\"message\"]}`, or `{\"error\": \"message\"}` where it is about the \
+                 request as a whole.",
+            ))
+            .property("error", text())
+            .additional_properties(Some(Schema::from(messages)))
+            .into()
+    }
+}
+
+impl ToSchema for Mistakes {}
+
+fn words<'a>(names: impl IntoIterator<Item = &'a str>) -> Object {
+    let names: Vec<_> = names.into_iter().collect();
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build()
+}
+
+macro_rules! words_of {
+    ($($(#[$doc:meta])* $name:ident = $of:ty),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                words(<$of>::ALL.iter().map(|word| word.as_str()).chain(["unknown"])).into()
+            }
+        }
+        impl ToSchema for $name {}
+    )+};
+}
+
+words_of! {
+    PhaseName = Phase,
+    FailureKindName = FailureKind,
+    ModemConditionName = ModemCondition,
+    DeviceStateName = DeviceState,
+}
+
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "kebab-case")]
+pub enum StatusName {
+    Idle,
+    InProgress,
+    Success,
+    Failed,
+    Aborted,
+    Cancelled,
+}
+
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum StageName {
+    Transfer,
+    Verify,
+    Execute,
+    Reboot,
+    Confirm,
+    Unknown,
+}
+
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum EvidenceName {
+    Versions,
+    Reported,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct FailureShape {
+    pub stage: PhaseName,
+    pub kind: FailureKindName,
+    pub condition: ModemConditionName,
+    pub detail: String,
+}
+
+/// What the device said after the operation had been given up or taken back.
+#[derive(Debug, ToSchema)]
+pub struct LateResultShape {
+    #[schema(value_type = Object)]
+    pub outcome: (),
+    /// Unix milliseconds.
+    pub received: u64,
+}
+
+/// One line of a modem's answer to a command.
+#[derive(Debug, ToSchema)]
+pub struct VersionShape {
+    /// Without `AT`.
+    pub command: String,
+    /// From 1.
+    pub line: u8,
+    pub value: String,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct ModemShape {
+    pub slot: String,
+    pub manufacturer: String,
+    pub model: String,
+    pub imei: String,
+    pub versions: Vec<VersionShape>,
+    #[schema(required = false)]
+    pub usb: Option<String>,
+    pub sole_uplink: bool,
+    /// Why the rest is empty.
+    #[schema(required = false)]
+    pub unreadable: Option<String>,
+    /// When its model, IMEI and versions were read. Null: never.
+    pub read: Option<Time>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct StagingShape {
+    pub path: String,
+    /// Bytes.
+    pub free_bytes: u64,
+    pub durable: bool,
+}
+
+/// What a device says of itself.
+#[derive(Debug, ToSchema)]
+pub struct InventoryShape {
+    pub v: u8,
+    pub agent_version: String,
+    pub capabilities: Vec<String>,
+    pub board: String,
+    pub hostname: String,
+    pub boot_id: String,
+    pub require_signature: bool,
+    pub keys: Vec<String>,
+    pub profiles: Vec<String>,
+    pub staging: Vec<StagingShape>,
+    #[schema(value_type = Vec<Object>)]
+    pub modems: Vec<()>,
+}

@@ -1,0 +1,95 @@
+//! The document against the routes, and against what is checked in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use coordinator::api::document::{DOCUMENT, PAGE, operations};
+use tower::ServiceExt;
+
+use crate::world::*;
+
+const METHODS: [(&str, Method); 5] = [
+    ("get", Method::GET),
+    ("put", Method::PUT),
+    ("post", Method::POST),
+    ("patch", Method::PATCH),
+    ("delete", Method::DELETE),
+];
+
+/// The methods of each documented path.
+fn documented() -> BTreeMap<String, BTreeSet<&'static str>> {
+    let mut document = coordinator::api::openapi();
+    let paths = document.paths.paths.iter_mut();
+    let methods = |item| operations(item).into_iter().map(|(method, _)| method).collect();
+    paths.map(|(path, item)| (path.clone(), methods(item))).collect()
+}
+
+/// Every path that the router knows, as it tells a debugger; the page's own files left out.
+fn routed(world: &World) -> BTreeSet<String> {
+    let told = format!("{:?}", world.router);
+    let quoted = told.split('"').skip(1).step_by(2);
+    let paths = quoted.filter(|text| text.starts_with('/'));
+    let own = |path: &&str| path.starts_with(PAGE) || *path == DOCUMENT;
+    let fallback = |path: &&str| *path == "/" || path.contains("__private__");
+    paths.filter(|path| !own(path) && !fallback(path)).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn every_route_is_in_the_document_and_every_path_of_it_is_a_route() {
+    let world = World::new().await;
+    let routed = routed(&world);
+    assert!(routed.contains("/healthz") && routed.len() > 40, "{routed:?}");
+    assert_eq!(routed, documented().into_keys().collect());
+}
+
+#[tokio::test]
+async fn the_document_has_every_method_of_every_route() {
+    let world = World::new().await;
+    for (path, known) in documented() {
+        let path = path.replace(|c| c == '{' || c == '}', "");
+        for (name, method) in METHODS {
+            let request = Request::builder().method(method).uri(&path).body(Body::empty()).unwrap();
+            let answer = world.router.clone().oneshot(request).await.unwrap();
+            let taken = answer.status() != StatusCode::METHOD_NOT_ALLOWED;
+            assert_eq!(taken, known.contains(name), "{name} {path}");
+        }
+    }
+}
+
+#[test]
+fn the_document_is_as_checked_in() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+    let now = coordinator::api::openapi().to_pretty_json().unwrap() + "\n";
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(before == now, "docs/openapi.json is out of date: run this test with UPDATE_GOLDEN=1");
+}
+
+#[tokio::test]
+async fn it_is_served_with_a_page_that_loads_nothing_from_elsewhere() {
+    let world = World::new().await;
+    let document = world.get("", DOCUMENT).await.ok(200);
+    assert_eq!(document["openapi"], "3.1.0");
+    let page = world.get("", &format!("{PAGE}/")).await;
+    assert_eq!(page.status, 200);
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self'"));
+    let text = String::from_utf8(page.bytes).unwrap();
+    assert!(!text.contains("http://") && !text.contains("https://"), "{text}");
+    for file in text.split('"').filter(|text| text.ends_with(".js") || text.ends_with(".css")) {
+        let file = file.trim_start_matches("./");
+        assert_eq!(world.get("", &format!("{PAGE}/{file}")).await.status, 200, "{file}");
+    }
+    let script = world.get("", &format!("{PAGE}/swagger-initializer.js")).await;
+    assert!(String::from_utf8(script.bytes).unwrap().contains(DOCUMENT));
+    let answer = world.get(ADMIN, "category/").await;
+    assert_eq!(
+        answer.headers["content-security-policy"],
+        "default-src 'none'; frame-ancestors 'none'"
+    );
+    assert_eq!(answer.headers["cache-control"], "no-store");
+}
