@@ -48,7 +48,7 @@ async fn every_route_is_in_the_document_and_every_path_of_it_is_a_route() {
 async fn the_document_has_every_method_of_every_route() {
     let world = World::new().await;
     for (path, known) in documented() {
-        let path = path.replace(|c| c == '{' || c == '}', "");
+        let path = path.replace(['{', '}'], "");
         for (name, method) in METHODS {
             let request = Request::builder().method(method).uri(&path).body(Body::empty()).unwrap();
             let answer = world.router.clone().oneshot(request).await.unwrap();
