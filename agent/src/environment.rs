@@ -67,6 +67,8 @@ pub struct JobContext {
     pub fetched: u64,
     /// Whether the way to the coordinator leads over this modem alone.
     pub sole_uplink: Option<bool>,
+    /// Something that the profile asks for could not be measured while ModemManager had the modem.
+    pub unmeasured: bool,
     /// Where the modem was on the bus when it was last inspected.
     pub bus_id: Option<String>,
 }

@@ -60,6 +60,10 @@ pub enum ModemFault {
     /// FWSWITCH is at its default after the next flash.
     SettingsLostAfterFlash,
     SimLostAfterFlash,
+    /// Somebody has changed the SIM by then.
+    OtherSimAfterFlash {
+        iccid: String,
+    },
 }
 
 /// A fault of the vendor's tool.

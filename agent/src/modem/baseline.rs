@@ -27,6 +27,8 @@ pub struct Baseline {
     pub contexts: Option<Vec<String>>,
     /// `+COPS`: the access technology (3GPP TS 27.007), 7 = LTE, 11 to 13 = 5G.
     pub access_technology: Option<u8>,
+    /// `+COPS`: the network's name or number.
+    pub operator: Option<String>,
     /// The signal, see [`super::measure::rsrp`].
     pub rsrp_dbm: Option<i32>,
 }
@@ -88,6 +90,22 @@ impl Difference {
 }
 
 impl Baseline {
+    /// Takes over from `read`, the modem's own word, what ModemManager could not tell. Not the network: its
+    /// holders have let go of it by then.
+    pub fn complete(&mut self, read: Baseline) {
+        let fill = |known: &mut Option<String>, read: Option<String>| {
+            if known.is_none() {
+                *known = read;
+            }
+        };
+        fill(&mut self.sim, read.sim);
+        fill(&mut self.iccid, read.iccid);
+        fill(&mut self.sim_status, read.sim_status);
+        fill(&mut self.firmware_switch, read.firmware_switch);
+        fill(&mut self.usb_composition, read.usb_composition);
+        self.contexts = self.contexts.take().or(read.contexts);
+    }
+
     pub fn is_registered(&self) -> bool {
         [self.lte, self.nr].into_iter().flatten().any(Registration::is_registered)
     }
@@ -96,8 +114,12 @@ impl Baseline {
     /// somebody has changed the SIM meanwhile.
     #[must_use]
     pub fn not_comparable(&self, now: &Baseline) -> Option<&'static str> {
+        // Not everybody tells the filling.
+        let digits = |iccid: &str| iccid.trim_end_matches(['F', 'f']).to_owned();
         match (&self.iccid, &now.iccid) {
-            (Some(before), Some(after)) if before != after => Some("another SIM is in the modem"),
+            (Some(before), Some(after)) if digits(before) != digits(after) => {
+                Some("another SIM is in the modem")
+            }
             (None, _) if !self.is_registered() => Some("there was no SIM and no network before"),
             _ => None,
         }
@@ -185,10 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_modem_tells_completes_and_replaces_nothing() {
+        let mut told = Baseline { lte: Some(Registration::Home), ..Baseline::default() };
+        let read = Baseline { lte: None, contexts: Some(vec![]), ..before() };
+        told.complete(read.clone());
+        assert_eq!(told, Baseline { lte: Some(Registration::Home), ..read });
+        told.complete(Baseline { usb_composition: Some("2".into()), ..before() });
+        assert_eq!(told.usb_composition.as_deref(), Some("1"));
+    }
+
+    #[test]
     fn another_sim_or_none_before_is_not_comparable() {
         let other = Baseline { iccid: Some("8949000000000000002".into()), ..before() };
         let none = Baseline { iccid: None, ..before() };
         let nothing = Baseline::default();
+        let filled = Baseline { iccid: Some("8949000000000000001F".into()), ..before() };
+        assert_eq!(before().not_comparable(&filled), None);
         assert!(before().not_comparable(&other).is_some());
         assert!(nothing.not_comparable(&before()).is_some());
         assert_eq!(before().not_comparable(&before()), None);

@@ -4,6 +4,10 @@
 //! `mmcli -L -K` lists them, `mmcli -m N -K` prints one as `key : value` lines (`--` where it knows nothing).
 //! Reading those is pure. It cannot be asked for AT commands: OpenWrt builds it without.
 
+mod network;
+
+pub use network::{baseline, rsrp};
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,6 +28,7 @@ const MAX_MODEMS: usize = 16;
 const MAX_VALUE: usize = 256;
 /// Where ModemManager's modems are on D-Bus.
 const MODEM_PATH: &str = "/org/freedesktop/ModemManager1/Modem/";
+const SIM_PATH: &str = "/org/freedesktop/ModemManager1/SIM/";
 
 /// A modem as ModemManager knows it. What it does not know is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -41,6 +46,9 @@ pub struct Managed {
     pub revision: String,
     /// Whether there is a SIM.
     pub sim: bool,
+    /// ModemManager's number for it.
+    #[serde(skip)]
+    pub sim_number: Option<u32>,
     /// Name or number of the network.
     pub operator: String,
     /// `home`, `roaming`, `searching`, ...
@@ -84,6 +92,10 @@ pub async fn modems(mmcli: &Path) -> Result<Vec<Managed>, NoAnswer> {
 /// ModemManager does not answer or has no such modem.
 pub async fn find(mmcli: &Path, sought: Sought<'_>) -> Result<Managed, NoAnswer> {
     pick(modems(mmcli).await?, sought).ok_or(NoAnswer::Unknown)
+}
+
+fn value(text: &str, key: &str) -> Option<String> {
+    pairs(text).find(|(name, _)| *name == key).map(|(_, value)| plain(value))
 }
 
 fn pick(modems: Vec<Managed>, sought: Sought<'_>) -> Option<Managed> {
@@ -133,7 +145,10 @@ fn modem(number: u32, text: &str) -> Managed {
             "generic.revision" => modem.revision = value,
             "generic.equipment-identifier" if modem.imei.is_empty() => modem.imei = value,
             "3gpp.imei" => modem.imei = value,
-            "generic.sim" => modem.sim = true,
+            "generic.sim" => {
+                modem.sim = true;
+                modem.sim_number = value.strip_prefix(SIM_PATH).and_then(|n| n.parse().ok());
+            }
             "3gpp.operator-name" => modem.operator = value,
             "3gpp.operator-code" if modem.operator.is_empty() => modem.operator = value,
             "3gpp.registration-state" => modem.registration = value,
@@ -176,12 +191,12 @@ impl Managed {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::testing::script;
 
     /// As mmcli 1.22 prints it, shortened.
-    const FN990: &str = "\
+    pub(super) const FN990: &str = "\
 modem.dbus-path                                 : /org/freedesktop/ModemManager1/Modem/3
 modem.generic.device-identifier                 : 0f6ec1cb
 modem.generic.manufacturer                      : Telit

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::dialect::{self, Identity};
 use super::discovery::{Abnormal, Condition, Modem, Snapshot};
+use super::manager;
 use super::port::{self, Port};
 use crate::processes::{self, Process};
 
@@ -197,14 +198,24 @@ pub struct Survey {
     pub abnormal: Vec<Abnormal>,
 }
 
-/// Asks every modem once. The caller holds the modems' lock.
-pub async fn survey(place: &Place) -> Survey {
+/// Asks every modem once; of one whose ports somebody has, ModemManager (`mmcli`). The caller holds the
+/// modems' lock.
+pub async fn survey(place: &Place, mmcli: &Path) -> Survey {
     let snapshot = place.snapshot();
     let mut survey = Survey { abnormal: snapshot.abnormal(), ..Survey::default() };
     for modem in snapshot.modems() {
-        match ask(place, &modem).await {
-            Ok((_, identity)) => survey.answering.push(identity.imei),
-            Err(_mute) => survey.silent.push(modem.bus_id),
+        let imei = match ask(place, &modem).await {
+            Ok((_, identity)) => identity.imei,
+            Err(Mute::InUse(_)) => {
+                let managed = manager::find(mmcli, Sought::At(&modem.bus_id)).await;
+                managed.map(|managed| managed.imei).unwrap_or_default()
+            }
+            Err(Mute::Silent) => String::new(),
+        };
+        if imei.is_empty() {
+            survey.silent.push(modem.bus_id);
+        } else {
+            survey.answering.push(imei);
         }
     }
     survey

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::baseline::{Baseline, Difference, Registration};
-use super::dialect::{ModemError, optional};
+use super::dialect::{ModemError, looks, optional};
 use super::measure;
 use super::port::{Port, PortError, SLOW};
 
@@ -12,6 +12,7 @@ const RESTORE: Duration = Duration::from_secs(30);
 
 /// Reads the baseline. Only a port that is gone or silent is an error.
 pub async fn baseline(port: &mut Port) -> Result<Baseline, ModemError> {
+    let network = lines(port, "AT+COPS?").await?.unwrap_or_default();
     Ok(Baseline {
         sim: sim(port).await?,
         iccid: iccid(port).await?,
@@ -21,7 +22,8 @@ pub async fn baseline(port: &mut Port) -> Result<Baseline, ModemError> {
         firmware_switch: field(port, "AT#FWSWITCH?", |value| is_numbers(value, 2..=3)).await?,
         usb_composition: field(port, "AT#USBCFG?", |value| is_numbers(value, 1..=1)).await?,
         contexts: lines(port, "AT+CGDCONT?").await?.map(|lines| contexts(&lines)),
-        access_technology: lines(port, "AT+COPS?").await?.and_then(|lines| technology(&lines)),
+        access_technology: technology(&network),
+        operator: operator(&network),
         rsrp_dbm: measure::rsrp(port).await?,
     })
 }
@@ -45,7 +47,7 @@ async fn sim(port: &mut Port) -> Result<Option<String>, ModemError> {
 
 async fn iccid(port: &mut Port) -> Result<Option<String>, ModemError> {
     for command in ["AT#CCID", "AT+ICCID"] {
-        let value = field(port, command, is_iccid).await?;
+        let value = field(port, command, looks::is_iccid).await?;
         if value.is_some() {
             return Ok(value);
         }
@@ -119,15 +121,20 @@ fn technology(lines: &[String]) -> Option<u8> {
     prefixed("+COPS", lines).find_map(|value| value.rsplit_once(',')?.1.trim().parse().ok())
 }
 
+/// The third field, a name or a number.
+fn operator(lines: &[String]) -> Option<String> {
+    let name = prefixed("+COPS", lines).find_map(|value| {
+        let (_, rest) = value.split_once('"')?;
+        Some(rest.split_once('"')?.0.to_owned())
+    })?;
+    (!name.is_empty() && name.len() <= 64 && !name.contains(char::is_control)).then_some(name)
+}
+
 fn is_numbers(value: &str, count: std::ops::RangeInclusive<usize>) -> bool {
     let number = |field: &str| {
         !field.is_empty() && field.len() <= 3 && field.bytes().all(|byte| byte.is_ascii_digit())
     };
     count.contains(&value.split(',').count()) && value.split(',').all(number)
-}
-
-fn is_iccid(value: &str) -> bool {
-    (18..=22).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -152,10 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn technology_is_the_last_field() {
+    fn technology_is_the_last_field_and_the_operator_has_quotes() {
         let lines = |text: &str| vec![text.to_owned()];
-        assert_eq!(technology(&lines("+COPS: 0,0,\"Vodafone.de\",7")), Some(7));
-        assert_eq!(technology(&lines("+COPS: 0")), None);
+        let told = lines("+COPS: 0,0,\"Vodafone, de\",7");
+        assert_eq!(
+            (technology(&told), operator(&told).as_deref()),
+            (Some(7), Some("Vodafone, de"))
+        );
+        assert_eq!((technology(&lines("+COPS: 0")), operator(&lines("+COPS: 0"))), (None, None));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod install;
 mod probe;
 mod recover;
 mod surroundings;
+mod told;
 
 use crate::{
     environment::Environment,
@@ -76,17 +77,21 @@ impl Environment {
     }
 
     async fn prepare(&mut self, state: &State) -> Outcome {
+        match self.prepared(state).await {
+            Ok(outcome) | Err(outcome) => outcome,
+        }
+    }
+
+    async fn prepared(&mut self, state: &State) -> Result<Outcome, Outcome> {
         let imei = state.record.before.as_ref().map(|b| b.imei.clone());
         let failed =
             |reason| Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason));
-        if let Err(reason) = self.take_hold().await {
-            return failed(reason);
-        }
+        self.take_hold().await.map_err(failed)?;
         // Another modem may have been lost while the coordinator was asked.
-        match self.obstacle(imei.as_deref()).await {
-            Some(reason) => failed(reason),
-            None => Outcome::Prepared,
+        if let Some(reason) = self.obstacle(imei.as_deref()).await {
+            return Err(failed(reason));
         }
+        self.last_look(state).await
     }
 
     /// Takes the modem for this process, and makes its holders let go; repeated by a fresh process,
@@ -134,9 +139,18 @@ impl Environment {
         }
     }
 
-    /// The modem of this slot, answering AT, within `patience`.
+    /// The modem of this slot, answering AT, within `patience`. Until its holders have let go, no port is
+    /// opened that somebody has: two who read one port steal each other's answers.
     async fn answering(&self, imei: Option<&str>, patience: Duration) -> Result<Ready, NotReady> {
-        modem::wait_ready(&self.place, self.slot.sought(imei), Instant::now() + patience).await
+        let deadline = Instant::now() + patience;
+        let sparing;
+        let place = if self.job.holding {
+            &self.place
+        } else {
+            sparing = self.place.clone().sparing(&self.settings.paths.proc);
+            &sparing
+        };
+        modem::wait_ready(place, self.slot.sought(imei), deadline).await
     }
 
     /// How long a modem may take after the tool: away from the bus, booting, silent.

@@ -21,6 +21,8 @@
 //! - From `Preparing` on, something may be held: every way out leads through `Releasing`.
 //! - `Preparing` and `Installing` are journaled before anything is done, so a lost attempt counts. A fresh process
 //!   only ever attaches to it.
+//! - `Preparing` ends with the modem's own word: ModemManager, while it had the modem, knew less. The tool
+//!   starts once that is journaled, and not at all if the modem is not as it should be.
 //! - `Probing` looks at the modem and decides; the tool's word only says whether the old version is a
 //!   failure worth another attempt or a lie.
 //! - `Recovering` has a budget of its own: it becomes slow and never gives up.

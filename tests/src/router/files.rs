@@ -107,7 +107,7 @@ fn wired_port(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn stand_in(path: &Path, script: &str) -> io::Result<()> {
+pub(super) fn stand_in(path: &Path, script: &str) -> io::Result<()> {
     fs::write(path, script)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }

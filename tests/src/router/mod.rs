@@ -4,6 +4,7 @@
 pub mod process;
 
 mod files;
+mod manager;
 
 use crate::{
     firmware::Model,

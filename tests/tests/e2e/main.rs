@@ -15,6 +15,7 @@ mod gates;
 mod grant;
 mod liar;
 mod lies;
+mod manager;
 mod refusals;
 mod settings;
 mod two_modems;

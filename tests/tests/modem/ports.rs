@@ -9,6 +9,7 @@ use lab::{
     modem::{FlashCondition, Mode, RemoteModem, Request, Settings, SimulatedModem},
     watch,
 };
+use std::path::Path;
 use std::{
     fs,
     process::{Command, Stdio},
@@ -106,7 +107,7 @@ async fn everybody_on_the_bus_is_asked_who_they_are() {
     let _second = second(&router, |_| {});
     let deadline = tokio::time::Instant::now() + LIMIT;
     wait_ready(&router.place(), Sought::Imei(OTHER_IMEI), deadline).await.unwrap();
-    let survey = survey(&router.place()).await;
+    let survey = survey(&router.place(), Path::new("/nowhere/mmcli")).await;
     assert_eq!(survey.answering, [OTHER_IMEI]);
     assert_eq!(survey.silent, Vec::<String>::new());
     let abnormal: Vec<_> = survey.abnormal.iter().map(|d| d.usb.to_string()).collect();

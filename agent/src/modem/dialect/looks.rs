@@ -97,6 +97,11 @@ pub(super) fn is_model(line: &str) -> bool {
         && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
+/// 18 to 22 digits, perhaps with a filling F.
+pub(in crate::modem) fn is_iccid(value: &str) -> bool {
+    (18..=22).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 pub(in crate::modem) fn is_imei(line: &str) -> bool {
     line.len() == 15 && line.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -1,17 +1,12 @@
 //! Looks at the job, the manifest, the profile and the modem, and refuses what cannot work while
-//! nothing is touched; and the modem's picture from before.
+//! nothing is touched.
 
-use super::{all_found, chain, lost_context, untouched, version_lines};
+use super::{chain, lost_context, told::Told, untouched};
 use crate::{
     commands::{self, Call},
     environment::Environment,
     files,
-    modem::{
-        Ready,
-        dialect::{self, VersionCommands},
-        driver::{Binds, binds},
-        standing,
-    },
+    modem::driver::{Binds, binds},
     profiles,
     upgrade::state::{Before, Outcome, State, Target},
 };
@@ -57,7 +52,7 @@ impl Environment {
         self.check_needs(&profile).await.map_err(|(k, d)| refuse(k, d))?;
         self.lock_modem().map_err(|reason| Outcome::Again { reason })?;
         let looked = match self.read_modem(state, &manifest).await {
-            Ok((ready, versions)) => self.look(state, &manifest, &profile, &ready, &versions).await,
+            Ok(told) => self.look(state, &manifest, &profile, &told).await,
             Err(outcome) => Err(outcome),
         };
         // Between looking and flashing others may use the modem.
@@ -65,65 +60,51 @@ impl Environment {
         looked
     }
 
-    async fn look(
+    pub(super) async fn look(
         &mut self,
         state: &State,
         manifest: &Manifest,
         profile: &ToolProfile,
-        ready: &Ready,
-        versions: &[VersionLine],
+        told: &Told,
+    ) -> Result<Outcome, Outcome> {
+        self.job.bus_id = Some(told.bus_id.clone());
+        self.job.sole_uplink = Some(self.is_sole_uplink(&told.bus_id).await);
+        self.judged(state, manifest, profile, told)
+    }
+
+    /// Whether the firmware is for this modem, as far as is told of it.
+    pub(super) fn judged(
+        &self,
+        state: &State,
+        manifest: &Manifest,
+        profile: &ToolProfile,
+        told: &Told,
     ) -> Result<Outcome, Outcome> {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
-        let identity = &ready.identity;
-        let (vendor, model) = (&identity.manufacturer, &identity.model);
+        let Before { manufacturer, model, by_modem, .. } = &told.before;
+        // ModemManager has makers' names of its own.
+        let vendor = if *by_modem { manufacturer } else { &manifest.vendor };
         if !manifest.fits(vendor, model) {
             let wanted = manifest.models.join(", ");
-            let detail = format!("the firmware is for {wanted}, the modem is a {vendor} {model}");
+            let detail =
+                format!("the firmware is for {wanted}, the modem is a {manufacturer} {model}");
             return Err(refuse(FailureKind::WrongModel, detail));
         }
         if !profile.fits(vendor, model) {
             let detail = format!("profile {} is not for a {vendor} {model}", profile.name);
             return Err(refuse(FailureKind::NoProfile, detail));
         }
-        self.job.bus_id = Some(ready.modem.bus_id.clone());
-        self.job.sole_uplink = Some(self.is_sole_uplink(&ready.modem.bus_id).await);
         let target = Box::new(target(manifest, model));
-        if all_found(&manifest.reaches, versions) {
+        if told.has(&manifest.reaches) {
             return Ok(Outcome::AlreadyInstalled(target));
         }
-        let fits = |set: &Vec<VersionLine>| all_found(set, versions);
-        if !manifest.from.is_empty() && !manifest.from.iter().any(fits) {
-            let detail = format!("the firmware does not start from {}", describe(versions));
+        if !manifest.from.is_empty() && !manifest.from.iter().any(|set| told.may_have(set)) {
+            let found = describe(&told.before.versions);
+            let detail = format!("the firmware does not start from {found}");
             return Err(refuse(FailureKind::WrongStartVersion, detail));
         }
         self.check_history(manifest, model).map_err(|(k, d)| refuse(k, d))?;
         Ok(Outcome::Inspected(target))
-    }
-
-    /// The modem of the slot and its versions; the same modem as before, once there is a before.
-    pub(super) async fn read_modem(
-        &self,
-        state: &State,
-        manifest: &Manifest,
-    ) -> Result<(Ready, Vec<VersionLine>), Outcome> {
-        let before = state.record.before.as_ref();
-        let imei = before.map(|b| b.imei.as_str());
-        let mut ready = self
-            .answering(imei, self.settings.modem.boot_silence)
-            .await
-            .map_err(|e| Outcome::Again { reason: chain(&e) })?;
-        let commands = self.version_commands(manifest);
-        let replies = dialect::read_versions(&mut ready.port, &commands)
-            .await
-            .map_err(|e| Outcome::Again { reason: chain(&e) })?;
-        Ok((ready, version_lines(replies)))
-    }
-
-    /// The manifest decides by its own; the profile's only tell more.
-    pub(super) fn version_commands(&self, manifest: &Manifest) -> VersionCommands {
-        let decisive = manifest.reaches.iter().chain(manifest.from.iter().flatten());
-        let profile = self.job.profile.iter().flat_map(|p| &p.versions.commands);
-        VersionCommands::new(decisive.map(|line| &line.command), profile)
     }
 
     fn load_profile(&mut self, manifest: &Manifest) -> Result<ToolProfile, (FailureKind, String)> {
@@ -207,53 +188,6 @@ impl Environment {
             return Err((FailureKind::TooManyFlashes, detail));
         }
         Ok(())
-    }
-
-    /// The modem as it is before the first attempt.
-    pub(super) async fn baseline(&mut self, state: &State) -> Outcome {
-        let (Some(manifest), Some(profile)) = (self.manifest().cloned(), self.job.profile.clone())
-        else {
-            return lost_context(state);
-        };
-        if let Err(reason) = self.lock_modem() {
-            return Outcome::Again { reason };
-        }
-        let picture = match self.picture(state, &manifest, &profile).await {
-            Ok(Outcome::Baselined(before)) => match self.obstacle(Some(&before.imei)).await {
-                Some(reason) => Err(Outcome::Again { reason }),
-                None => Ok(Outcome::Baselined(before)),
-            },
-            other => other,
-        };
-        self.job.lock = None;
-        match picture {
-            Ok(outcome) | Err(outcome) => outcome,
-        }
-    }
-
-    /// Days may lie between inspecting and the grant: the same questions once more.
-    async fn picture(
-        &mut self,
-        state: &State,
-        manifest: &Manifest,
-        profile: &ToolProfile,
-    ) -> Result<Outcome, Outcome> {
-        let (mut ready, versions) = self.read_modem(state, manifest).await?;
-        match self.look(state, manifest, profile, &ready, &versions).await? {
-            Outcome::Inspected(_) => {}
-            other => return Ok(other),
-        }
-        let baseline = standing::baseline(&mut ready.port)
-            .await
-            .map_err(|e| Outcome::Again { reason: chain(&e) })?;
-        let identity = ready.identity;
-        Ok(Outcome::Baselined(Box::new(Before {
-            manufacturer: identity.manufacturer,
-            model: identity.model,
-            imei: identity.imei,
-            versions,
-            baseline,
-        })))
     }
 }
 

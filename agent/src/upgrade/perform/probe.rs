@@ -95,7 +95,9 @@ impl Environment {
     }
 
     async fn survey<T>(&self, imei: Option<&str>, judge: impl FnOnce(&Scene<'_>) -> T) -> T {
-        let Survey { answering, silent, abnormal } = modem::survey(&self.place).await;
+        let paths = &self.settings.paths;
+        let place = self.place.clone().sparing(&paths.proc);
+        let Survey { answering, silent, abnormal } = modem::survey(&place, &paths.mmcli).await;
         let abnormal: Vec<_> = abnormal.iter().map(|d| (d.usb, d.condition)).collect();
         let others: Vec<_> = self.other_slots().filter_map(|s| s.imei.as_deref()).collect();
         judge(&Scene {

@@ -12,7 +12,10 @@ use crate::{
         traffic::{self, Counters},
         window::{self, Verdict},
     },
-    modem::measure::{self, Measurements},
+    modem::{
+        NotReady, Port, Seen, manager,
+        measure::{self, Measurements},
+    },
     route::Network,
     upgrade::state::{Outcome, State},
 };
@@ -113,9 +116,24 @@ impl Environment {
         if least.is_none() && asked == Gates::default() {
             return Ok(());
         }
-        let measured = self.measure(state).await?;
+        let (measured, by_modem) = self.measure(state).await?;
         log::info!("the modem measures {measured:?}");
+        self.job.unmeasured = !by_modem;
+        let asked = if by_modem { asked } else { Gates::default() };
         check_modem(&asked, least, &measured).map_err(closed)
+    }
+
+    /// Voltage and temperature right before the tool: ModemManager, while it had the modem, told neither.
+    pub(super) async fn measure_what_was_not_told(
+        &self,
+        asked: &Gates,
+        port: &mut Port,
+    ) -> Result<(), String> {
+        if !self.job.unmeasured || *asked == Gates::default() {
+            return Ok(());
+        }
+        let measured = measure::measure(port).await.map_err(|e| chain(&e))?;
+        check_modem(asked, None, &measured)
     }
 
     async fn check_traffic(&self) -> Result<(), Outcome> {
@@ -137,12 +155,26 @@ impl Environment {
         Ok(())
     }
 
-    async fn measure(&mut self, state: &State) -> Result<Measurements, Outcome> {
+    /// What is measured, and whether the modem itself was asked.
+    async fn measure(&mut self, state: &State) -> Result<(Measurements, bool), Outcome> {
         self.lock_modem().map_err(closed)?;
         let imei = state.record.before.as_ref().map(|b| b.imei.clone());
         let patience = self.settings.modem.boot_silence;
         let measured = match self.answering(imei.as_deref(), patience).await {
-            Ok(mut ready) => measure::measure(&mut ready.port).await.map_err(|e| chain(&e)),
+            Ok(mut ready) => {
+                let measured = measure::measure(&mut ready.port).await;
+                measured.map(|measured| (measured, true)).map_err(|e| chain(&e))
+            }
+            Err(NotReady { seen: Seen::InUse { by } }) => {
+                let mmcli = &self.settings.paths.mmcli;
+                match manager::find(mmcli, self.slot.sought(imei.as_deref())).await {
+                    Ok(managed) => {
+                        let rsrp_dbm = manager::rsrp(mmcli, &managed).await;
+                        Ok((Measurements { rsrp_dbm, ..Measurements::default() }, false))
+                    }
+                    Err(error) => Err(format!("in use by {by}; {}", chain(&error))),
+                }
+            }
             Err(error) => Err(chain(&error)),
         };
         // Between looking and flashing others may use the modem.
@@ -155,7 +187,7 @@ impl Environment {
 fn check_modem(asked: &Gates, min_rsrp: Option<i32>, now: &Measurements) -> Result<(), String> {
     if let Some(least) = min_rsrp {
         match now.rsrp_dbm {
-            None => return Err("the modem does not tell its signal (+CESQ)".into()),
+            None => return Err("the modem's signal is not told (+CESQ)".into()),
             Some(dbm) if dbm < least => {
                 return Err(format!(
                     "the signal is below {least} dBm and the modem is the only uplink"

@@ -25,7 +25,8 @@ impl Node {
             let r = &state.record;
             // Beyond the limit all counts of tries are alike.
             let counts = (state.tries.min(9), r.attempts, r.holding, r.post_flash_due);
-            format!("{:?}{counts:?}{}{:?}", state.step, r.before.is_some(), r.last_failure)
+            let before = r.before.as_ref().map(|before| before.by_modem);
+            format!("{:?}{counts:?}{before:?}{:?}", state.step, r.last_failure)
         };
         let text = format!("{}{}{:?}", state(&self.memory), state(&self.journal), self.world);
         let digest = shared::hex::sha256(text.as_bytes());
@@ -83,6 +84,11 @@ fn check(node: &Node) {
     assert!(
         !world.hooked || node.journal.record.post_flash_due,
         "a tool was started whose end no hook would hear of: {node:?}"
+    );
+    let known = |state: &State| state.record.before.as_ref().is_some_and(|b| b.by_modem);
+    assert!(
+        world.running.is_none() || known(&node.journal),
+        "a tool runs and the journal does not know how its modem was: {node:?}"
     );
     assert!(world.granted <= 3 && world.installs <= 3, "too many attempts: {node:?}");
     match state.ending() {

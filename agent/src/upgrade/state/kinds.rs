@@ -155,6 +155,27 @@ pub struct Before {
     /// SIM, network and settings, as far as they could be read.
     #[serde(default)]
     pub baseline: Baseline,
+    /// Whether the modem itself has told all this. What ModemManager did not tell is read before any tool
+    /// starts.
+    #[serde(default = "yes")]
+    pub by_modem: bool,
+}
+
+/// Nobody else was asked by earlier versions.
+fn yes() -> bool {
+    true
+}
+
+impl Before {
+    /// Takes over what only the modem tells, unless it has told before: an earlier attempt may have changed
+    /// it since.
+    pub(super) fn complete(&mut self, read: Self) {
+        if !self.by_modem {
+            self.baseline.complete(read.baseline);
+            let Self { manufacturer, model, versions, .. } = read;
+            *self = Self { manufacturer, model, versions, by_modem: true, ..self.clone() };
+        }
+    }
 }
 
 /// What the driver is to do.
@@ -209,7 +230,8 @@ pub enum Outcome {
     Baselined(Box<Before>),
     Granted,
     Refused(Refusal),
-    Prepared,
+    /// The modem is ours, and this is its own word: versions, and the settings where they are not known yet.
+    Prepared(Box<Before>),
     /// The tool did not start; the modem is as it was.
     NotStarted(Failure),
     ToolEnded(ToolEnd),

@@ -17,9 +17,10 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
             state.record.target = Some(*target);
             state.to(Step::Waiting { gates: Gates::Download })
         }
-        (Step::Inspecting | Step::Baselining, Outcome::AlreadyInstalled(target)) => {
-            state.already_installed(*target)
-        }
+        (
+            Step::Inspecting | Step::Baselining | Step::Preparing,
+            Outcome::AlreadyInstalled(target),
+        ) => state.already_installed(*target),
         (Step::Waiting { gates: Gates::Download }, Outcome::GatesOpen) => {
             state.to(Step::Downloading)
         }
@@ -41,7 +42,14 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Committing, Outcome::Refused(refusal)) => state.refused(refusal),
 
         // Behind it: every way out leads through Releasing.
-        (Step::Preparing, Outcome::Prepared) => state.to(Step::Installing { run: Run::Start }),
+        (Step::Preparing, Outcome::Prepared(read)) => {
+            let mut state = state;
+            match &mut state.record.before {
+                Some(before) => before.complete(*read),
+                None => state.record.before = Some(*read),
+            }
+            state.to(Step::Installing { run: Run::Start })
+        }
         (
             Step::Preparing | Step::Installing { .. },
             Outcome::NotStarted(f) | Outcome::Failed(f),
@@ -173,7 +181,9 @@ impl State {
     fn already_installed(mut self, target: Target) -> Self {
         let versions = target.reaches.clone();
         self.record.target = Some(target);
-        if self.record.attempts == 0 {
+        // In Preparing the attempt is counted and its tool not started.
+        let earlier = self.record.attempts.saturating_sub(u32::from(self.step == Step::Preparing));
+        if earlier == 0 {
             self.finish(Ending::AlreadyInstalled { versions })
         } else {
             // Confirming takes hold again.

@@ -39,6 +39,7 @@ pub(super) fn before() -> Before {
         imei: "356789012345678".into(),
         versions: vec![],
         baseline: Default::default(),
+        by_modem: true,
     }
 }
 
@@ -166,6 +167,53 @@ fn only_what_has_touched_the_modem_keeps_its_turn_and_hooks_are_owed_once() {
     assert!(!state.record.post_flash_due);
     state = apply(state, Outcome::Probed(Sighting::DownloadMode));
     assert!(state.record.post_flash_due);
+}
+
+#[test]
+fn what_only_the_modem_tells_is_read_once_and_never_again() {
+    use crate::modem::{Baseline, Registration};
+    let told = |composition: &str, by_modem| {
+        let usb_composition = Some(composition.to_owned()).filter(|_| by_modem);
+        let lte = (!by_modem).then_some(Registration::Home);
+        let baseline = Baseline { usb_composition, lte, ..Default::default() };
+        Box::new(Before { baseline, by_modem, ..before() })
+    };
+    let mut state = apply(at(Step::Baselining), Outcome::Baselined(told("", false)));
+    state = apply(state, Outcome::Granted);
+    let saved = state.clone();
+    state = apply(state, Outcome::Prepared(told("1", true)));
+    assert!(state.differs_after_restart(&saved), "the tool waits until it is written down");
+    let known = state.record.before.clone().unwrap();
+    assert_eq!(known.baseline.usb_composition.as_deref(), Some("1"));
+    assert_eq!(known.baseline.lte, Some(Registration::Home), "from before its holders let go");
+    // The next attempt meets a modem that the first may have changed.
+    state.step = Step::Preparing;
+    state = apply(state, Outcome::Prepared(told("2", true)));
+    assert_eq!(state.record.before, Some(known));
+}
+
+#[test]
+fn a_target_that_only_the_modem_could_tell_of_ends_it_before_any_tool() {
+    let granted = |attempts| {
+        let mut state = at(Step::Committing);
+        state.record.attempts = attempts;
+        apply(state, Outcome::Granted)
+    };
+    let there = || Outcome::AlreadyInstalled(Box::new(target()));
+    let Step::Releasing { next: Next::Finish { ending } } = apply(granted(0), there()).step else {
+        panic!("everything held is given back")
+    };
+    assert!(matches!(ending, Ending::AlreadyInstalled { .. }));
+    // After an earlier attempt it is that one's work.
+    assert_eq!(apply(granted(1), there()).step, Step::Confirming);
+    let kind = FailureKind::WrongStartVersion;
+    let refused = Outcome::Failed(Failure::untouched(Phase::Preparing, kind, ""));
+    let Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } =
+        apply(granted(0), refused).step
+    else {
+        panic!("not tried again")
+    };
+    assert_eq!(failure.kind, kind);
 }
 
 #[test]

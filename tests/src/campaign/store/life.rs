@@ -252,9 +252,9 @@ impl<'a> Life<'a> {
                     Outcome::ImageLost
                 }
             }
-            Action::Baseline => Outcome::Baselined(Box::new(before())),
+            Action::Baseline => Outcome::Baselined(Box::new(before(self.random.chance(50)))),
             Action::RequestGrant { attempt } => self.ask(attempt, state),
-            Action::Prepare => Outcome::Prepared,
+            Action::Prepare => Outcome::Prepared(Box::new(before(true))),
             Action::Install => self.install(state, &mut open.results),
             Action::Attach => Outcome::ToolEnded(ToolEnd::Lost),
             Action::Probe => Outcome::Probed(self.sighting(state)),
@@ -325,6 +325,9 @@ impl<'a> Life<'a> {
     }
 
     fn install(&mut self, state: &State, results: &mut Results) -> Outcome {
+        if state.record.before.as_ref().is_none_or(|before| !before.by_modem) {
+            self.model.wrong("a tool is started at a modem that nobody asked");
+        }
         let refuse = |kind| Outcome::NotStarted(Failure::untouched(state.phase(), kind, "chance"));
         if !self.is_staged(state) {
             return refuse(FailureKind::ChecksumMismatch);
@@ -477,8 +480,9 @@ fn target() -> Target {
     }
 }
 
-fn before() -> Before {
+fn before(by_modem: bool) -> Before {
     Before {
+        by_modem,
         manufacturer: "Telit".into(),
         model: "FN990A28".into(),
         imei: "356789012340018".into(),

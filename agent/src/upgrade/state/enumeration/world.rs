@@ -142,7 +142,11 @@ pub(super) fn perform(
     match action {
         Action::Inspect => match world.modem {
             Modem::Old => same(Outcome::Inspected(Box::new(target()))),
-            Modem::Target => same(Outcome::AlreadyInstalled(Box::new(target()))),
+            // ModemManager may not know enough to tell.
+            Modem::Target => {
+                let told = [Outcome::AlreadyInstalled, Outcome::Inspected];
+                (told.map(|told| (world.clone(), told(Box::new(target())))).to_vec(), vec![])
+            }
             Modem::Download | Modem::Absent => {
                 panic!("inspecting a modem left in {:?}", world.modem)
             }
@@ -158,9 +162,29 @@ pub(super) fn perform(
                 Some(false) | None => same(Outcome::ImageLost),
             }
         }
-        Action::Baseline => same(Outcome::Baselined(Box::new(before()))),
+        Action::Baseline => {
+            let told = |by_modem| Box::new(Before { by_modem, ..before() });
+            let by_manager = (world.clone(), Outcome::Baselined(told(false)));
+            match world.modem {
+                Modem::Target => {
+                    let there = Outcome::AlreadyInstalled(Box::new(target()));
+                    (vec![(world.clone(), there), by_manager], vec![])
+                }
+                _ => (vec![(world.clone(), Outcome::Baselined(told(true))), by_manager], vec![]),
+            }
+        }
         Action::RequestGrant { attempt } => grant(world, attempt),
-        Action::Prepare => with(&|w| w.held = true, Outcome::Prepared),
+        Action::Prepare => {
+            let mut after = world.clone();
+            after.held = true;
+            let read = match world.modem {
+                Modem::Target => Outcome::AlreadyInstalled(Box::new(target())),
+                _ => Outcome::Prepared(Box::new(before())),
+            };
+            let silent = Failure::untouched(state.phase(), FailureKind::ToolNotStarted, "");
+            let ended = [read, Outcome::Failed(silent)];
+            (ended.map(|outcome| (after.clone(), outcome)).to_vec(), vec![after])
+        }
         Action::Install | Action::Recover => {
             let recovery = action == Action::Recover;
             if recovery && world.modem != Modem::Download {
