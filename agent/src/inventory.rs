@@ -6,6 +6,7 @@ use crate::{
         self, ModemLock, NotReady, Ready, Seen, Snapshot,
         dialect::{self, VersionCommands},
         manager::{self, Managed},
+        standing,
     },
     profiles,
     route::{Network, Way},
@@ -15,7 +16,7 @@ use crate::{
 };
 use shared::{
     desired::CAPABILITIES,
-    inventory::{Inventory, Modem, Staging, VERSION},
+    inventory::{self, Inventory, Modem, Staging, VERSION},
 };
 use std::path::Path;
 use tokio::time::Instant;
@@ -69,6 +70,7 @@ async fn ask(settings: &Settings, slot: &SlotSettings, way: &Way) -> Modem {
             versions: vec![],
             usb: None,
             sole_uplink: true,
+            network: None,
             unreadable: Some(shared::limits::cut(reason)),
         },
     }
@@ -85,7 +87,10 @@ async fn read(settings: &Settings, slot: &SlotSettings, way: &Way) -> Result<Mod
         Err(NotReady { seen: Seen::InUse { by } }) => {
             let managed = manager::find(&paths.mmcli, slot.sought(None)).await;
             let managed = managed.map_err(|error| format!("in use by {by}; {error}"))?;
-            Ok(told_by_manager(settings, slot, way, managed, &place.snapshot()))
+            let network = manager::baseline(&paths.mmcli, &managed).await.told();
+            let network = inventory::Network { sim: Some(managed.sim), ..network };
+            let told = told_by_manager(settings, slot, way, managed, &place.snapshot());
+            Ok(Modem { network: Some(network), ..told })
         }
         Err(error) => Err(error.to_string()),
     }
@@ -99,6 +104,7 @@ async fn told_by_modem(
 ) -> Modem {
     let commands = VersionCommands::new([], &["#SWPKGV", "+CGMR"].map(str::to_owned));
     let versions = dialect::read_versions(&mut ready.port, &commands).await.unwrap_or_default();
+    let network = standing::network(&mut ready.port).await.ok();
     Modem {
         slot: slot.slot.clone(),
         manufacturer: ready.identity.manufacturer,
@@ -107,6 +113,7 @@ async fn told_by_modem(
         versions: crate::upgrade::perform::version_lines(versions),
         usb: Some(ready.modem.usb),
         sole_uplink: is_sole_uplink(settings, &ready.modem.bus_id, way),
+        network: network.map(|network| network.told()),
         unreadable: None,
     }
 }
@@ -129,6 +136,7 @@ fn told_by_manager(
         imei: managed.imei,
         usb: here.map(|modem| modem.usb),
         sole_uplink: is_sole_uplink(settings, &managed.bus_id, way),
+        network: None,
         unreadable: None,
     }
 }
@@ -186,6 +194,8 @@ mod tests {
                echo 'modem.generic.model : FN990A28'
                echo 'modem.generic.revision : M0R.000002'
                echo 'modem.generic.device : /sys/devices/platform/usb2/2-1'
+               echo 'modem.3gpp.registration-state : roaming'
+               echo 'modem.generic.access-technologies.value[1] : 5gnr'
                echo 'modem.3gpp.imei : 356938035643809' ;;
             esac";
         script(&root.path().join("mmcli"), body);
@@ -194,6 +204,9 @@ mod tests {
         assert_eq!((modem.model.as_str(), modem.imei.as_str()), ("FN990A28", "356938035643809"));
         let [version] = modem.versions.try_into().unwrap();
         assert_eq!((version.command.as_str(), version.value.as_str()), ("+CGMR", "M0R.000002"));
+        let network = modem.network.unwrap();
+        assert_eq!((network.sim, network.registration.as_deref()), (Some(false), Some("roaming")));
+        assert_eq!((network.technology.as_deref(), network.operator), (Some("5g"), None));
         assert_eq!(modem.usb.map(|id| id.to_string()).as_deref(), Some("1bc7:1070"));
     }
 

@@ -49,7 +49,34 @@ pub struct Modem {
     pub usb: Option<UsbId>,
     /// Whether the way to the coordinator leads over this modem alone; unknown counts as true.
     pub sole_uplink: bool,
+    /// Absent where nobody could tell, and from agents of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Why the rest is empty, if the modem could not be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
+}
+
+/// SIM and network of a modem at the moment of the inventory, as far as is told. Which SIM it is belongs to
+/// its owner: neither ICCID nor IMSI leaves the router.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sim: Option<bool>,
+    /// The first six digits of its ICCID: country and issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sim_issuer: Option<String>,
+    /// `home`, `roaming`, `searching`, `not_searching`, `denied`, `unknown`, `other`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
+    /// Name or number of the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// `gsm`, `umts`, `lte`, `5g-nsa`, `5g`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub technology: Option<String>,
+    /// Reference signal received power in dBm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rsrp_dbm: Option<i32>,
 }

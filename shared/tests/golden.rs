@@ -19,7 +19,7 @@ use shared::{
     hex::Hex,
     identity::{Claims, DeviceState, Enrol, Enrolled, Nonce, Token, TokenRequest, Tokens},
     ids::{DeviceId, ImageId, OperationId, SessionId, Slot, StreamId},
-    inventory::{Inventory, Modem, Staging},
+    inventory::{Inventory, Modem, Network, Staging},
     manifest::{Encoding, File, Manifest, Tool},
     signature::SecretKey,
     stages::Phase,
@@ -173,8 +173,19 @@ fn the_inventory() {
         versions: vec![version()],
         usb: Some("1bc7:1070".parse().unwrap()),
         sole_uplink: true,
+        network: Some(Network {
+            sim: Some(true),
+            sim_issuer: Some("894902".into()),
+            registration: Some("home".into()),
+            operator: Some("Lab Mobile".into()),
+            technology: Some("lte".into()),
+            rsrp_dbm: Some(-81),
+        }),
         unreadable: None,
     };
+    // Agents of earlier versions do not tell it.
+    let earlier = r#"{"slot":"main","manufacturer":"","model":"","imei":"","versions":[],"sole_uplink":true}"#;
+    assert_eq!(serde_json::from_str::<Modem>(earlier).unwrap().network, None);
     let inventory = Inventory {
         v: 1,
         agent_version: "0.1.0".into(),

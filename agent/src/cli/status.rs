@@ -106,6 +106,13 @@ fn modem_text(modem: &Modem) -> String {
         return format!("slot {slot:<5} not read: {reason}\n");
     }
     let mut text = format!("slot {slot:<5} {manufacturer} {model}, IMEI {imei}\n");
+    if let Some(network) = &modem.network {
+        let words = [&network.registration, &network.operator, &network.technology];
+        let words: Vec<_> = words.into_iter().flatten().map(String::as_str).collect();
+        let signal = network.rsrp_dbm.map_or(String::new(), |dbm| format!(", {dbm} dBm"));
+        let sim = if network.sim == Some(false) { ", no SIM" } else { "" };
+        text += &format!("           network {}{signal}{sim}\n", words.join(" "));
+    }
     for version in &modem.versions {
         text += &format!("           {} {}\n", version.command, version.value);
     }

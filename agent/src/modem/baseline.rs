@@ -5,7 +5,7 @@
 //! that this firmware does not know is `None`.
 
 use serde::{Deserialize, Serialize};
-use shared::profile::Setting;
+use shared::{inventory::Network, profile::Setting};
 
 /// SIM, network and settings of a modem at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,19 @@ pub enum Registration {
 }
 
 impl Registration {
+    /// As the inventory tells it.
+    fn name(self) -> &'static str {
+        match self {
+            Registration::NotSearching => "not_searching",
+            Registration::Home => "home",
+            Registration::Searching => "searching",
+            Registration::Denied => "denied",
+            Registration::Unknown => "unknown",
+            Registration::Roaming => "roaming",
+            Registration::Other => "other",
+        }
+    }
+
     pub fn is_registered(self) -> bool {
         matches!(self, Registration::Home | Registration::Roaming)
     }
@@ -104,6 +117,30 @@ impl Baseline {
         fill(&mut self.firmware_switch, read.firmware_switch);
         fill(&mut self.usb_composition, read.usb_composition);
         self.contexts = self.contexts.take().or(read.contexts);
+    }
+
+    /// What of SIM and network leaves the router.
+    pub fn told(&self) -> Network {
+        let registrations = || [self.nr, self.lte].into_iter().flatten();
+        let registration = registrations().find(|r| r.is_registered());
+        let no_sim = |text: &String| text.ends_with(": 10") || text.contains("not inserted");
+        // 3GPP TS 27.007, +COPS.
+        let technology = self.access_technology.and_then(|technology| match technology {
+            0 | 1 | 3 => Some("gsm"),
+            2 | 4..=6 => Some("umts"),
+            7 => Some("lte"),
+            11 => Some("5g"),
+            12 | 13 => Some("5g-nsa"),
+            _ => None,
+        });
+        Network {
+            sim: self.iccid.as_ref().map(|_| true).or(self.sim.as_ref().map(|text| !no_sim(text))),
+            sim_issuer: self.iccid.as_ref().and_then(|iccid| iccid.get(..6)).map(str::to_owned),
+            registration: registration.or(self.lte).or(self.nr).map(|r| r.name().to_owned()),
+            operator: self.operator.clone(),
+            technology: technology.map(str::to_owned),
+            rsrp_dbm: self.rsrp_dbm,
+        }
     }
 
     pub fn is_registered(&self) -> bool {
@@ -204,6 +241,21 @@ mod tests {
         assert_eq!(before().differences(&before()), []);
         let roaming = Baseline { lte: None, nr: Some(Registration::Roaming), ..before() };
         assert_eq!(before().differences(&roaming), []);
+    }
+
+    #[test]
+    fn no_sims_number_leaves_the_router() {
+        let searching = Some(Registration::Searching);
+        let told = Baseline { nr: searching, access_technology: Some(13), ..before() }.told();
+        assert_eq!((told.sim, told.sim_issuer.as_deref()), (Some(true), Some("894900")));
+        assert_eq!(told.registration.as_deref(), Some("home"), "where it is registered counts");
+        assert_eq!(told.technology.as_deref(), Some("5g-nsa"));
+        for none in ["+CME ERROR: 10", "+CME ERROR: SIM not inserted"] {
+            let none = Baseline { iccid: None, sim: Some(none.into()), ..before() };
+            assert_eq!(none.told().sim, Some(false));
+        }
+        let locked = Baseline { iccid: None, sim: Some("SIM PIN".into()), ..before() };
+        assert_eq!((locked.told().sim, Baseline::default().told().sim), (Some(true), None));
     }
 
     #[test]

@@ -12,19 +12,27 @@ const RESTORE: Duration = Duration::from_secs(30);
 
 /// Reads the baseline. Only a port that is gone or silent is an error.
 pub async fn baseline(port: &mut Port) -> Result<Baseline, ModemError> {
+    Ok(Baseline {
+        sim_status: field(port, "AT#QSS?", |value| is_numbers(value, 2..=4)).await?,
+        firmware_switch: field(port, "AT#FWSWITCH?", |value| is_numbers(value, 2..=3)).await?,
+        usb_composition: field(port, "AT#USBCFG?", |value| is_numbers(value, 1..=1)).await?,
+        contexts: lines(port, "AT+CGDCONT?").await?.map(|lines| contexts(&lines)),
+        ..network(port).await?
+    })
+}
+
+/// SIM, network and signal alone.
+pub async fn network(port: &mut Port) -> Result<Baseline, ModemError> {
     let network = lines(port, "AT+COPS?").await?.unwrap_or_default();
     Ok(Baseline {
         sim: sim(port).await?,
         iccid: iccid(port).await?,
-        sim_status: field(port, "AT#QSS?", |value| is_numbers(value, 2..=4)).await?,
         lte: registration(port, "AT+CEREG?").await?,
         nr: registration(port, "AT+C5GREG?").await?,
-        firmware_switch: field(port, "AT#FWSWITCH?", |value| is_numbers(value, 2..=3)).await?,
-        usb_composition: field(port, "AT#USBCFG?", |value| is_numbers(value, 1..=1)).await?,
-        contexts: lines(port, "AT+CGDCONT?").await?.map(|lines| contexts(&lines)),
         access_technology: technology(&network),
         operator: operator(&network),
         rsrp_dbm: measure::rsrp(port).await?,
+        ..Baseline::default()
     })
 }
 

@@ -279,5 +279,7 @@ fn newest([a, b]: [Slot; 2]) -> Slot {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 #[path = "journal/tests.rs"]
 mod tests;

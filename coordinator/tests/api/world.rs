@@ -319,6 +319,7 @@ fn modem(slot: Slot) -> Modem {
         }],
         usb: None,
         sole_uplink: true,
+        network: None,
         unreadable: None,
     }
 }

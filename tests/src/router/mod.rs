@@ -221,8 +221,18 @@ impl Router {
     /// The phase of the upgrade under way, by the agent's own word to `status`.
     #[must_use]
     pub fn phase(&self) -> Option<Phase> {
+        self.status()?.phase
+    }
+
+    /// Image bytes that came over the network, as the agent counts them.
+    #[must_use]
+    pub fn fetched(&self) -> Option<u64> {
+        self.status()?.progress?.fetched
+    }
+
+    fn status(&self) -> Option<Status> {
         let text = fs::read(self.dir.join("run/status.json")).ok()?;
-        serde_json::from_slice::<Status>(&text).ok()?.phase
+        serde_json::from_slice(&text).ok()
     }
 
     #[must_use]

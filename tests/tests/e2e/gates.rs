@@ -10,7 +10,15 @@ use lab::{
     watch,
 };
 use serde_json::Value;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 struct Waiting {
     // Ends before what it lies in.
@@ -86,4 +94,86 @@ async fn an_upgrade_waits_for_each_gate_and_says_why() {
     assert_eq!(operation["status"], "success", "{operation:#}\n{}", waiting.router.agent_log());
     assert_eq!(operation["attempt"], 1, "waiting costs no attempt");
     assert_eq!(waiting.router.modem.versions().unwrap().package, TO);
+}
+
+/// What the kernel counts of the modem's interface: as if somebody downloaded without end.
+struct Flood(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Flood {
+    fn through(router: &Router) -> Self {
+        let statistics = router.dir.join("sys/class/net/wwan0/statistics");
+        fs::create_dir_all(&statistics).unwrap();
+        fs::write(statistics.join("tx_bytes"), "7").unwrap();
+        let flows = Arc::new(AtomicBool::new(true));
+        let count = {
+            let flows = flows.clone();
+            move || {
+                let began = Instant::now();
+                while flows.load(Ordering::Relaxed) {
+                    // Four megabits in a second.
+                    let bytes = began.elapsed().as_millis() * 500;
+                    let (part, whole) = (statistics.join("part"), statistics.join("rx_bytes"));
+                    fs::write(&part, bytes.to_string()).unwrap();
+                    fs::rename(part, whole).unwrap();
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        };
+        Self(flows, Some(std::thread::spawn(count)))
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+        let _ = self.1.take().map(JoinHandle::join);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_waits_while_somebody_uses_the_modem() {
+    let scene = scene("gates-traffic");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    router
+        .edit("agent.toml", "[upgrade]", "[gates]\nmax_traffic_kbit_s = 1000\n\n[upgrade]")
+        .unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let flood = Flood::through(&router);
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let waiting = Waiting { router, scene, operation };
+    waiting.postponed("more than 1000 kbit/s flow through the modem").await;
+    drop(flood);
+
+    let operation = watch::ended(&waiting.scene.api, &waiting.operation).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", waiting.router.agent_log());
+    assert_eq!(operation["attempt"], 1, "waiting costs no attempt");
+}
+
+/// Kilobits a second, and the bytes of the one answer that they are for.
+const LIMIT: u64 = 2000;
+const BYTES: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_keeps_below_the_bandwidth() {
+    let scene = scene("gates-bandwidth");
+    let image = scene.image(&Wanted { size: BYTES, ..Wanted::default() }).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    let limit = format!("[image]\nbandwidth_kbit_s = {LIMIT}\n\n[upgrade]");
+    router.edit("agent.toml", "[upgrade]", &limit).unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let began = Instant::now();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let mut fetched = 0;
+    // By the agent's own count, at every instant: a slow machine only makes less of it.
+    let below = || {
+        let now = router.fetched().unwrap_or(0).max(fetched);
+        let may = u64::try_from(began.elapsed().as_millis()).unwrap() * LIMIT / 8;
+        assert!(now <= may, "{now} bytes in {:?}", began.elapsed());
+        fetched = now;
+        now >= u64::try_from(BYTES).unwrap()
+    };
+    watch::until("the image is fetched", below).await.unwrap();
+    let operation = scene.ended(&operation).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", router.agent_log());
 }

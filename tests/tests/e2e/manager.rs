@@ -15,6 +15,9 @@ async fn no_port_of_modem_managers_is_opened_before_it_has_let_go() {
     router.halt().unwrap();
     let image = scene.image(&Wanted::default()).unwrap();
     let device = scene.enrol(&mut router).await.unwrap();
+    let known = scene.api.get(&format!("device/{device}/")).await.unwrap();
+    let network = &known["modems"][0]["network"];
+    assert_eq!((&network["operator"], &network["rsrp_dbm"]), (&"Lab Mobile".into(), &(-81).into()));
     let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
     let stopping = || router.holder_calls().contains(&"modemmanager stop".to_owned());
     until("ModemManager is asked to let go", stopping).await.unwrap();

@@ -59,6 +59,11 @@ async fn a_smooth_upgrade_is_proved_and_told_step_by_step() {
     let (router, device) = enrolled(&scene, &[]).await;
     assert_eq!(router.modem.versions().unwrap().package, FROM);
 
+    let known = scene.api.get(&format!("device/{device}/")).await.unwrap();
+    let network = json!({ "sim": true, "sim_issuer": "894902", "registration": "home",
+        "operator": "Lab Mobile", "technology": "lte", "rsrp_dbm": -81 });
+    assert_eq!(known["modems"][0]["network"], network);
+
     let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
     let operation = scene.ended(&operation).await.unwrap();
     assert_success(&router, &operation);

@@ -32,7 +32,7 @@ pub(crate) fn record() -> Record {
     Record::new(job, StreamId::from_random([3; 16]))
 }
 
-pub(super) fn before() -> Before {
+pub(crate) fn before() -> Before {
     Before {
         manufacturer: "Telit".into(),
         model: "FN990A28".into(),
@@ -43,7 +43,7 @@ pub(super) fn before() -> Before {
     }
 }
 
-pub(super) fn target() -> Target {
+pub(crate) fn target() -> Target {
     Target {
         vendor: "Telit".into(),
         model: "FN990A28".into(),

@@ -13,6 +13,7 @@ fn modem(versions: Vec<VersionLine>) -> Modem {
         versions,
         usb: None,
         sole_uplink: true,
+        network: None,
         unreadable: None,
     }
 }
