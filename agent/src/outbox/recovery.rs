@@ -115,11 +115,17 @@ impl Recovered {
     }
 }
 
-/// One damaged file is kept, the latest.
+/// One damaged file is kept, the latest. It stays in its place as well, until it is replaced: while the
+/// disk refuses the new one, the events and numbers in it are all that there is.
 fn set_aside(path: &Path) -> Trouble {
     let aside = path.with_file_name("log.damaged");
-    match std::fs::rename(path, &aside) {
+    let _ = std::fs::remove_file(&aside);
+    // Not every file system of a USB stick has links.
+    match std::fs::hard_link(path, &aside).or_else(|_| std::fs::copy(path, &aside).map(|_| ())) {
         Ok(()) => Trouble::Damaged(aside),
-        Err(error) => Trouble::NotDurable(error.to_string()),
+        Err(error) => {
+            log::error!("{} cannot be kept: {error}", path.display());
+            Trouble::Damaged(path.to_owned())
+        }
     }
 }

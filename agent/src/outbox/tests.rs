@@ -150,6 +150,32 @@ fn damage_is_set_aside_and_the_rest_is_kept() {
 }
 
 #[test]
+fn what_damage_has_left_stays_while_the_disk_refuses_its_successor() {
+    let state = tempfile::tempdir().unwrap();
+    let file = state.path().join("outbox/log");
+    let mut outbox = Outbox::open(state.path());
+    let sent: Vec<u64> = (0..3).map(|_| outbox.append(entered(1)).seq).collect();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() - 300;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    // Where the file's successor is written.
+    std::fs::create_dir(state.path().join("outbox/log.tmp")).unwrap();
+
+    let first_look = Outbox::open(state.path());
+    assert!(!first_look.is_durable());
+    let kept = seqs(&first_look);
+    assert!(!kept.is_empty() && kept.len() < sent.len(), "{kept:?}");
+    drop(first_look);
+    std::fs::remove_dir(state.path().join("outbox/log.tmp")).unwrap();
+
+    let mut outbox = Outbox::open(state.path());
+    assert_eq!(seqs(&outbox), kept);
+    assert!(outbox.append(entered(1)).seq > 1_000_000, "numbers may have been lost");
+    assert_eq!(std::fs::read(state.path().join("outbox/log.damaged")).unwrap(), bytes);
+}
+
+#[test]
 fn garbage_and_emptiness_do_not_stop_it() {
     for garbage in [&b"\0\0\0\0"[..], b"garbage\n", b"\n\n\n", b""] {
         let state = tempfile::tempdir().unwrap();
