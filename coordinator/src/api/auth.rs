@@ -12,6 +12,7 @@ use super::error::{Answer, ApiError};
 use crate::store::Store;
 use crate::store::audit::Entry;
 use crate::store::listing::Scope;
+use crate::store::repeat::Repeat;
 use crate::store::user::{Principal, Role, TokenScope};
 
 /// Tokens are short; anything longer is not one of ours.
@@ -23,6 +24,8 @@ pub struct Operator {
     pub user: Principal,
     /// What the audit log says if the request changes something.
     pub entry: Entry,
+    /// Where the request has a key.
+    repeat: Option<Repeat>,
 }
 
 impl FromRequestParts<App> for Operator {
@@ -51,7 +54,8 @@ impl FromRequestParts<App> for Reader {
         let now = app.store.clock().now();
         app.throttle.take(principal.user.0, now).map_err(ApiError::throttled)?;
         let entry = audit::entry(parts, &principal.name);
-        Ok(Self(Operator { user: principal, entry }))
+        let repeat = parts.extensions.get::<Repeat>().cloned();
+        Ok(Self(Operator { user: principal, entry, repeat }))
     }
 }
 
@@ -70,7 +74,11 @@ fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
 impl Operator {
     /// The store for this user's changes, which are on record.
     pub fn store(&self, app: &App) -> Store {
-        app.store.on_record(self.entry.clone())
+        let store = app.store.on_record(self.entry.clone());
+        match &self.repeat {
+            Some(repeat) => store.once(repeat),
+            None => store,
+        }
     }
 
     /// Whose rows they may see.

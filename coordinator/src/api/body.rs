@@ -12,8 +12,10 @@ use uuid::Uuid;
 
 use super::error::{ApiError, FieldErrors};
 
-/// The largest JSON body, in bytes.
-pub const LIMIT: usize = 256 << 10;
+/// The largest JSON body, in bytes: the largest changelog, each character written as `\ud83d\ude00`.
+pub const LIMIT: usize = 1 << 20;
+/// That of strangers.
+pub const SMALL: usize = 16 << 10;
 
 /// The fields of a body. PATCH may leave any of them out; unknown ones are ignored.
 #[derive(Debug)]

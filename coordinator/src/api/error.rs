@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 400 | `{"field": ["message"]}` or `{"error": "message"}` |
 //! | 401, 403, 404, 405, 413, 415, 429, 500, 503 | `{"detail": "message"}` |
-//! | 409, 507 | `{"error": "message"}` |
+//! | 409, 422, 507 | `{"error": "message"}` |
 
 use std::collections::BTreeMap;
 
@@ -96,6 +96,11 @@ impl ApiError {
 
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, json!({ "error": message.into() }))
+    }
+
+    /// 422: well-formed, and not what was meant by it before.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, json!({ "error": message.into() }))
     }
 
     pub fn too_large(limit: u64) -> Self {

@@ -25,6 +25,7 @@ pub mod operation;
 pub mod organization;
 pub mod page;
 pub mod path;
+pub mod repeat;
 pub mod stream;
 pub mod throttle;
 pub mod time;
@@ -72,6 +73,7 @@ pub struct App {
     pub throttle: Arc<Throttle>,
     pub census: Arc<metrics::LastCensus>,
     pub streams: Arc<stream::Streams>,
+    pub repeats: Arc<repeat::Running>,
     pub passwords: Arc<Passwords>,
     /// Passwords that are tried.
     pub logins: Arc<Throttle>,
@@ -83,6 +85,9 @@ pub struct App {
 pub fn router(app: App) -> Router {
     let (routes, document) = documented(app.artifacts.limits().file);
     routes
+        // From the inside out: what runs once runs to its end, though its client goes away.
+        .layer(middleware::from_fn_with_state(app.clone(), repeat::once))
+        .layer(middleware::from_fn(audit::finish))
         .merge(document::router(&document))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|method: Method| async move {
@@ -100,7 +105,7 @@ pub fn openapi() -> OpenApi {
 /// The routes and what they say of themselves.
 fn documented(largest_file: u64) -> (Router<App>, OpenApi) {
     let (routes, document) = OpenApiRouter::new()
-        .nest(BASE, operators(largest_file).layer(middleware::from_fn(audit::finish)))
+        .nest(BASE, operators(largest_file))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
@@ -139,7 +144,7 @@ fn operators(largest_file: u64) -> OpenApiRouter<App> {
         .routes(routes!(operation::cancel))
         .routes(routes!(stream::of_operation))
         .routes(routes!(stream::of_organization))
-        .routes(routes!(user::login))
+        .routes(routes!(user::login).layer(DefaultBodyLimit::max(body::SMALL)))
         .routes(routes!(user::mqtt_token))
         .routes(routes!(account::list, account::create))
         .routes(routes!(account::me, account::change_me))

@@ -124,6 +124,7 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         census: Arc::default(),
         streams: Arc::default(),
         passwords: Arc::default(),
+        repeats: Arc::default(),
         logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
         mqtt_port,
     };

@@ -28,6 +28,7 @@ pub mod note;
 pub mod operation;
 pub mod organization;
 mod reader;
+pub mod repeat;
 mod restored;
 pub mod retention;
 mod schema;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use shared::ids::UserId;
 
 use note::{Listener, Note, Notes};
 
@@ -87,6 +89,8 @@ pub struct Store {
     shared: Arc<Shared>,
     /// Goes into the audit log with every change made through this clone.
     entry: Option<Arc<audit::Entry>>,
+    /// Of the request that the change is made by, if it has a key.
+    repeat: Option<(UserId, Arc<str>)>,
 }
 
 struct Shared {
@@ -117,13 +121,17 @@ impl Store {
         let listening_since = clock.now();
         let _checkpointer = checkpointer;
         let shared = Shared { writer, readers, clock, changes, listening_since, _checkpointer };
-        Ok(Self { shared: Arc::new(shared), entry: None })
+        Ok(Self { shared: Arc::new(shared), entry: None, repeat: None })
     }
 
     /// The same store for somebody whose changes are on record: each commits together with this
     /// entry, and what is refused leaves none.
     pub fn on_record(&self, entry: audit::Entry) -> Self {
-        Self { shared: self.shared.clone(), entry: Some(Arc::new(entry)) }
+        Self {
+            shared: self.shared.clone(),
+            entry: Some(Arc::new(entry)),
+            repeat: self.repeat.clone(),
+        }
     }
 
     /// Has what is committed from now on passed on: in the order of the commits, and before the
@@ -159,11 +167,14 @@ impl Store {
         T: Send + 'static,
         R: Send + 'static,
     {
-        let entry = self.entry.clone();
+        let (entry, repeat) = (self.entry.clone(), self.repeat.clone());
         let on_record = move |tx: &Tx<'_>| {
             let done = rule(tx)?;
             if let Some(entry) = entry {
                 audit::record(tx, &entry, tx.told.take())?;
+            }
+            if let Some(repeat) = repeat {
+                repeat::done(tx, &repeat)?;
             }
             Ok(done)
         };

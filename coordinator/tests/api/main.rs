@@ -23,5 +23,6 @@ mod manifest;
 mod openapi;
 mod operation;
 mod organization;
+mod repeat;
 mod token;
 mod world;

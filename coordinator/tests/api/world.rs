@@ -108,6 +108,7 @@ impl World {
             counters: Arc::default(),
             streams: Arc::default(),
             passwords: Arc::default(),
+            repeats: Arc::default(),
             logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
             mqtt_port: 8883,
             store,

@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
 use bytes::Bytes;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, HeaderBuilder, InfoBuilder, ObjectBuilder, OpenApi, Ref, RefOr,
@@ -23,6 +23,7 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::repeat;
 use shapes::{Conflict, Mistakes, Problem};
 
 /// Where the document lies.
@@ -90,6 +91,12 @@ fn describe(path: &str, method: &str, operation: &mut Operation) {
     if api && !open {
         operation.security = Some(vec![SecurityRequirement::new(BEARER, [] as [&str; 0])]);
     }
+    let short = path.strip_prefix(super::BASE).unwrap_or_default();
+    if changes && method != "delete" && repeat::STARTS.contains(&short) {
+        operation.parameters.get_or_insert_default().push(idempotency_key());
+        let known = Ref::from_response_name("Unprocessable");
+        operation.responses.responses.insert("422".to_owned(), RefOr::Ref(known));
+    }
     let with_query = operation.parameters.is_some();
     let with_body = operation.request_body.is_some();
     for (status, response, comes) in [
@@ -136,6 +143,7 @@ fn responses() -> BTreeMap<&'static str, RefOr<utoipa::openapi::Response>> {
         ("Forbidden", one("Seen, but not this user's to do.", &detail)),
         ("NotFound", one("There is none, or it is another organization's.", &detail)),
         ("Conflict", one("Not as things stand.", &Conflict::name())),
+        ("Unprocessable", one("The key was used for another request.", &Conflict::name())),
         ("TooLarge", one("The body is larger than it may be.", &detail)),
         ("UnsupportedMediaType", one("The body is of another type.", &detail)),
         (
@@ -151,6 +159,16 @@ fn responses() -> BTreeMap<&'static str, RefOr<utoipa::openapi::Response>> {
     .into_iter()
     .map(|(name, response)| (name, RefOr::T(response.build())))
     .collect()
+}
+
+fn idempotency_key() -> Parameter {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some("Chosen by the client: the request is carried out once in a day."))
+        .schema(Some(text.max_length(Some(128))))
+        .build()
 }
 
 fn integer() -> Schema {

@@ -1,0 +1,140 @@
+//! Requests that carry an Idempotency-Key: each is carried out once, whatever becomes of its answer.
+//!
+//! A request is noted before it runs, marked done in the transaction of its own change
+//! ([`Store::once`]), and its answer kept for a day. So a crash between the three leaves no doubt
+//! whether it was carried out.
+
+use rusqlite::OptionalExtension;
+use shared::hex::Sha256;
+use shared::ids::UserId;
+
+use super::{Never, Rejection, Store, StoreError, Tx};
+
+/// How long answers are kept.
+pub const KEPT_MS: u64 = 24 * 3600 * 1000;
+/// Keys that one user may have at a time.
+const OF_ONE_USER: u64 = 10_000;
+
+/// A request, by its user and key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repeat {
+    pub user: UserId,
+    pub key: String,
+    /// Method and path with its query.
+    pub route: String,
+    /// Of the body.
+    pub digest: Sha256,
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    pub status: u16,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+/// What is known of a request that comes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing, or that it came to nothing: it may run.
+    New,
+    Answered(Answered),
+    /// It was carried out, and a crash took the answer.
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RepeatRefused {
+    #[error("the key was used for another request")]
+    Another,
+    #[error("too many keys in a day")]
+    TooMany,
+}
+
+impl Store {
+    /// Notes the request, or tells what became of it. Ask for one key at a time.
+    pub async fn begin_repeat(&self, repeat: Repeat) -> Result<Known, Rejection<RepeatRefused>> {
+        self.write(move |tx| begin(tx, &repeat)).await
+    }
+
+    /// The same store, whose next change is the request's: both commit together.
+    pub fn once(&self, repeat: &Repeat) -> Self {
+        let key = (repeat.user, repeat.key.as_str().into());
+        Self { shared: self.shared.clone(), entry: self.entry.clone(), repeat: Some(key) }
+    }
+
+    /// Keeps the answer, or forgets a request that came to nothing.
+    pub async fn end_repeat(
+        &self,
+        repeat: Repeat,
+        answered: Option<Answered>,
+    ) -> Result<(), StoreError> {
+        let ended = self.write::<_, Never, _>(move |tx| {
+            let (user, key) = (repeat.user.to_string(), &repeat.key);
+            match answered {
+                Some(answered) => tx
+                    .prepare_cached(
+                        "UPDATE repeats SET status = ?3, body = ?4, done = 1
+                         WHERE user = ?1 AND key = ?2",
+                    )?
+                    .execute((user, key, answered.status, answered.body))?,
+                None => tx
+                    .prepare_cached(
+                        "DELETE FROM repeats WHERE user = ?1 AND key = ?2 AND NOT done",
+                    )?
+                    .execute((user, key))?,
+            };
+            Ok(())
+        });
+        Ok(ended.await?)
+    }
+}
+
+fn begin(tx: &Tx<'_>, repeat: &Repeat) -> Result<Known, Rejection<RepeatRefused>> {
+    let user = repeat.user.to_string();
+    let over = tx.now.saturating_sub(KEPT_MS);
+    tx.prepare_cached("DELETE FROM repeats WHERE created <= ?1")?.execute([over])?;
+    let found = tx
+        .prepare_cached(
+            "SELECT route, digest, done, status, body FROM repeats WHERE user = ?1 AND key = ?2",
+        )?
+        .query_row((&user, &repeat.key), |row| {
+            let same = row.get::<_, String>("route")? == repeat.route
+                && row.get::<_, [u8; 32]>("digest")? == repeat.digest.0;
+            let status: Option<u16> = row.get("status")?;
+            let known = match (status, row.get("done")?) {
+                (Some(status), _) => Known::Answered(Answered { status, body: row.get("body")? }),
+                (None, true) => Known::Done,
+                (None, false) => Known::New,
+            };
+            Ok((same, known))
+        })
+        .optional()?;
+    match found {
+        Some((true, known)) => return Ok(known),
+        Some((false, _)) => return Err(Rejection::Refused(RepeatRefused::Another)),
+        None => {}
+    }
+    let count: u64 = tx
+        .prepare_cached("SELECT count(*) FROM repeats WHERE user = ?1")?
+        .query_row([&user], |row| row.get(0))?;
+    if count >= OF_ONE_USER {
+        return Err(Rejection::Refused(RepeatRefused::TooMany));
+    }
+    tx.prepare_cached(
+        "INSERT INTO repeats (user, key, route, digest, created) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute((user, &repeat.key, &repeat.route, repeat.digest.0, tx.now))?;
+    Ok(Known::New)
+}
+
+/// Within the transaction of the change itself.
+pub(super) fn done(
+    tx: &Tx<'_>,
+    (user, key): &(UserId, std::sync::Arc<str>),
+) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE repeats SET done = 1 WHERE user = ?1 AND key = ?2")?
+        .execute((user.to_string(), key.as_ref()))?;
+    Ok(())
+}
