@@ -135,7 +135,7 @@ async fn what_is_malformed_is_named() {
     let broken = send("application/json", b"{\"name\":".to_vec()).await.ok(400);
     assert!(broken["error"].as_str().unwrap().starts_with("JSON parse error"));
     send("text/plain", b"{}".to_vec()).await.ok(415);
-    let large = send("application/json", vec![b' '; 300 << 10]).await.ok(413);
+    let large = send("application/json", vec![b' '; (1 << 20) + 1]).await.ok(413);
     assert!(large["detail"].is_string());
     let id = world.get(ADMIN, "category/nonsense/").await;
     id.is(400, json!({"id": ["Must be a valid UUID."]}));
