@@ -134,11 +134,35 @@ pub struct ModemShape {
     #[schema(required = false)]
     pub usb: Option<String>,
     pub sole_uplink: bool,
+    #[schema(required = false)]
+    pub network: Option<NetworkShape>,
     /// Why the rest is empty.
     #[schema(required = false)]
     pub unreadable: Option<String>,
     /// When its model, IMEI and versions were read. Null: never.
     pub read: Option<Time>,
+}
+
+/// SIM and network of a modem at the moment of the inventory; what nobody could tell is absent.
+#[derive(Debug, ToSchema)]
+pub struct NetworkShape {
+    #[schema(required = false)]
+    pub sim: Option<bool>,
+    /// The first six digits of the SIM's ICCID: country and issuer.
+    #[schema(required = false)]
+    pub sim_issuer: Option<String>,
+    /// `home`, `roaming`, `searching`, `not_searching`, `denied`, `unknown`, `other`.
+    #[schema(required = false)]
+    pub registration: Option<String>,
+    /// Name or number of the network.
+    #[schema(required = false)]
+    pub operator: Option<String>,
+    /// `gsm`, `umts`, `lte`, `5g-nsa`, `5g`.
+    #[schema(required = false)]
+    pub technology: Option<String>,
+    /// In dBm.
+    #[schema(required = false)]
+    pub rsrp_dbm: Option<i32>,
 }
 
 #[derive(Debug, ToSchema)]
