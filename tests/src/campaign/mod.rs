@@ -37,7 +37,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use subject::{Subject, Victim};
+use subject::{Staging, Subject, Victim};
 use tally::Tally;
 
 /// Bytes of the firmware: two blocks.
@@ -166,7 +166,8 @@ async fn processes(
     for number in 1..=arguments.jobs {
         let router = scene.router(number, number % 2 == 1).await?;
         let seed = arguments.seed.wrapping_mul(1000) + u64::from(number);
-        let mut subject = Subject::new(router, &shim, exe, seed)?;
+        let staging = if number % 2 == 1 { Staging::Durable } else { Staging::Volatile };
+        let mut subject = Subject::new(router, &shim, exe, staging, seed)?;
         enrol(&mut subject, &scene.api).await?;
         subjects.push(subject);
     }
@@ -182,16 +183,20 @@ async fn processes(
         // The scene takes its own directory with it.
         kept: dir.with_file_name("violations"),
     };
-    // One that meets nothing tells the failpoints' names, and that the lab itself works.
-    let calm = Plan::calm(arguments.seed);
-    let passes = match subjects.first_mut() {
-        Some(first) => {
-            world.play(first, &calm, 0).await;
-            first.passes()
+    // They tell the failpoints' names; the first, which meets nothing, that the lab itself works.
+    let mut passes: Vec<Pass> = Vec::new();
+    if let Some(first) = subjects.first_mut() {
+        for base in Plan::bases(arguments.seed) {
+            world.play(first, &base).await;
+            for (name, last) in first.passes() {
+                if passes.iter().all(|pass| pass.name != name) {
+                    passes.push(Pass { name, last, base: base.clone() });
+                }
+            }
         }
-        None => Vec::new(),
-    };
-    lock(&world.tally).failpoints_known(passes.len());
+    }
+    let known = passes.iter().map(|pass| (pass.name.clone(), pass.base.is_calm()));
+    lock(&world.tally).failpoints_known(known);
     lock(&world.queue).extend(plans(arguments, &passes)?);
     println!("{} runs with real processes, {} at a time", lock(&world.queue).len(), arguments.jobs);
     let mut workers = tokio::task::JoinSet::new();
@@ -207,14 +212,12 @@ async fn processes(
 }
 
 async fn work(world: World, mut subject: Subject) {
-    let mut turn = 0;
     loop {
         if world.last.is_some_and(|last| Instant::now() > last) {
             return;
         }
         let Some(plan) = lock(&world.queue).pop_front() else { return };
-        turn += 1;
-        if !world.play(&mut subject, &plan, turn).await {
+        if !world.play(&mut subject, &plan).await {
             return;
         }
     }
@@ -222,8 +225,10 @@ async fn work(world: World, mut subject: Subject) {
 
 impl World {
     /// Whether the subject can be used again: where the lab has failed, others go on.
-    async fn play(&self, subject: &mut Subject, plan: &Plan, turn: usize) -> bool {
-        let target = &self.targets[turn % 2];
+    async fn play(&self, subject: &mut Subject, plan: &Plan) -> bool {
+        // What the last run installed starts nothing.
+        subject.turn += 1;
+        let target = &self.targets[subject.turn % 2];
         match run::play(subject, &self.api, plan, target).await {
             Ok(verdict) => {
                 if !verdict.violations.is_empty() {
@@ -262,7 +267,15 @@ impl World {
     }
 }
 
-fn plans(arguments: &Arguments, passes: &[(String, u64)]) -> anyhow::Result<VecDeque<Plan>> {
+/// A failpoint, and what leads there.
+struct Pass {
+    name: String,
+    /// How often it was passed on the way.
+    last: u64,
+    base: Plan,
+}
+
+fn plans(arguments: &Arguments, passes: &[Pass]) -> anyhow::Result<VecDeque<Plan>> {
     let only = arguments.only.as_deref();
     let seeds = arguments.seed..;
     let count = arguments.runs.unwrap_or(if arguments.long { 1500 } else { 24 });
@@ -273,7 +286,7 @@ fn plans(arguments: &Arguments, passes: &[(String, u64)]) -> anyhow::Result<VecD
         Some("crashes") => plans.extend(seeds.take(count).map(Plan::crashes)),
         Some("faults") => plans.extend(seeds.take(count).map(Plan::faults)),
         Some("failpoints") => plans.extend(at_failpoints(arguments, passes)),
-        Some(name) => plans.push_back(named(name, arguments.seed)?),
+        Some(name) => plans.push_back(named(name, arguments.seed, passes)?),
         None => {
             plans.extend(at_failpoints(arguments, passes));
             for seed in seeds.take(count) {
@@ -295,7 +308,7 @@ const UNSYNCED: [&str; 4] =
 /// Every failpoint: in the long form killed alone, with its guardian, and cut, each at the first,
 /// second and last pass, and killed with a power cut later; in the short form one of these, another with
 /// every seed.
-fn at_failpoints(arguments: &Arguments, passes: &[(String, u64)]) -> Vec<Plan> {
+fn at_failpoints(arguments: &Arguments, passes: &[Pass]) -> Vec<Plan> {
     let whats = [
         What::Kill(Victim::Agent),
         What::Cut { modem_too: true },
@@ -304,7 +317,7 @@ fn at_failpoints(arguments: &Arguments, passes: &[(String, u64)]) -> Vec<Plan> {
     ];
     let mut plans = Vec::new();
     let first = usize::try_from(arguments.seed).unwrap_or(0);
-    for (choice, (name, last)) in (first..).zip(passes) {
+    for (choice, Pass { name, last, base }) in (first..).zip(passes) {
         let mut turns = vec![1, 2, *last];
         turns.retain(|turn| turn <= last);
         turns.dedup();
@@ -316,11 +329,9 @@ fn at_failpoints(arguments: &Arguments, passes: &[(String, u64)]) -> Vec<Plan> {
             } else {
                 Vec::new()
             };
-            plans.extend(
-                chosen.into_iter().map(|w| Plan::failpoint(name, *turn, w, arguments.seed)),
-            );
+            plans.extend(chosen.into_iter().map(|what| base.clone().failpoint(name, *turn, what)));
             if arguments.long || UNSYNCED.contains(&name.as_str()) {
-                plans.push(Plan::failpoint_then_cut(name, *turn, arguments.seed));
+                plans.push(base.clone().failpoint_then_cut(name, *turn));
             }
         }
     }
@@ -328,11 +339,13 @@ fn at_failpoints(arguments: &Arguments, passes: &[(String, u64)]) -> Vec<Plan> {
 }
 
 /// `journal.save.before@2/cut`.
-fn named(name: &str, seed: u64) -> anyhow::Result<Plan> {
+fn named(name: &str, seed: u64, passes: &[Pass]) -> anyhow::Result<Plan> {
     let parsed = name.split_once('@').and_then(|(point, rest)| {
+        let known = passes.iter().find(|pass| pass.name == point);
+        let base = known.map_or_else(|| Plan::calm(seed), |pass| pass.base.clone());
         let (pass, what) = rest.split_once('/')?;
         if what.strip_suffix(plan::THEN_CUT) == Some("kill") {
-            return Some(Plan::failpoint_then_cut(point, pass.parse().ok()?, seed));
+            return Some(base.failpoint_then_cut(point, pass.parse().ok()?));
         }
         let what = [
             What::Kill(Victim::Agent),
@@ -343,7 +356,7 @@ fn named(name: &str, seed: u64) -> anyhow::Result<Plan> {
         ]
         .into_iter()
         .find(|known| known.name() == what)?;
-        Some(Plan::failpoint(point, pass.parse().ok()?, what, seed))
+        Some(base.failpoint(point, pass.parse().ok()?, what))
     });
     parsed.with_context(|| format!("{name}: no such runs"))
 }

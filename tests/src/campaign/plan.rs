@@ -69,7 +69,7 @@ pub struct Plan {
 pub const THEN_CUT: &str = "+cut";
 
 /// Operations of a smooth upgrade, more or less: where chance picks an instant.
-const OPERATIONS: u64 = 1700;
+const OPERATIONS: u64 = 3000;
 
 impl Plan {
     #[must_use]
@@ -77,22 +77,48 @@ impl Plan {
         Self { name: "calm".into(), seed, strikes: vec![], faults: vec![], tool: None }
     }
 
-    /// A strike at a failpoint.
+    /// The runs that lead past every failpoint, the smooth one first: the tool fails halfway, an attempt
+    /// is lost before its tool is started, the power fails in the middle of the flash.
     #[must_use]
-    pub fn failpoint(name: &str, pass: u64, what: What, seed: u64) -> Self {
+    pub fn bases(seed: u64) -> Vec<Self> {
+        let calm = Self::calm(seed);
+        let tool = ToolFault { kind: ToolFaultKind::Fail { at_percent: 40 }, times: Some(1) };
+        let halfway = Self { name: "halfway".into(), tool: Some(tool), ..calm.clone() };
+        let lost = calm.clone().failpoint("driver.preparing.acted", 1, What::Kill(Victim::Agent));
+        let mut cut = calm.clone();
+        cut.strikes.push(in_the_flash());
+        vec![calm, halfway, lost, Self { name: "cut-in-the-flash".into(), ..cut }]
+    }
+
+    /// Names of the failpoints at which it strikes.
+    pub fn failpoints(&self) -> impl Iterator<Item = &str> {
+        self.strikes.iter().filter_map(|strike| match &strike.when {
+            When::Failpoint(name, _) => Some(name.as_str()),
+            When::Operation(_) | When::Percent(_) => None,
+        })
+    }
+
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.strikes.is_empty() && self.tool.is_none() && self.faults.is_empty()
+    }
+
+    /// A strike at a failpoint, on top of all that there is.
+    #[must_use]
+    pub fn failpoint(mut self, name: &str, pass: u64, what: What) -> Self {
         let when = When::Failpoint(name.into(), pass);
-        let title = format!("{name}@{pass}/{}", what.name());
-        Self { name: title, strikes: vec![Strike { when, what }], ..Self::calm(seed) }
+        self.name = format!("{name}@{pass}/{}", what.name());
+        self.strikes.push(Strike { when, what });
+        self
     }
 
     /// The agent is killed at a failpoint, and later the power fails in the middle of the flash: what
     /// the second agent found was perhaps not on disk.
     #[must_use]
-    pub fn failpoint_then_cut(name: &str, pass: u64, seed: u64) -> Self {
-        let mut plan = Self::failpoint(name, pass, What::Kill(Victim::Agent), seed);
+    pub fn failpoint_then_cut(self, name: &str, pass: u64) -> Self {
+        let mut plan = self.failpoint(name, pass, What::Kill(Victim::Agent));
         plan.name.push_str(THEN_CUT);
-        let what = What::Cut { modem_too: true };
-        plan.strikes.push(Strike { when: When::Percent(40), what });
+        plan.strikes.push(in_the_flash());
         plan
     }
 
@@ -141,6 +167,10 @@ impl What {
             Self::Cut { modem_too: false } => "cut-router",
         }
     }
+}
+
+fn in_the_flash() -> Strike {
+    Strike { when: When::Percent(40), what: What::Cut { modem_too: true } }
 }
 
 fn strike(random: &mut Random) -> Strike {
@@ -224,8 +254,8 @@ mod tests {
 
     #[test]
     fn strikes_are_armed_one_after_the_other() {
-        let mut plan = Plan::failpoint("a.b", 2, What::Kill(Victim::Agent), 1);
-        plan.strikes.extend(Plan::failpoint("c", 1, What::Cut { modem_too: true }, 1).strikes);
+        let plan = Plan::calm(1).failpoint("a.b", 2, What::Kill(Victim::Agent));
+        let plan = plan.failpoint("c", 1, What::Cut { modem_too: true });
         assert_eq!(plan.armed(0), "a.b@2=kill");
         assert_eq!(plan.armed(1), "c@1=freeze");
         assert_eq!(plan.armed(2), "");

@@ -53,6 +53,8 @@ pub struct Verdict {
     pub faults: u64,
     /// Strikes of the plan that found their occasion.
     pub struck: usize,
+    /// Names of failpoints at which something struck.
+    pub failpoints: Vec<String>,
     pub starts: u32,
     /// Operations on files and ports in all.
     pub operations: u64,
@@ -97,6 +99,8 @@ pub async fn play(
     play.settle().await?;
     let Play { subject, mut verdict, .. } = play;
     verdict.faults = subject.control.struck();
+    let names = subject.struck().into_iter();
+    verdict.failpoints = names.filter_map(|line| Some(line.split_once('@')?.0.into())).collect();
     verdict.operations = subject.control.operations();
     let modem = subject.router.modem.state()?;
     let found = Found { plan, target, operation: &ended, modem: &modem, subject };

@@ -44,15 +44,29 @@ impl Shim {
         Self { deaf: Some(what), ..self.clone() }
     }
 
-    /// Puts `command` under the shim: the files below `root` are watched, `lab` beside it holds
-    /// control file and shadow, and of what it starts the processes called `name…`.
+    #[must_use]
+    pub fn at_speed(&self, speed: u64) -> Self {
+        Self { speed, ..self.clone() }
+    }
+
+    /// Puts `command` under the shim, see [`Self::environment`].
     pub fn cover(&self, command: &mut Command, root: &Path, lab: &Path, name: &str) {
-        command
-            .env("LD_PRELOAD", &self.library)
-            .env("MU_SHIM_ROOT", root)
-            .env("MU_SHIM_LAB", lab)
-            .env("MU_SHIM_NAME", name)
-            .env("MU_SHIM_SPEED", self.speed.to_string())
-            .envs(self.deaf.map(|what| ("MU_SHIM_DEAF", what)));
+        command.envs(self.environment(root, lab, name));
+    }
+
+    /// What puts a process under the shim: the files below `root` are watched, `lab` beside it holds
+    /// control file and shadow, and of what it starts the processes called `name…`.
+    #[must_use]
+    pub fn environment(&self, root: &Path, lab: &Path, name: &str) -> Vec<(&'static str, String)> {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let mut environment = vec![
+            ("LD_PRELOAD", path(&self.library)),
+            ("MU_SHIM_ROOT", path(root)),
+            ("MU_SHIM_LAB", path(lab)),
+            ("MU_SHIM_NAME", name.to_owned()),
+            ("MU_SHIM_SPEED", self.speed.to_string()),
+        ];
+        environment.extend(self.deaf.map(|what| ("MU_SHIM_DEAF", what.to_owned())));
+        environment
     }
 }

@@ -36,12 +36,22 @@ pub enum Victim {
     Tool,
 }
 
+/// Whether a power cut takes the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staging {
+    Durable,
+    /// In the run directory: what a recovery needs is fetched again.
+    Volatile,
+}
+
 /// A router between two runs, or in one.
 pub struct Subject {
     pub router: Router,
     pub control: Control,
     pub flash: Flash,
     pub device: String,
+    /// Runs that it was played in.
+    pub turn: usize,
     shim: Shim,
     exe: PathBuf,
     lab: PathBuf,
@@ -54,10 +64,24 @@ impl Subject {
     ///
     /// # Errors
     /// Files cannot be written.
-    pub fn new(mut router: Router, shim: &Shim, exe: &Path, seed: u64) -> anyhow::Result<Self> {
+    pub fn new(
+        mut router: Router,
+        shim: &Shim,
+        exe: &Path,
+        staging: Staging,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let lab = router.dir.with_extension("lab");
         fs::create_dir_all(&lab)?;
         router.edit("agent.toml", "backoff_s = 1", "backoff_s = 1\nagain_s = 1\nrecovery_s = 1")?;
+        // The tool as well, whose faults nobody promises anything of; at its own pace, which is the modem's.
+        let tool = shim.at_speed(1).environment(&router.dir, &lab, "uxfp");
+        let tool: Vec<_> = tool.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+        let environment = format!("[tool]\nenvironment = {{ {} }}\n", tool.join(", "));
+        router.edit("profiles/telit-uxfp.toml", "[tool]\n", &environment)?;
+        if staging == Staging::Volatile {
+            router.edit("agent.toml", "/staging\"]", "/run/staging\"]")?;
+        }
         router.modem.power_cut()?;
         let model = crate::firmware::Model::Fn990a28;
         let mut settings = modem::Settings::new(&router.dir, model, FROM, &router.imei);
@@ -70,6 +94,7 @@ impl Subject {
             flash: Flash::new(&router.dir, &lab),
             router,
             device: String::new(),
+            turn: 0,
             shim: shim.clone(),
             exe: exe.to_owned(),
             lab,
@@ -87,7 +112,9 @@ impl Subject {
         let dir = self.router.dir.clone();
         self.router.modem.ask(Request::Factory)?;
         for entry in fs::read_dir(dir.join("state")).into_iter().flatten().flatten() {
-            if entry.file_name() != "identity" {
+            if entry.file_type()?.is_file() {
+                fs::remove_file(entry.path())?;
+            } else if entry.file_name() != "identity" {
                 cut::remove_tree(&entry.path())?;
             }
         }

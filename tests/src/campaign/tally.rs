@@ -1,7 +1,10 @@
 //! What the runs come to, in figures and in lines to repeat.
 
 use super::{plan::Plan, run::Verdict};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -18,7 +21,11 @@ pub struct Tally {
     violations: Vec<String>,
     /// The lab's own failures: nothing was proved.
     broken: Vec<String>,
-    failpoints: usize,
+    /// By name, whether a smooth upgrade passes it.
+    failpoints: BTreeMap<String, bool>,
+    struck: BTreeSet<String>,
+    /// Those at which a run was to be struck.
+    aimed: BTreeSet<String>,
     left_over: usize,
     store: Store,
     /// Nothing is printed on the way.
@@ -50,6 +57,8 @@ impl Tally {
         self.fault_runs += u64::from(verdict.faults > 0);
         self.starts += u64::from(verdict.starts);
         self.operations += verdict.operations;
+        self.aimed.extend(plan.failpoints().map(str::to_owned));
+        self.struck.extend(verdict.failpoints.iter().cloned());
         self.missed += plan.strikes.len().saturating_sub(verdict.struck) as u64;
         *self.endings.entry(verdict.ending.clone()).or_default() += 1;
         for violation in &verdict.violations {
@@ -75,8 +84,8 @@ impl Tally {
         self.broken.push(line);
     }
 
-    pub fn failpoints_known(&mut self, count: usize) {
-        self.failpoints = count;
+    pub fn failpoints_known(&mut self, known: impl Iterator<Item = (String, bool)>) {
+        self.failpoints = known.collect();
     }
 
     pub fn left_over(&mut self, count: usize) {
@@ -96,7 +105,20 @@ impl Tally {
     pub fn print(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         println!("\nprocesses: {} runs, {} starts of an agent", self.runs, self.starts);
-        println!("  {} failpoints passed by a smooth upgrade", self.failpoints);
+        let smooth = self.failpoints.values().filter(|smooth| **smooth).count();
+        println!(
+            "  {} failpoints: {smooth} on a smooth upgrade's way, {} on a recovery's alone; {} were struck",
+            self.failpoints.len(),
+            self.failpoints.len() - smooth,
+            self.struck.len()
+        );
+        let alone = self.failpoints.iter().filter(|(_, smooth)| !**smooth);
+        let alone: Vec<_> = alone.map(|(name, _)| name.as_str()).collect();
+        println!("  on a recovery's alone: {}", alone.join(", "));
+        let missed: Vec<_> = self.aimed.difference(&self.struck).map(String::as_str).collect();
+        if !missed.is_empty() {
+            println!("  aimed at and never struck: {}", missed.join(", "));
+        }
         println!(
             "  {} power cuts, {} kills, {} strikes that found no occasion",
             self.cuts, self.kills, self.missed
