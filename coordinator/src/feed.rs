@@ -69,29 +69,36 @@ pub struct Published {
     pub change: Change,
 }
 
+/// The one thing that a subscriber follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum One {
+    Operation(OperationId),
+    Batch(BatchId),
+}
+
 /// What a subscriber may and wants to hear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interest {
     /// `None` = all (superusers).
     pub organizations: Option<Vec<OrganizationSlug>>,
     /// `None` = everything there.
-    pub operation: Option<OperationId>,
+    pub subject: Option<One>,
 }
 
 impl Interest {
     /// Everything of one organization.
     #[must_use]
     pub fn in_organization(organization: OrganizationSlug) -> Self {
-        Interest { organizations: Some(vec![organization]), operation: None }
+        Interest { organizations: Some(vec![organization]), subject: None }
     }
 
     fn covers(&self, change: &Change) -> bool {
-        let wanted = |operation: &OperationId| match &change.subject {
-            Subject::Operation { operation: id, .. } => id == operation,
-            Subject::Batch(_) => false,
+        let wanted = |one: &One| match &change.subject {
+            Subject::Operation { operation, .. } => *one == One::Operation(*operation),
+            Subject::Batch(batch) => *one == One::Batch(*batch),
         };
         self.organizations.as_ref().is_none_or(|slugs| slugs.contains(&change.organization))
-            && self.operation.as_ref().is_none_or(wanted)
+            && self.subject.as_ref().is_none_or(wanted)
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod artifacts;
 pub mod backup;
+pub mod batch;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod ingest;
 pub mod lines;
 pub mod operation;
 pub mod password;
+pub mod pilot;
 pub mod secret;
 pub mod secret_file;
 pub mod serve;

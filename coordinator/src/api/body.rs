@@ -184,6 +184,25 @@ pub fn object(value: Value) -> Result<Map<String, Value>, String> {
     }
 }
 
+/// A list of up to `most` of what `parse` takes.
+pub fn list<T>(
+    most: usize,
+    parse: impl Fn(Value) -> Result<T, String>,
+) -> impl FnOnce(Value) -> Result<Vec<T>, String> {
+    move |value| match value {
+        Value::Array(values) if values.len() > most => {
+            Err(format!("Ensure this field has no more than {most} elements."))
+        }
+        Value::Array(values) => values.into_iter().map(parse).collect(),
+        _ => Err("Expected a list of items.".into()),
+    }
+}
+
+/// A list of up to `most` texts of 1 to `limit` characters.
+pub fn texts(most: usize, limit: usize) -> impl FnOnce(Value) -> Result<Vec<String>, String> {
+    list(most, move |value| text(limit)(value))
+}
+
 /// A boolean.
 pub fn boolean(value: Value) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| "Must be a valid boolean.".into())

@@ -69,7 +69,7 @@ struct CategoryRelation {
     organization: Option<OrganizationId>,
 }
 
-fn view(build: Build) -> BuildView {
+pub(super) fn view(build: Build) -> BuildView {
     BuildView {
         id: build.id,
         category_relation: CategoryRelation {

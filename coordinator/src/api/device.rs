@@ -10,10 +10,11 @@ use shared::{
     inventory::{Inventory, Modem},
 };
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
     App, Operator,
-    body::{Fields, boolean},
+    body::{self, Fields, boolean, nullable, texts},
     document::shapes::{DeviceStateName, InventoryShape, ModemShape},
     error::{Answer, ApiError},
     page::{ListQuery, Listing, Page},
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::store::{
     Rejection,
-    device::{Device, DeviceList, DeviceRefusal},
+    device::{Device, DeviceChange, DeviceList, DeviceRefusal},
     listing::Order,
 };
 
@@ -31,6 +32,11 @@ use crate::store::{
 pub struct DevicePatch {
     /// An administrator's to say: such a device keeps its line and gets no jobs.
     pub deactivated: Option<bool>,
+    /// Of its organization; null: none.
+    pub group: Option<Uuid>,
+    pub location: Option<Uuid>,
+    #[schema(max_items = 64)]
+    pub tags: Option<Vec<String>>,
 }
 
 /// A device with everything it says of itself.
@@ -60,6 +66,9 @@ pub struct DeviceView {
     state: DeviceState,
     #[schema(value_type = Option<Uuid>)]
     replacement_of: Option<DeviceId>,
+    group: Option<Uuid>,
+    location: Option<Uuid>,
+    tags: Vec<String>,
     #[schema(value_type = String)]
     public_key: Hex<32>,
     deactivated: bool,
@@ -112,6 +121,9 @@ fn view(device: Device) -> (DeviceView, Option<Inventory>) {
         serial: device.serial,
         state: device.state,
         replacement_of: device.replacement_of,
+        group: device.group,
+        location: device.location,
+        tags: device.tags,
         public_key: device.public_key,
         deactivated: device.deactivated,
         duplicate: device.duplicate.map(|(since, reason)| Duplicate { since: Time(since), reason }),
@@ -155,6 +167,9 @@ pub async fn list(
         board: query.text("board").map(str::to_owned),
         online: query.boolean("online")?,
         duplicate: query.boolean("duplicate")?,
+        group: query.id("group")?,
+        location: query.id("location")?,
+        tag: query.text("tag").map(str::to_owned),
         order: query.order(&["name", "created", "modified", "last_seen"], newest),
         rows: query.rows(),
     };
@@ -181,7 +196,8 @@ pub async fn detail(
     Ok(Json(whole(find(&app, &operator, id).await?)))
 }
 
-/// PATCH `{"deactivated"}`: a deactivated device keeps its line and gets no jobs.
+/// PATCH `{"deactivated", "group", "location", "tags"}`: a deactivated device keeps its line and
+/// gets no jobs.
 #[utoipa::path(patch, path = "/device/{id}/", tag = "devices",
     params(("id" = Uuid, Path)),
     request_body = DevicePatch,
@@ -193,16 +209,28 @@ pub async fn change(
     mut fields: Fields,
 ) -> Answer<Json<Value>> {
     let device = find_own(&app, &operator, id).await?;
-    let deactivated = fields.optional("deactivated", boolean);
+    let change = DeviceChange {
+        deactivated: fields.optional("deactivated", boolean),
+        group: fields.optional("group", nullable(body::id)),
+        location: fields.optional("location", nullable(body::id)),
+        tags: fields.optional("tags", tags),
+    };
     fields.finish()?;
-    if deactivated.is_some() {
+    if change.deactivated.is_some() {
         operator.may_administer(device.organization)?;
     }
-    let device = match deactivated {
-        Some(value) => operator.store(&app).deactivate_device(operator.sees(), id, value).await?,
-        None => device,
-    };
-    Ok(Json(whole(device)))
+    if change == DeviceChange::default() {
+        return Ok(Json(whole(device)));
+    }
+    Ok(Json(whole(operator.store(&app).alter_device(operator.sees(), id, change).await?)))
+}
+
+/// Up to 64 words; sorted, each once.
+fn tags(value: Value) -> Result<Vec<String>, String> {
+    let mut tags = texts(64, 64)(value)?;
+    tags.sort();
+    tags.dedup();
+    Ok(tags)
 }
 
 /// Lets a pending device in; the one that it replaces is revoked.
@@ -280,6 +308,12 @@ impl From<Rejection<DeviceRefusal>> for ApiError {
         match rejection {
             Rejection::Store(error) => error.into(),
             Rejection::Refused(DeviceRefusal::Unknown) => Self::not_found(),
+            Rejection::Refused(refusal @ DeviceRefusal::UnknownGroup) => {
+                Self::field("group", format!("Not set: {refusal}."))
+            }
+            Rejection::Refused(refusal @ DeviceRefusal::UnknownLocation) => {
+                Self::field("location", format!("Not set: {refusal}."))
+            }
             Rejection::Refused(refusal @ (DeviceRefusal::Revoked | DeviceRefusal::NotPending)) => {
                 Self::conflict(format!("The device stays as it is: {refusal}."))
             }

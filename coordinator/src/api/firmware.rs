@@ -307,7 +307,7 @@ async fn assign(
 
 /// Whether the tool takes these options. Of a profile that only routers know, the form alone can be
 /// checked here; the router checks the rest.
-fn check_options(tool: &str, given: &Map<String, Value>) -> Answer<()> {
+pub(super) fn check_options(tool: &str, given: &Map<String, Value>) -> Answer<()> {
     let refuse = |problem: String| ApiError::field("upgrade_options", problem);
     let job = options::read(given).map_err(|bad| refuse(format!("{bad}.")))?;
     let Some((_, profile)) = BUILT_IN.iter().find(|(name, _)| *name == tool) else {

@@ -8,6 +8,7 @@ pub mod account;
 pub mod agent;
 pub mod audit;
 pub mod auth;
+pub mod batch;
 pub mod body;
 pub mod build;
 pub mod category;
@@ -16,6 +17,7 @@ pub mod document;
 pub mod enrolment_token;
 pub mod error;
 pub mod firmware;
+pub mod group;
 pub mod health;
 pub mod image;
 mod manifest;
@@ -30,6 +32,7 @@ pub mod stream;
 pub mod throttle;
 pub mod time;
 pub mod token;
+pub mod upgrade;
 mod upload;
 pub mod user;
 
@@ -122,7 +125,6 @@ fn operators(largest_file: u64) -> OpenApiRouter<App> {
         .routes(routes!(category::detail, category::replace, category::change, category::delete))
         .routes(routes!(build::list, build::create))
         .routes(routes!(build::detail, build::replace, build::change, build::delete))
-        // build/{id}/upgrade/ and batch-upgrade-operation/ come with batches.
         .routes(routes!(image::list, image::create).layer(uploads))
         .routes(routes!(image::detail, image::delete))
         .routes(routes!(image::download_in))
@@ -144,6 +146,28 @@ fn operators(largest_file: u64) -> OpenApiRouter<App> {
         .routes(routes!(operation::cancel))
         .routes(routes!(stream::of_operation))
         .routes(routes!(stream::of_organization))
+        .routes(routes!(upgrade::preview, upgrade::start))
+        .routes(routes!(batch::list, upgrade::create))
+        .routes(routes!(batch::detail))
+        .routes(routes!(batch::pause))
+        .routes(routes!(batch::resume))
+        .routes(routes!(batch::cancel))
+        .routes(routes!(upgrade::retry))
+        .routes(routes!(stream::of_batch))
+        .routes(routes!(group::list_groups, group::create_group))
+        .routes(routes!(
+            group::group,
+            group::replace_group,
+            group::change_group,
+            group::delete_group
+        ))
+        .routes(routes!(group::list_locations, group::create_location))
+        .routes(routes!(
+            group::location,
+            group::replace_location,
+            group::change_location,
+            group::delete_location
+        ))
         .routes(routes!(user::login).layer(DefaultBodyLimit::max(body::SMALL)))
         .routes(routes!(user::mqtt_token))
         .routes(routes!(account::list, account::create))

@@ -82,6 +82,8 @@ pub struct OperationView<'a> {
     modem: Modem<'a>,
     #[schema(value_type = Option<Uuid>)]
     batch: Option<BatchId>,
+    /// The batch's wave that it is in.
+    wave: Option<u32>,
     /// A slug.
     #[schema(value_type = String)]
     organization: &'a OrganizationSlug,
@@ -129,6 +131,7 @@ pub fn view(operation: &Operation) -> OperationView<'_> {
         failure: operation.failure.as_ref(),
         modem: Modem { slot: &operation.slot },
         batch: operation.batch,
+        wave: operation.wave,
         organization: &operation.organization,
         upgrade_options: &operation.upgrade_options,
         phase: operation.phase,

@@ -167,11 +167,16 @@ impl ListQuery {
         if found.rows.is_empty() && self.page > 1 {
             return Err(ApiError::invalid_page());
         }
-        let more = u64::from(self.page) * u64::from(self.page_size) < found.count;
-        let next = more.then(|| self.link(self.page + 1));
+        let next = self.next(found.count);
         let previous = (self.page > 1).then(|| self.link(self.page - 1));
         let results = found.rows.into_iter().map(view).collect();
         Ok(Listing { count: found.count, next, previous, results })
+    }
+
+    /// Where the next page of `count` rows is, if there is one.
+    pub fn next(&self, count: u64) -> Option<String> {
+        let more = u64::from(self.page) * u64::from(self.page_size) < count;
+        more.then(|| self.link(self.page + 1))
     }
 
     fn link(&self, page: u32) -> String {

@@ -15,17 +15,17 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
-use shared::ids::{OperationId, UserId};
+use shared::ids::{BatchId, OperationId, UserId};
 use utoipa::ToSchema;
 
 use super::{
-    App, Operator,
+    App, Operator, batch,
     error::{Answer, ApiError},
     operation,
     page::ListQuery,
     path::Ids,
 };
-use crate::feed::{Interest, Published, Subject, Subscription};
+use crate::feed::{Interest, One, Published, Subject, Subscription};
 use crate::store::user::Principal;
 
 /// Proxies give up on silence.
@@ -89,7 +89,8 @@ pub async fn of_operation(
     headers: HeaderMap,
 ) -> Answer {
     let found = operation::find(&app, &operator, id).await?;
-    let interest = Interest { organizations: Some(vec![found.organization]), operation: Some(id) };
+    let subject = Some(One::Operation(id));
+    let interest = Interest { organizations: Some(vec![found.organization]), subject };
     if let Some(since) = query.filter("since", NOT_AN_ID)? {
         return Ok(plain(app.feed.resume(interest, since)));
     }
@@ -100,6 +101,35 @@ pub async fn of_operation(
     let now = operation::find(&app, &operator, id).await?;
     let data = operation::payload(&now);
     let now = Event::default().event("operation").data(String::from_utf8_lossy(&data));
+    let events = stream::once(async { Ok(now) }).chain(events(changes)).boxed();
+    Ok(sse(&app, operator, events, open).into_response())
+}
+
+/// One batch: its state now, and every change.
+#[utoipa::path(get, path = "/batch-upgrade-operation/{id}/events/", tag = "events",
+    params(("id" = Uuid, Path), ("since" = Option<u64>, Query, description = "An event's id: what came after it, at once."),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream goes on.")),
+    responses((status = 200, description = "Server-sent events; with `since`, those that there are, as JSON.",
+        content((String = "text/event-stream"), (EventList = "application/json")))))]
+pub async fn of_batch(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BatchId>,
+    query: ListQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let found = batch::find(&app, &operator, id).await?;
+    let organizations = Some(vec![found.batch.organization_slug]);
+    let interest = Interest { organizations, subject: Some(One::Batch(id)) };
+    if let Some(since) = query.filter("since", NOT_AN_ID)? {
+        return Ok(plain(app.feed.resume(interest, since)));
+    }
+    last_event_id(&headers)?;
+    let open = app.streams.open(operator.user.user)?;
+    let changes = app.feed.subscribe(interest);
+    let now = batch::find(&app, &operator, id).await?;
+    let data = batch::payload(&now);
+    let now = Event::default().event("batch").data(String::from_utf8_lossy(&data));
     let events = stream::once(async { Ok(now) }).chain(events(changes)).boxed();
     Ok(sse(&app, operator, events, open).into_response())
 }
@@ -122,7 +152,7 @@ pub async fn of_organization(
         None if operator.user.superuser => None,
         None => Some(operator.user.memberships.iter().map(|of| of.slug.clone()).collect()),
     };
-    let interest = Interest { organizations, operation: None };
+    let interest = Interest { organizations, subject: None };
     if let Some(since) = query.filter("since", NOT_AN_ID)? {
         return Ok(plain(app.feed.resume(interest, since)));
     }

@@ -54,7 +54,10 @@ async fn a_subscriber_hears_its_own_in_order_and_nothing_of_others() {
     feed.publish(change("acme", 2, "b"));
     assert_eq!(texts(&soon(&mut acme).await), ["a", "b"]);
 
-    let interest = Interest { operation: Some(OperationId(Uuid::from_u128(1002))), ..of("acme") };
+    let interest = Interest {
+        subject: Some(One::Operation(OperationId(Uuid::from_u128(1002)))),
+        ..of("acme")
+    };
     let mut one = feed.subscribe(interest);
     feed.publish(change("acme", 1, "c"));
     feed.publish(batch(1));

@@ -21,6 +21,14 @@ pub fn cancel(operation: &mut Operation, by: &str, now: u64) -> Result<(), Canno
     Ok(())
 }
 
+/// Takes it back for a reason that is nobody's wish.
+pub fn skip(operation: &mut Operation, why: &str, now: u64) -> Result<(), CannotCancel> {
+    check(operation)?;
+    operation.note(now, &format!("cancelled: {why}"));
+    operation.finish(Status::Cancelled, now);
+    Ok(())
+}
+
 /// Gives way to a newer operation for the same slot.
 pub fn supersede(
     operation: &mut Operation,

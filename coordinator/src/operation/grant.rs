@@ -4,12 +4,20 @@ use shared::grant::{Refusal, RefusalCode, StartRequest};
 
 use super::{Granted, MAX_ATTEMPTS, Operation, Status};
 
-/// What the rule needs to know of the device.
+/// What the rule needs to know of the device, and of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     Good,
     /// Pending, revoked or deactivated.
     Quarantined,
+    /// Its batch's wave has not opened.
+    NotYet,
+    /// Its batch is paused, or about to be.
+    Paused,
+    /// As many of its batch as may be are in an attempt's hands.
+    Crowded,
+    /// Its batch was taken back or is over.
+    Withdrawn,
 }
 
 /// How leave was given.
@@ -23,6 +31,10 @@ pub enum Leave {
 /// The dark window an agent may claim at most: a modem that takes longer is lost.
 const LONGEST_DARK_MS: u64 = 24 * 3600 * 1000;
 const ASK_AGAIN_S: u64 = 3600;
+/// A place in a batch may be free soon.
+const ASK_SOON_S: u64 = 60;
+/// A pause lasts until somebody has looked.
+const ASK_LATER_S: u64 = 300;
 
 /// Counts the attempt and stores its dark window, or says why not.
 ///
@@ -39,9 +51,7 @@ pub fn start(
     if is_same(operation, request) {
         return Ok(Leave::Repeated);
     }
-    if standing == Standing::Quarantined {
-        return Err(refusal(RefusalCode::Quarantined, "the device is not accepted"));
-    }
+    check_standing(standing)?;
     if operation.deadline.is_some_and(|deadline| now >= deadline) {
         return Err(refusal(RefusalCode::Expired, "the operation's deadline has passed"));
     }
@@ -58,6 +68,30 @@ pub fn start(
     });
     adopt(operation, request, now);
     Ok(Leave::New)
+}
+
+fn check_standing(standing: Standing) -> Result<(), Refusal> {
+    let again = |seconds, refusal| Refusal { retry_after_s: Some(seconds), ..refusal };
+    match standing {
+        Standing::Good => Ok(()),
+        Standing::Quarantined => {
+            Err(refusal(RefusalCode::Quarantined, "the device is not accepted"))
+        }
+        Standing::NotYet => Err(again(
+            ASK_LATER_S,
+            refusal(RefusalCode::Paused, "the batch's next wave has not opened"),
+        )),
+        Standing::Paused => {
+            Err(again(ASK_LATER_S, refusal(RefusalCode::Paused, "the batch is paused")))
+        }
+        Standing::Crowded => Err(again(
+            ASK_SOON_S,
+            refusal(RefusalCode::Concurrency, "as many as allowed are being flashed"),
+        )),
+        Standing::Withdrawn => {
+            Err(refusal(RefusalCode::Cancelled, "the batch was taken back or is over"))
+        }
+    }
 }
 
 fn adopt(operation: &mut Operation, request: &StartRequest, now: u64) {

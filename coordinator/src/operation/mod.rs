@@ -144,6 +144,10 @@ pub struct Operation {
     /// None once the image was deleted.
     pub image: Option<ImageId>,
     pub batch: Option<BatchId>,
+    /// The batch's wave that it is in; none while it waits in the batch's pool.
+    pub wave: Option<u32>,
+    /// Its device is not to know of it yet: its wave has not opened.
+    pub held: bool,
     pub retry_of: Option<OperationId>,
     pub superseded_by: Option<OperationId>,
     /// As the operator wrote them; see [`options`].
@@ -188,6 +192,8 @@ pub struct Requested {
     pub device: DeviceId,
     pub slot: Slot,
     pub image: ImageId,
+    /// The batch that it is made for: then it waits in its pool.
+    pub batch: Option<BatchId>,
     pub retry_of: Option<OperationId>,
     pub upgrade_options: Map<String, Value>,
     pub allow_volatile_staging: bool,
@@ -204,7 +210,9 @@ impl Operation {
             device: wanted.device,
             slot: wanted.slot,
             image: Some(wanted.image),
-            batch: None,
+            batch: wanted.batch,
+            wave: None,
+            held: wanted.batch.is_some(),
             retry_of: wanted.retry_of,
             superseded_by: None,
             upgrade_options: wanted.upgrade_options,
@@ -246,9 +254,16 @@ impl Operation {
         self.granted.is_some_and(|granted| granted.open)
     }
 
-    /// Whether the device should still be given this job.
+    /// Whether the device should be given this job.
     pub fn is_wanted(&self) -> bool {
-        !self.status.is_terminal()
+        !self.status.is_terminal() && !self.held
+    }
+
+    /// Takes it out of the batch's pool, into a wave that is open.
+    pub fn join(&mut self, wave: u32, now: u64) {
+        self.wave = Some(wave);
+        self.held = false;
+        self.modified = now;
     }
 
     fn finish(&mut self, status: Status, now: u64) {

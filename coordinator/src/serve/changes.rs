@@ -13,6 +13,7 @@ use crate::feed::{Change, Feed, Subject};
 use crate::lines::acl::Admission;
 use crate::lines::registry::Registry;
 use crate::operation::Operation;
+use crate::pilot::Marked;
 use crate::store::Store;
 use crate::store::note::Note;
 
@@ -22,6 +23,7 @@ pub(super) struct Audience {
     pub registry: Arc<Registry>,
     pub dispatch: Arc<Dispatch>,
     pub pending: Arc<Pending>,
+    pub marked: Arc<Marked>,
 }
 
 impl Audience {
@@ -29,7 +31,11 @@ impl Audience {
     /// accepted finds the door open.
     pub(super) fn hear(self, store: &Store) {
         store.on_commit(move |note| match note {
-            Note::Operation(operation) => self.pending.put(operation),
+            Note::Operation(operation) => {
+                operation.batch.into_iter().for_each(|batch| self.marked.mark(batch));
+                self.pending.put(operation);
+            }
+            Note::Batch(batch) => self.marked.mark(batch),
             Note::Desired(device) => self.dispatch.wake(device),
             Note::Admitted { subject, epoch } => self.admission.set_epoch(subject, epoch),
             Note::UserRevoked { user, epoch } => {

@@ -21,6 +21,7 @@ use crate::lines::limits::Limits;
 use crate::lines::listener::Lines;
 use crate::lines::reason::Counters;
 use crate::lines::registry::Registry;
+use crate::pilot::{Marked, Pilot};
 use crate::store::retention::Retention;
 use crate::store::{Store, StoreError, Unavailable};
 use crate::tls::{self, Identity, Pin};
@@ -33,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How often the past is cleared away; first when a start is over.
 const CLEAR: Duration = Duration::from_secs(3600);
 const SETTLED: Duration = Duration::from_secs(60);
+/// Batches whose states dashboards find after a start.
+const BATCHES: u32 = 256;
 /// How soon what another process did to a user's tokens is known here.
 const FOLLOW: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,7 @@ pub(super) struct Parts {
     pub dispatch: Arc<Dispatch>,
     pub feed: Arc<Feed>,
     pub signs: Signs,
+    pub pilot: Arc<Pilot>,
     pending: Arc<Pending>,
     retention: Retention,
 }
@@ -77,6 +81,8 @@ impl Parts {
         for operation in &operations {
             self.feed.publish(changes::change(operation));
         }
+        self.store.recover_batches().await?;
+        self.pilot.recall(BATCHES).await?;
         let used = self.store.used_files().await?;
         let artifacts = self.artifacts.clone();
         let swept = spawn_blocking(move || artifacts.sweep(&used)).await;
@@ -91,8 +97,10 @@ impl Parts {
     pub(super) fn spawn(&self) -> Vec<JoinHandle<()>> {
         let (dispatch, signs, store) =
             (self.dispatch.clone(), self.signs.clone(), self.store.clone());
+        let pilot = self.pilot.clone();
         vec![
             tokio::spawn(async move { dispatch.run().await }),
+            tokio::spawn(async move { pilot.run().await }),
             tokio::spawn(async move { signs.run().await }),
             tokio::spawn(sweep(store.clone())),
             tokio::spawn(clear_away(store.clone(), self.retention)),
@@ -122,11 +130,13 @@ fn open(config: &Config) -> Result<Parts, StartError> {
     let registry = Arc::new(Registry::default());
     let dispatch = Dispatch::new(registry.clone(), Pace::default());
     let pending = Arc::new(Pending::default());
+    let (marked, feed) = (Arc::new(Marked::default()), Feed::new(&clock()));
     let audience = Audience {
         admission: admission.clone(),
         registry: registry.clone(),
         dispatch: dispatch.clone(),
         pending: pending.clone(),
+        marked: marked.clone(),
     };
     audience.hear(&store);
     Ok(Parts {
@@ -138,7 +148,8 @@ fn open(config: &Config) -> Result<Parts, StartError> {
         registry,
         counters: Arc::default(),
         dispatch,
-        feed: Feed::new(&clock()),
+        pilot: Pilot::new(store.clone(), feed.clone(), marked),
+        feed,
         signs: Signs::new(store.clone()),
         pending,
         retention: config.retention,

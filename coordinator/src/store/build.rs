@@ -188,7 +188,7 @@ fn save(tx: &Tx<'_>, build: Build) -> Result<Build, Rejection<BuildRefusal>> {
     find(tx, build.id)?.ok_or(Rejection::Refused(BuildRefusal::Unknown))
 }
 
-fn find(conn: &Connection, id: BuildId) -> rusqlite::Result<Option<Build>> {
+pub(super) fn find(conn: &Connection, id: BuildId) -> rusqlite::Result<Option<Build>> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE t.id = ?1"))?
         .query_row([id.to_string()], build)
         .optional()

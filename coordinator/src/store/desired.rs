@@ -51,7 +51,7 @@ impl Store {
                     "SELECT i.sha256, i.size, i.manifest, i.signature FROM images i
                      WHERE i.id = ?2 AND i.manifest IS NOT NULL AND EXISTS (
                          SELECT 1 FROM operations p WHERE p.device = ?1 AND p.image = i.id
-                             AND p.status IN ('idle', 'in-progress'))",
+                             AND p.status IN ('idle', 'in-progress') AND NOT p.held)",
                 )?
                 .query_row((device.to_string(), image.to_string()), |row| {
                     Ok(JobImage {

@@ -8,12 +8,13 @@ use shared::hex::Hex;
 use shared::identity::DeviceState;
 use shared::ids::{DeviceId, OrganizationId, OrganizationSlug, SessionId, Slot};
 use shared::inventory::Inventory;
+use uuid::Uuid;
 
 use super::audit::{self, Entry, Told};
 use super::column::{self, json_opt, parsed, parsed_opt, to_json, word};
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::note::Note;
-use super::{Never, Rejection, Store, StoreError, Tx};
+use super::{Never, Rejection, Store, StoreError, Tx, batch, place};
 use crate::duplicate::{self, Sightings, Verdict};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,10 @@ pub struct Device {
     pub state: DeviceState,
     /// The device whose MAC address or serial number it came with under a new key.
     pub replacement_of: Option<DeviceId>,
+    pub group: Option<Uuid>,
+    pub location: Option<Uuid>,
+    /// In order.
+    pub tags: Vec<String>,
     /// Of its tokens.
     pub epoch: u32,
     pub deactivated: bool,
@@ -55,6 +60,9 @@ pub struct DeviceList {
     pub board: Option<String>,
     pub online: Option<bool>,
     pub duplicate: Option<bool>,
+    pub group: Option<Uuid>,
+    pub location: Option<Uuid>,
+    pub tag: Option<String>,
     /// Of the columns `name`, `created`, `modified` and `last_seen`.
     pub order: Order,
     pub rows: Rows,
@@ -64,15 +72,29 @@ pub struct DeviceList {
 pub enum DeviceRefusal {
     #[error("there is no such device")]
     Unknown,
+    #[error("there is no such group in the device's organization")]
+    UnknownGroup,
+    #[error("there is no such location in the device's organization")]
+    UnknownLocation,
     #[error("a revoked device cannot be accepted again: it needs a new key")]
     Revoked,
     #[error("it does not wait for an answer")]
     NotPending,
 }
 
+/// What to set; `None` leaves it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceChange {
+    pub deactivated: Option<bool>,
+    pub group: Option<Option<Uuid>>,
+    pub location: Option<Option<Uuid>>,
+    pub tags: Option<Vec<String>>,
+}
+
 const COLUMNS: &str = "t.*,
     (SELECT slug FROM organizations o WHERE o.id = t.organization) AS organization_slug,
-    (SELECT json_group_object(slot, modified) FROM modems m WHERE m.device = t.id) AS read_at";
+    (SELECT json_group_object(slot, modified) FROM modems m WHERE m.device = t.id) AS read_at,
+    (SELECT json_group_array(tag) FROM device_tags g WHERE g.device = t.id) AS tags";
 const FROM: &str = "devices t";
 
 impl Store {
@@ -87,6 +109,10 @@ impl Store {
             filter.and_if("t.online = CAST(? AS INTEGER)", wanted.online.map(u8::from));
             let duplicate = wanted.duplicate.map(u8::from);
             filter.and_if("(t.duplicate_since IS NOT NULL) = CAST(? AS INTEGER)", duplicate);
+            filter.and_if("t.device_group = ?", wanted.group);
+            filter.and_if("t.location = ?", wanted.location);
+            filter
+                .and_if("t.id IN (SELECT g.device FROM device_tags g WHERE g.tag = ?)", wanted.tag);
             list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, device)
         })
         .await
@@ -190,12 +216,18 @@ impl Store {
         id: DeviceId,
         deactivated: bool,
     ) -> Result<Device, Rejection<DeviceRefusal>> {
-        self.change_device(scope, id, move |tx, device| {
-            tx.prepare_cached("UPDATE devices SET deactivated = ?2, modified = ?3 WHERE id = ?1")?
-                .execute((device.id.to_string(), deactivated, tx.now))?;
-            Ok(bump(tx, device.id)?)
-        })
-        .await
+        let change = DeviceChange { deactivated: Some(deactivated), ..DeviceChange::default() };
+        self.alter_device(scope, id, change).await
+    }
+
+    /// Sets what operators say of a device.
+    pub async fn alter_device(
+        &self,
+        scope: Scope,
+        id: DeviceId,
+        change: DeviceChange,
+    ) -> Result<Device, Rejection<DeviceRefusal>> {
+        self.change_device(scope, id, move |tx, device| change.apply(tx, device)).await
     }
 
     async fn change_device(
@@ -224,6 +256,54 @@ impl Store {
         });
         Ok(forgotten.await?)
     }
+}
+
+impl DeviceChange {
+    fn apply(self, tx: &Tx<'_>, device: &Device) -> Result<(), Rejection<DeviceRefusal>> {
+        let id = device.id.to_string();
+        if let Some(deactivated) = self.deactivated {
+            tx.prepare_cached("UPDATE devices SET deactivated = ?2 WHERE id = ?1")?
+                .execute((&id, deactivated))?;
+            if deactivated {
+                batch::skip_device(tx, device.id, "the device was deactivated")?;
+            }
+            bump(tx, device.id)?;
+        }
+        if let Some(group) = self.group {
+            let is_own = is_own(tx, place::Kind::Group, group, device)?;
+            is_own.then_some(()).ok_or(Rejection::Refused(DeviceRefusal::UnknownGroup))?;
+            tx.prepare_cached("UPDATE devices SET device_group = ?2 WHERE id = ?1")?
+                .execute((&id, group.map(|group| group.to_string())))?;
+        }
+        if let Some(location) = self.location {
+            let is_own = is_own(tx, place::Kind::Location, location, device)?;
+            is_own.then_some(()).ok_or(Rejection::Refused(DeviceRefusal::UnknownLocation))?;
+            tx.prepare_cached("UPDATE devices SET location = ?2 WHERE id = ?1")?
+                .execute((&id, location.map(|location| location.to_string())))?;
+        }
+        if let Some(tags) = self.tags {
+            tx.prepare_cached("DELETE FROM device_tags WHERE device = ?1")?.execute([&id])?;
+            let sql = "INSERT OR IGNORE INTO device_tags (device, tag) VALUES (?1, ?2)";
+            let mut insert = tx.prepare_cached(sql)?;
+            for tag in tags {
+                insert.execute((&id, tag))?;
+            }
+        }
+        tx.prepare_cached("UPDATE devices SET modified = ?2 WHERE id = ?1")?
+            .execute((&id, tx.now))?;
+        Ok(())
+    }
+}
+
+fn is_own(
+    tx: &Tx<'_>,
+    kind: place::Kind,
+    id: Option<Uuid>,
+    device: &Device,
+) -> rusqlite::Result<bool> {
+    let Some(id) = id else { return Ok(true) };
+    let found = place::find(tx, kind, id)?;
+    Ok(found.is_some_and(|found| found.organization == device.organization))
 }
 
 /// What rules need to know of a device.
@@ -408,6 +488,7 @@ fn revoke(tx: &Tx<'_>, id: DeviceId) -> rusqlite::Result<()> {
          WHERE id = ?1 AND state <> 'revoked'",
     )?
     .execute((id.to_string(), tx.now))?;
+    batch::skip_device(tx, id, "the device was revoked")?;
     tx.note(Note::DeviceRevoked(id));
     Ok(())
 }
@@ -438,6 +519,9 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
         serial: row.get("serial")?,
         state: word(row, "state")?.unwrap_or(DeviceState::Unknown),
         replacement_of: parsed_opt(row, "replacement_of")?,
+        group: parsed_opt(row, "device_group")?,
+        location: parsed_opt(row, "location")?,
+        tags: column::json(row, "tags")?,
         epoch: row.get("epoch")?,
         deactivated: row.get("deactivated")?,
         duplicate: match row.get("duplicate_since")? {

@@ -170,7 +170,7 @@ fn upgrade(tx: &Tx<'_>, wanted: &Assignment) -> Result<OperationId, Rejection<Fi
     let same: Option<OperationId> = tx
         .prepare_cached(
             "SELECT id FROM operations WHERE device = ?1 AND slot = ?2 AND image = ?3
-                 AND upgrade_options = ?4 AND status IN ('idle', 'in-progress')",
+                 AND upgrade_options = ?4 AND status IN ('idle', 'in-progress') AND NOT held",
         )?
         .query_row(
             (wanted.device.to_string(), wanted.slot.as_str(), wanted.image.to_string(), options),

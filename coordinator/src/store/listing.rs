@@ -104,6 +104,17 @@ impl Where {
         self
     }
 
+    /// As [`Where::and`], for one of several values.
+    pub(super) fn one_of(&mut self, column: &str, values: &[String]) -> &mut Self {
+        let list = serde_json::Value::from(values.to_vec()).to_string();
+        self.and(&format!("{column} IN (SELECT value FROM json_each(?))"), list)
+    }
+
+    /// The clause, and what belongs in its places.
+    pub(super) fn clause(&self) -> (&str, &[Value]) {
+        (&self.sql, &self.values)
+    }
+
     fn push(&mut self, condition: &str) {
         self.sql.push_str(if self.sql.is_empty() { " WHERE " } else { " AND " });
         self.sql.push_str(condition);

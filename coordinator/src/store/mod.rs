@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod audit;
+pub mod batch;
 pub mod bootstrap;
 pub mod build;
 pub mod category;
@@ -27,6 +28,7 @@ pub mod membership;
 pub mod note;
 pub mod operation;
 pub mod organization;
+pub mod place;
 mod reader;
 pub mod repeat;
 mod restored;

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shared::ids::{DeviceId, OrganizationSlug, UserId};
+use shared::ids::{BatchId, DeviceId, OrganizationSlug, UserId};
 use uuid::Uuid;
 
 use crate::operation::Operation;
@@ -16,6 +16,8 @@ use crate::operation::Operation;
 pub enum Note {
     /// An operation began, moved on or ended.
     Operation(Box<Operation>),
+    /// A batch was made, decided about, or ended.
+    Batch(BatchId),
     /// The device's jobs are not what they were.
     Desired(DeviceId),
     /// The device or user is admitted with tokens of this epoch and no other.

@@ -9,6 +9,7 @@ use super::StoreError;
 
 const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
+    include_str!("schema/0002-batches.sql"),
     include_str!("schema/0003-accounts.sql"),
     include_str!("schema/0004-retention.sql"),
 ];

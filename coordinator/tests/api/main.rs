@@ -10,6 +10,7 @@
 mod account;
 mod audit;
 mod auth;
+mod batch;
 mod build;
 mod category;
 mod device;

@@ -202,6 +202,14 @@ impl World {
 
     /// An accepted device of `acme` with a modem in each of these slots.
     pub async fn device(&self, slots: &[&str]) -> DeviceId {
+        self.device_with(slots, |_| {}).await
+    }
+
+    pub async fn device_with(
+        &self,
+        slots: &[&str],
+        change: impl FnOnce(&mut Inventory),
+    ) -> DeviceId {
         let random = uuid::Uuid::new_v4();
         let mut key = [0; 32];
         key[..16].copy_from_slice(random.as_bytes());
@@ -212,7 +220,9 @@ impl World {
         };
         let device = self.app.store.enrol(enrolment).await.unwrap().0.device;
         let modems = slots.iter().map(|slot| modem(slot.parse().unwrap())).collect();
-        self.app.store.set_inventory(device, inventory(modems)).await.unwrap();
+        let mut inventory = inventory(modems);
+        change(&mut inventory);
+        self.app.store.set_inventory(device, inventory).await.unwrap();
         device
     }
 

@@ -33,6 +33,7 @@ pub(crate) fn operation() -> Operation {
         device: DeviceId(Uuid::from_u128(2)),
         slot: Slot::default(),
         image: ImageId(Uuid::from_u128(3)),
+        batch: None,
         retry_of: None,
         upgrade_options: Map::new(),
         allow_volatile_staging: false,

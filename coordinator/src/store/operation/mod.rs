@@ -10,16 +10,16 @@ use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug};
 
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
-use super::{Never, Rejection, Store, StoreError, Tx, device};
+use super::{Never, Rejection, Store, StoreError, Tx, batch, device};
 use crate::operation::cancel::{self, CannotCancel};
 use crate::operation::grant::{self, Leave, Standing};
 use crate::operation::report::{self, Report, ReportRefused};
 use crate::operation::{Operation, Status, expiry};
 
-pub(super) use request::create;
 pub use request::{EXPIRY_DAYS, UpgradeRefused, UpgradeRequest};
+pub(super) use request::{create, make, want};
 pub(super) use row::save;
-use row::{COLUMNS, operation};
+pub(super) use row::{COLUMNS, operation};
 
 /// Which operations, in what order.
 #[derive(Debug, Clone)]
@@ -52,7 +52,14 @@ pub enum ChangeRefused<R> {
     Rule(#[from] R),
 }
 
-const FROM: &str = "operations t";
+pub(super) const FROM: &str = "operations t";
+
+/// Where in its batch an operation stands; the default is before all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    created: u64,
+    row: i64,
+}
 
 impl Store {
     pub async fn operations(&self, wanted: OperationList) -> Result<Found<Operation>, StoreError> {
@@ -65,6 +72,35 @@ impl Store {
             filter.and_if("t.batch = ?", wanted.batch);
             filter.and_if("t.status = ?", wanted.status);
             list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, operation)
+        })
+        .await
+    }
+
+    /// Some operations of a batch after the place `after`, in the order in which they were made, with
+    /// their logs or without; each with its place.
+    pub async fn operations_of_batch(
+        &self,
+        batch: BatchId,
+        after: Place,
+        most: u32,
+        logs: bool,
+    ) -> Result<Vec<(Place, Operation)>, StoreError> {
+        self.read(move |conn| {
+            let columns =
+                if logs { COLUMNS.to_owned() } else { COLUMNS.replace("t.log", "'' AS log") };
+            let sql = format!(
+                "SELECT {columns}, t.rowid AS place FROM {FROM}
+                 WHERE t.batch = ?1 AND t.created >= ?2 AND (t.created, t.rowid) > (?2, ?3)
+                 ORDER BY t.created, t.rowid LIMIT ?4"
+            );
+            let mut statement = conn.prepare_cached(&sql)?;
+            let Place { created, row } = after;
+            let rows = statement.query_map((batch.to_string(), created, row, most), |row| {
+                let operation = operation(row)?;
+                let place = Place { created: operation.created, row: row.get("place")? };
+                Ok((place, operation))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
     }
@@ -109,7 +145,7 @@ impl Store {
                     deactivated: false,
                     duplicate: false,
                     ..
-                }) => Standing::Good,
+                }) => batch::standing(tx, &operation)?,
                 Some(_) | None => Standing::Quarantined,
             };
             let leave = grant::start(&mut operation, standing, &request, tx.now)
@@ -222,7 +258,7 @@ fn find_in(
 pub(super) fn wanted_of(conn: &Connection, device: DeviceId) -> rusqlite::Result<Vec<Operation>> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM {FROM} WHERE t.device = ?1 AND t.status IN ('idle', 'in-progress')
-         ORDER BY t.created"
+             AND NOT t.held ORDER BY t.created"
     ))?;
     let rows = statement.query_map([device.to_string()], operation)?;
     rows.collect()

@@ -2,7 +2,7 @@
 
 use rusqlite::OptionalExtension;
 use serde_json::{Map, Value};
-use shared::ids::{DeviceId, ImageId, OperationId, Slot};
+use shared::ids::{BatchId, DeviceId, ImageId, OperationId, Slot};
 
 use super::FROM;
 use super::row::{COLUMNS, insert, operation, save};
@@ -66,6 +66,18 @@ pub(in crate::store) fn create(
     tx: &Tx<'_>,
     request: UpgradeRequest,
 ) -> Result<Operation, Rejection<UpgradeRefused>> {
+    let operation = make(tx, request, None)?;
+    want(tx, &operation)?;
+    device::bump(tx, operation.device)?;
+    Ok(operation)
+}
+
+/// Makes the operation; one of a batch waits in its pool, and its device hears nothing of it.
+pub(in crate::store) fn make(
+    tx: &Tx<'_>,
+    request: UpgradeRequest,
+    batch: Option<BatchId>,
+) -> Result<Operation, Rejection<UpgradeRefused>> {
     let job = options::read(&request.upgrade_options).map_err(|bad| refused(bad.into()))?;
     let standing = may_have(tx, &request)?;
     let id = OperationId(uuid::Uuid::new_v4());
@@ -76,6 +88,7 @@ pub(in crate::store) fn create(
         device: request.device,
         slot: request.slot,
         image: request.image,
+        batch,
         retry_of: request.retry_of,
         upgrade_options: request.upgrade_options,
         allow_volatile_staging: job.allow_volatile_staging,
@@ -83,9 +96,6 @@ pub(in crate::store) fn create(
     };
     let operation = Operation::requested(wanted, &request.by, tx.now);
     insert(tx, &operation)?;
-    save(tx, &operation)?;
-    want(tx, &operation)?;
-    device::bump(tx, operation.device)?;
     Ok(operation)
 }
 
@@ -127,6 +137,7 @@ fn give_way(
         cancel::supersede(&mut older, newer, tx.now)
             .map_err(|_| refused(UpgradeRefused::InProgress(older.id)))?;
         save(tx, &older)?;
+        device::bump(tx, older.device)?;
     }
     Ok(())
 }
@@ -147,7 +158,7 @@ fn lost_in(tx: &Tx<'_>, device: DeviceId, slot: &Slot) -> rusqlite::Result<Optio
 }
 
 /// The slot's firmware association follows what is asked for.
-fn want(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
+pub(in crate::store) fn want(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO device_firmware (id, device, slot, image, created, modified)
          VALUES (?1, ?2, ?3, ?4, ?5, ?5)

@@ -4,16 +4,19 @@ use rusqlite::{Row, named_params};
 use serde_json::Value;
 use shared::ids::StreamId;
 
+use crate::batch::charge;
 use crate::operation::{Granted, Operation};
 use crate::store::Tx;
 use crate::store::column::{Cells, to_json};
 use crate::store::note::Note;
 
+/// Writes a new one, of which nothing was heard yet, and passes it on.
 pub(super) fn insert(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO operations (id, organization, device, slot, image, batch, retry_of,
-             upgrade_options, allow_volatile_staging, status, deadline, created, modified)
-         SELECT ?1, d.organization, d.id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11
+             upgrade_options, allow_volatile_staging, status, deadline, created, modified, wave,
+             held, log)
+         SELECT ?1, d.organization, d.id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14
          FROM devices d WHERE d.id = ?2",
     )?
     .execute((
@@ -28,12 +31,17 @@ pub(super) fn insert(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
         op.status.as_str(),
         op.deadline,
         op.created,
+        op.wave,
+        op.held,
+        &op.log,
     ))?;
+    tx.note(Note::Operation(Box::new(op.clone())));
     Ok(())
 }
 
 /// Writes everything of an operation that can change, and passes it on.
 pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
+    let charged = charge::counts(op.status, op.failure.as_ref());
     tx.prepare_cached(
         "UPDATE operations SET superseded_by = :superseded_by, status = :status, phase = :phase,
              attempt = :attempt, progress_percent = :percent, detail = :detail,
@@ -44,7 +52,8 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
              granted_stream = :granted_stream, granted_at = :granted_at,
              grant_open = :grant_open, dark_expected_ms = :dark_expected,
              dark_longest_ms = :dark_longest, heard_at = :heard_at,
-             finished_at = :finished_at, modified = :modified
+             finished_at = :finished_at, modified = :modified, wave = :wave, held = :held,
+             charged = :charged
          WHERE id = :id",
     )?
     .execute(named_params! {
@@ -75,23 +84,26 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
         ":heard_at": op.heard_at,
         ":finished_at": op.finished_at,
         ":modified": op.modified,
+        ":wave": op.wave,
+        ":held": op.held,
+        ":charged": charged,
     })?;
     tx.note(Note::Operation(Box::new(op.clone())));
     Ok(())
 }
 
 /// In the order in which [`operation`] takes them.
-pub(super) const COLUMNS: &str = "t.id,
+pub(in crate::store) const COLUMNS: &str = "t.id,
     (SELECT slug FROM organizations o WHERE o.id = t.organization),
     t.device, t.slot, t.image, t.batch, t.retry_of, t.superseded_by, t.upgrade_options,
     t.allow_volatile_staging, t.status, t.phase, t.attempt, t.progress_percent, t.detail, t.stalled,
     t.fetched, t.failure, t.evidence, t.late_result, t.log, t.stream, t.last_seq, t.tick_attempt,
     t.tick_n, t.attempts_granted, t.granted_stream, t.granted_attempt, t.granted_at,
     t.dark_expected_ms, t.dark_longest_ms, t.grant_open, t.heard_at, t.deadline, t.finished_at,
-    t.created, t.modified";
+    t.created, t.modified, t.wave, t.held";
 
 /// A row that begins with [`COLUMNS`].
-pub(super) fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
+pub(in crate::store) fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
     let mut cells = Cells::of(row);
     Ok(Operation {
         id: cells.parsed()?,
@@ -126,6 +138,8 @@ pub(super) fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
         finished_at: cells.plain()?,
         created: cells.plain()?,
         modified: cells.plain()?,
+        wave: cells.plain()?,
+        held: cells.plain()?,
     })
 }
 
@@ -174,6 +188,8 @@ mod tests {
             id: OperationId(Uuid::from_u128(5)),
             slot: "second".parse().unwrap(),
             batch: Some(BatchId(Uuid::from_u128(6))),
+            wave: Some(7),
+            held: true,
             retry_of: Some(older),
             superseded_by: Some(newer),
             allow_volatile_staging: true,

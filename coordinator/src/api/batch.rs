@@ -1,0 +1,396 @@
+//! `batch-upgrade-operation/`: how a roll-out goes, and holding it. [`upgrade`](super::upgrade)
+//! starts them.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, extract::State};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use shared::ids::{BatchId, OrganizationSlug};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    App, BASE, Operator,
+    build::{self, BuildView},
+    document::shapes::StatusName,
+    error::{Answer, ApiError},
+    operation::{self, OperationView},
+    page::{ListQuery, Listing, Page},
+    path::Ids,
+    time::Time,
+    upgrade::StrategyBody,
+};
+use crate::batch::{Counts, Phase, Reason, Wave, phase::phase};
+use crate::operation::Status;
+use crate::store::{
+    Rejection, Store,
+    batch::{BatchList, BatchRefused, Report},
+    listing::Order,
+    operation::Place,
+};
+
+/// Operations up to which a batch shows their logs.
+const WITH_LOGS: u64 = 1000;
+/// Operations that are read at a time.
+const PIECE: u32 = 500;
+
+/// A batch as the API, the live events and the dashboards' topic show it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchView {
+    #[schema(value_type = Uuid)]
+    id: BatchId,
+    build: Option<BuildView>,
+    /// A slug.
+    #[schema(value_type = String)]
+    organization: OrganizationSlug,
+    created: Time,
+    modified: Time,
+    #[schema(value_type = Object)]
+    upgrade_options: Map<String, Value>,
+    #[schema(value_type = StatusName)]
+    status: Status,
+    group: Option<Uuid>,
+    location: Option<Uuid>,
+    #[schema(value_type = BatchPhase)]
+    phase: Phase,
+    /// The newest one that was opened.
+    wave: Option<u32>,
+    waves: Vec<WaveView>,
+    #[schema(value_type = StrategyBody)]
+    strategy: Value,
+    tally: TallyView,
+    progress_report: String,
+    success_rate: f64,
+    failed_rate: f64,
+    aborted_rate: f64,
+    cancelled_rate: f64,
+    /// Why it is paused or was stopped.
+    paused_reason: Option<String>,
+    #[schema(value_type = Option<Uuid>)]
+    retry_of: Option<BatchId>,
+    finished: Option<Time>,
+    /// Its operations, as pages; a path of this API.
+    operations_url: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct WaveView {
+    /// From 0, the canary.
+    n: u32,
+    size: u64,
+    /// Members that have ended.
+    done: u64,
+    success: u64,
+    failed: u64,
+    aborted: u64,
+    cancelled: u64,
+    /// Null: planned.
+    opened: Option<Time>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct TallyView {
+    total: u64,
+    idle: u64,
+    in_progress: u64,
+    success: u64,
+    failed: u64,
+    aborted: u64,
+    cancelled: u64,
+    /// Past the point of no return, those that follow among them.
+    granted: u64,
+    dark: u64,
+    suspect: u64,
+    overdue: u64,
+    /// Failed and aborted that speak against the build or its tool.
+    charged: u64,
+}
+
+/// A batch with its operations; above 1000 of them their logs are empty.
+#[derive(Debug, ToSchema)]
+pub struct BatchDetail {
+    #[schema(inline)]
+    #[serde(flatten)]
+    pub batch: BatchView,
+    pub upgradeoperations: Vec<OperationView<'static>>,
+}
+
+/// What a batch is doing.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum BatchPhase {
+    Preparing,
+    Scheduled,
+    Waiting,
+    Canary,
+    Wave,
+    Soaking,
+    Paused,
+    Cancelling,
+    Finished,
+}
+
+/// What was done.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Done {
+    message: &'static str,
+    /// Operations past the point of no return.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    will_finish: Option<u64>,
+    /// Operations that will not be flashed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancelled: Option<u64>,
+}
+
+impl BatchView {
+    pub fn of(report: &Report) -> Self {
+        let (batch, counts) = (&report.batch, &report.batch.counts);
+        Self {
+            id: batch.id,
+            build: report.build.clone().map(build::view),
+            organization: batch.organization_slug.clone(),
+            created: Time(batch.created),
+            modified: Time(batch.modified),
+            upgrade_options: batch.upgrade_options.clone(),
+            status: counts.status(),
+            group: batch.group,
+            location: batch.location,
+            phase: phase(batch, &report.tally, report.now),
+            wave: batch.wave,
+            waves: waves(report),
+            strategy: strategy(report),
+            tally: tally(report),
+            progress_report: counts.progress_report(),
+            success_rate: counts.rate(Status::Success),
+            failed_rate: counts.rate(Status::Failed),
+            aborted_rate: counts.rate(Status::Aborted),
+            cancelled_rate: counts.rate(Status::Cancelled),
+            paused_reason: batch.reason.as_ref().map(Reason::to_string),
+            retry_of: batch.retry_of,
+            finished: batch.finished_at.map(Time),
+            operations_url: format!("{BASE}/upgrade-operation/?batch={}", batch.id),
+        }
+    }
+}
+
+fn tally(report: &Report) -> TallyView {
+    let (counts, silence) = (&report.batch.counts, &report.tally.silence);
+    TallyView {
+        total: counts.total(),
+        idle: counts.idle,
+        in_progress: counts.in_progress,
+        success: counts.success,
+        failed: counts.failed,
+        aborted: counts.aborted,
+        cancelled: counts.cancelled,
+        granted: silence.granted,
+        dark: silence.dark,
+        suspect: silence.suspect,
+        overdue: silence.overdue,
+        charged: counts.charged,
+    }
+}
+
+/// Those that were opened, and those that are planned for whoever is left.
+fn waves(report: &Report) -> Vec<WaveView> {
+    let view = |n: u32, size: u64, counts: &Counts, opened| WaveView {
+        n,
+        size,
+        done: counts.done(),
+        success: counts.success,
+        failed: counts.failed,
+        aborted: counts.aborted,
+        cancelled: counts.cancelled,
+        opened,
+    };
+    let opened =
+        |wave: &Wave| view(wave.n, wave.counts.total(), &wave.counts, Some(Time(wave.opened_at)));
+    let mut views: Vec<_> = report.waves.iter().map(opened).collect();
+    let mut next = report.batch.wave.map_or(0, |wave| wave.saturating_add(1));
+    let mut left = report.tally.pool;
+    while left > 0 && views.len() < crate::batch::strategy::MOST_WAVES as usize {
+        let size = report.batch.strategy.size(next).min(left);
+        views.push(view(next, size, &Counts::default(), None));
+        left -= size;
+        next = next.saturating_add(1);
+    }
+    views
+}
+
+fn strategy(report: &Report) -> Value {
+    let mut strategy = json!(report.batch.strategy);
+    strategy["start_at"] = json!(report.batch.start_at.map(Time));
+    strategy["expires_at"] = json!(Time(report.batch.expires_at));
+    // Windows are the routers' own.
+    strategy["window"] = Value::Null;
+    strategy
+}
+
+/// The same as JSON bytes, for the feed.
+pub fn payload(report: &Report) -> Bytes {
+    serde_json::to_vec(&BatchView::of(report)).map(Bytes::from).unwrap_or_default()
+}
+
+#[utoipa::path(get, path = "/batch-upgrade-operation/", tag = "batches",
+    params(Page, ("build" = Option<Uuid>, Query), ("status" = Option<StatusName>, Query)),
+    responses((status = 200, body = Listing<BatchView>)))]
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    query: ListQuery,
+) -> Answer<Json<Listing<BatchView>>> {
+    let choice = "Select a valid choice: idle, in-progress, success, failed, aborted or cancelled.";
+    let wanted = BatchList {
+        scope: operator.sees(),
+        organization: query.organization()?,
+        build: query.id("build")?,
+        status: query.filter("status", choice)?,
+        order: query.order(&["created", "modified"], Order { column: "created", descending: true }),
+        rows: query.rows(),
+    };
+    Ok(Json(query.listing(app.store.batches(wanted).await?, |report| BatchView::of(&report))?))
+}
+
+/// With its operations, which are read while the answer goes out.
+#[utoipa::path(get, path = "/batch-upgrade-operation/{id}/", tag = "batches",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = BatchDetail)))]
+pub async fn detail(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BatchId>,
+) -> Answer<Response> {
+    let report = find(&app, &operator, id).await?;
+    let logs = report.batch.counts.total() <= WITH_LOGS;
+    let mut head = payload(&report).to_vec();
+    // The object goes on.
+    head.pop();
+    head.extend(br#","upgradeoperations":["#);
+    let head = stream::once(async move { Ok::<_, Infallible>(Bytes::from(head)) });
+    let tail = stream::once(async { Ok(Bytes::from_static(b"]}")) });
+    let body = Body::from_stream(head.chain(operations(app.store, id, logs)).chain(tail));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The operations as the elements of a JSON array. What fails in the middle breaks the array off,
+/// which no parser takes for the whole.
+fn operations(
+    store: Store,
+    id: BatchId,
+    logs: bool,
+) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> + Send {
+    let pieces = stream::unfold(Some(Place::default()), move |after| {
+        let store = store.clone();
+        async move {
+            let after = after?;
+            let piece = match store.operations_of_batch(id, after, PIECE, logs).await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    tracing::error!(%error, "a batch's operations");
+                    return Some((Bytes::from_static(b"\""), None));
+                }
+            };
+            let last = piece.last().map(|(place, _)| *place)?;
+            let mut bytes = Vec::new();
+            for (index, (_, found)) in piece.iter().enumerate() {
+                if after != Place::default() || index > 0 {
+                    bytes.push(b',');
+                }
+                bytes.extend(operation::payload(found));
+            }
+            Some((Bytes::from(bytes), Some(last)))
+        }
+    });
+    pieces.map(Ok)
+}
+
+/// No grants from here on; what was granted finishes.
+#[utoipa::path(post, path = "/batch-upgrade-operation/{id}/pause/", tag = "batches",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Done)))]
+pub async fn pause(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BatchId>,
+) -> Answer<Json<Done>> {
+    may_change(&app, &operator, id).await?;
+    let reason = Reason::Operator { by: operator.user.name.clone() };
+    operator
+        .store(&app)
+        .pause_batch(operator.sees(), id, reason)
+        .await
+        .map_err(refused("paused"))?;
+    let granted = find(&app, &operator, id).await?.tally.silence.granted;
+    let message = "The batch is paused: nothing new is granted.";
+    Ok(Json(Done { message, will_finish: Some(granted), cancelled: None }))
+}
+
+/// Grants again. Where the batch stopped by itself, what stopped it is forgiven.
+#[utoipa::path(post, path = "/batch-upgrade-operation/{id}/resume/", tag = "batches",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Done)))]
+pub async fn resume(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BatchId>,
+) -> Answer<Json<Done>> {
+    may_change(&app, &operator, id).await?;
+    let resumed = operator.store(&app).resume_batch(operator.sees(), id).await;
+    resumed.map_err(refused("resumed"))?;
+    Ok(Json(Done { message: "The batch goes on.", will_finish: None, cancelled: None }))
+}
+
+/// Takes back what is not granted, at once; says how many will still finish.
+#[utoipa::path(post, path = "/batch-upgrade-operation/{id}/cancel/", tag = "batches",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Done)))]
+pub async fn cancel(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BatchId>,
+) -> Answer<Json<Done>> {
+    may_change(&app, &operator, id).await?;
+    let reason = Reason::Operator { by: operator.user.name.clone() };
+    let cancelled = operator.store(&app).cancel_batch(operator.sees(), id, reason).await;
+    let withdrawal = cancelled.map_err(refused("cancelled"))?;
+    // From the commit on nothing is granted; this makes it visible, and the pilot would as well.
+    while app.store.withdraw(id).await? > 0 {}
+    Ok(Json(Done {
+        message: "The batch is cancelled: what was not granted will not be flashed.",
+        will_finish: Some(withdrawal.will_finish),
+        cancelled: Some(withdrawal.cancelled),
+    }))
+}
+
+pub(super) async fn find(app: &App, operator: &Operator, id: BatchId) -> Answer<Report> {
+    app.store.batch_report(operator.sees(), id).await?.ok_or_else(ApiError::not_found)
+}
+
+pub(super) async fn may_change(app: &App, operator: &Operator, id: BatchId) -> Answer<Report> {
+    let report = find(app, operator, id).await?;
+    operator.may_change(Some(report.batch.organization))?;
+    Ok(report)
+}
+
+/// What the API says where a batch cannot be `done`.
+pub(super) fn refused(done: &'static str) -> impl FnOnce(Rejection<BatchRefused>) -> ApiError {
+    move |rejection| match rejection {
+        Rejection::Store(error) => error.into(),
+        Rejection::Refused(BatchRefused::Unknown) => ApiError::not_found(),
+        Rejection::Refused(BatchRefused::Empty) => {
+            ApiError::bad_request("No modem is left that could be upgraded.")
+        }
+        Rejection::Refused(BatchRefused::Strategy(bad)) => {
+            ApiError::field("strategy", format!("{bad}."))
+        }
+        Rejection::Refused(refused @ (BatchRefused::Course(_) | BatchRefused::Changed)) => {
+            ApiError::conflict(format!("The batch cannot be {done}: {refused}."))
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A batch: one build for many modems, rolled out in waves. Pure: values in, values out.
+//!
+//! ```text
+//!  preparing ──▶ open ◀──▶ paused           every operation terminal
+//!                 │  │        │ ───────────────────────────────────────▶ finished
+//!                 │  └────────┴──▶ cancelling (taken back) ────────────▶
+//!                 └──────────────▶ expiring   (its time is over) ──────▶
+//! ```
+//! - [`decide`] says what is to be done next; `pilot` does it, and the store's verbs check once more
+//!   that it may be done.
+//! - Operations without a wave are the pool: nobody is given leave to flash there. A wave takes
+//!   members out of the pool; who stays silent goes back, into the tail.
+//! - [`tally`] is the arithmetic that people see. What the words mean to them: docs/batches.md.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod charge;
+pub mod decide;
+pub mod phase;
+pub mod strategy;
+pub mod tally;
+pub mod verdict;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use shared::ids::{BatchId, BuildId, OrganizationId, OrganizationSlug};
+use uuid::Uuid;
+
+pub use phase::Phase;
+pub use strategy::Strategy;
+pub use tally::{Counts, Silence, Tally, Wave};
+
+/// Where a batch stands by what was decided about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Course {
+    /// Its operations are being made.
+    Preparing,
+    Open,
+    /// No grants; what was granted finishes.
+    Paused,
+    /// Taken back; what was granted finishes.
+    Cancelling,
+    /// Its time is over; what was granted finishes.
+    Expiring,
+    Finished,
+}
+
+impl Course {
+    const ALL: [Self; 6] = [
+        Self::Preparing,
+        Self::Open,
+        Self::Paused,
+        Self::Cancelling,
+        Self::Expiring,
+        Self::Finished,
+    ];
+
+    /// As in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Open => "open",
+            Self::Paused => "paused",
+            Self::Cancelling => "cancelling",
+            Self::Expiring => "expiring",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+impl std::str::FromStr for Course {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|course| course.as_str() == text);
+        known.ok_or_else(|| format!("{text:?} is no course of a batch"))
+    }
+}
+
+/// Why a batch is paused, or was stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    Operator {
+        by: String,
+    },
+    /// Too many failures, silent devices past their longest dark time among them.
+    Threshold {
+        failures: u64,
+        decided: u64,
+    },
+    /// The wave ended and did not succeed often enough.
+    Gate {
+        wave: u32,
+        success: u64,
+        failures: u64,
+    },
+    Expired,
+    /// The coordinator stopped before all operations were made; nobody was told of the batch.
+    Unfinished,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Operator { by } => write!(f, "by {by}"),
+            Self::Threshold { failures, decided } => {
+                write!(f, "the failure threshold is reached: {failures} of {decided} failed")
+            }
+            Self::Gate { wave, success, failures } => write!(
+                f,
+                "wave {wave} did not pass its gate: {success} succeeded, {failures} failed"
+            ),
+            Self::Expired => f.write_str("its time is over"),
+            Self::Unfinished => f.write_str("the coordinator stopped while it was being made"),
+        }
+    }
+}
+
+/// Failures that an operator has seen and accepted by resuming: they count no more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgiven {
+    pub failures: u64,
+    pub decided: u64,
+    /// The wave whose gate is taken as passed.
+    pub wave: Option<u32>,
+}
+
+/// One batch, without its operations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    pub id: BatchId,
+    pub organization: OrganizationId,
+    pub organization_slug: OrganizationSlug,
+    /// None once the build was deleted.
+    pub build: Option<BuildId>,
+    /// As asked for, where they were.
+    pub group: Option<Uuid>,
+    pub location: Option<Uuid>,
+    pub upgrade_options: Map<String, Value>,
+    pub strategy: Strategy,
+    pub retry_of: Option<BatchId>,
+    pub course: Course,
+    pub reason: Option<Reason>,
+    /// Unix milliseconds, as the other times.
+    pub start_at: Option<u64>,
+    pub expires_at: u64,
+    /// The newest wave that was opened.
+    pub wave: Option<u32>,
+    pub forgiven: Forgiven,
+    /// Of all its operations.
+    pub counts: Counts,
+    pub created: u64,
+    pub modified: u64,
+    pub finished_at: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests;

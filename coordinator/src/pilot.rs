@@ -1,0 +1,234 @@
+//! Drives batches: looks at each that something happened to, asks the planner, does what it says,
+//! and tells everybody who watches.
+//!
+//! ```text
+//! commits ──▶ mark ──▶ (a moment, so that many become one) ──▶ fly: report ─ decide ─ do ─┐
+//! clock   ──▶ every unfinished batch ──▶────────────────────▶   ▲─────────────────────────┘
+//! ```
+//! Everything it knows is in the store, so that it goes on after a restart where it was. Whatever it
+//! does the store checks once more; what changed in between makes it look again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::ids::{BatchId, OperationId};
+use tokio::sync::Notify;
+
+use crate::api;
+use crate::batch::decide::{Decision, Whom, decide};
+use crate::batch::{Batch, Course};
+use crate::feed::{Change, Feed, Subject};
+use crate::store::batch::{BatchRefused, Draw, PIECE, Report};
+use crate::store::listing::Scope;
+use crate::store::{Rejection, Store, StoreError};
+
+/// Changes of a batch within this time are looked at together.
+const MOMENT: Duration = Duration::from_millis(100);
+/// How often the clock alone may change something.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks after which silence, absence and deadlines are looked at.
+const TICKS_A_LOOK: u32 = 5;
+/// Decisions about one batch before the others get their turn.
+const TURNS: usize = 64;
+
+/// The pilot. One for the coordinator, behind an `Arc`; [`Pilot::run`] drives.
+pub struct Pilot {
+    store: Store,
+    feed: Arc<Feed>,
+    marked: Arc<Marked>,
+    seen: Mutex<HashMap<BatchId, Seen>>,
+}
+
+/// Batches that something happened to.
+#[derive(Debug, Default)]
+pub struct Marked {
+    batches: Mutex<HashSet<BatchId>>,
+    arrived: Notify,
+}
+
+impl Marked {
+    /// Call it after COMMIT; returns at once.
+    pub fn mark(&self, batch: BatchId) {
+        if self.lock().insert(batch) {
+            self.arrived.notify_one();
+        }
+    }
+
+    fn take(&self) -> HashSet<BatchId> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<BatchId>> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was last seen of a batch.
+#[derive(Debug, Default)]
+struct Seen {
+    published: Bytes,
+    /// When the clock alone changes something, unix milliseconds.
+    due: Option<u64>,
+}
+
+impl Pilot {
+    #[must_use]
+    pub fn new(store: Store, feed: Arc<Feed>, marked: Arc<Marked>) -> Arc<Self> {
+        Arc::new(Self { store, feed, marked, seen: Mutex::default() })
+    }
+
+    /// Drives, for ever.
+    pub async fn run(&self) {
+        let (mut tick, mut ticks) = (tokio::time::interval(TICK), 0_u32);
+        loop {
+            let batches = tokio::select! {
+                () = self.marked.arrived.notified() => {
+                    tokio::time::sleep(MOMENT).await;
+                    self.marked.take().into_iter().collect()
+                }
+                _ = tick.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    self.due(ticks.is_multiple_of(TICKS_A_LOOK)).await
+                }
+            };
+            for batch in batches {
+                if let Err(error) = self.fly(batch).await {
+                    tracing::error!(%batch, %error, "a batch is not driven");
+                }
+            }
+        }
+    }
+
+    /// Tells the states of the newest batches: after a start nobody knows them.
+    pub async fn recall(&self, most: u32) -> Result<(), StoreError> {
+        for id in self.store.newest_batches(most).await? {
+            if let Some(report) = self.store.batch_report(Scope::Everything, id).await? {
+                self.publish(&report);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does everything that is to be done with a batch now.
+    pub async fn fly(&self, id: BatchId) -> Result<(), StoreError> {
+        for _ in 0..TURNS {
+            let Some(report) = self.store.batch_report(Scope::Everything, id).await? else {
+                self.lock().remove(&id);
+                return Ok(());
+            };
+            self.publish(&report);
+            let decision = decide(&report.batch, &report.tally, report.now);
+            if let Decision::Wait { until } = decision {
+                self.wait(&report.batch, until);
+                return Ok(());
+            }
+            self.act(&report.batch, decision).await?;
+        }
+        self.marked.mark(id);
+        Ok(())
+    }
+
+    async fn due(&self, all: bool) -> Vec<BatchId> {
+        if all {
+            return self.store.unfinished_batches().await.unwrap_or_else(|error| {
+                tracing::error!(%error, "batches that are under way");
+                Vec::new()
+            });
+        }
+        let now = self.store.clock().now();
+        let seen = self.lock();
+        let due = seen.iter().filter(|(_, seen)| seen.due.is_some_and(|due| due <= now));
+        due.map(|(id, _)| *id).collect()
+    }
+
+    fn wait(&self, batch: &Batch, until: Option<u64>) {
+        let mut seen = self.lock();
+        if batch.course == Course::Finished {
+            seen.remove(&batch.id);
+        } else {
+            seen.entry(batch.id).or_default().due = until;
+        }
+    }
+
+    async fn act(&self, batch: &Batch, decision: Decision) -> Result<(), StoreError> {
+        let store = &self.store;
+        let done = match decision {
+            Decision::Wait { .. } => Ok(()),
+            Decision::Open { wave: 0, members } => {
+                self.fill(batch, 0, Draw::Present, members).await
+            }
+            Decision::Open { wave, members } => self.fill(batch, wave, Draw::Ready, members).await,
+            Decision::OpenTail { wave } => self.fill(batch, wave, Draw::All, u64::MAX).await,
+            Decision::Draft { wave, members } => {
+                self.fill(batch, wave, Draw::Present, members).await
+            }
+            Decision::Defer { wave, whom } => self.defer(batch, wave, whom).await,
+            Decision::Pause(reason) => {
+                tracing::warn!(batch = %batch.id, %reason, "a batch pauses");
+                store.pause_batch(Scope::Everything, batch.id, reason).await.map(drop)
+            }
+            Decision::Abort(reason) => {
+                tracing::warn!(batch = %batch.id, %reason, "a batch is aborted");
+                store.cancel_batch(Scope::Everything, batch.id, reason).await.map(drop)
+            }
+            Decision::Expire => store.expire_batch(batch.id).await.map(drop),
+            Decision::Withdraw => store.withdraw(batch.id).await.map(drop).map_err(Rejection::from),
+            Decision::Finish => store.finish_batch(batch.id).await.map(drop),
+        };
+        match done {
+            Err(Rejection::Store(error)) => Err(error),
+            // Somebody was faster: the next look sees what.
+            Err(Rejection::Refused(refused)) => {
+                tracing::debug!(batch = %batch.id, %refused, "not done");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// In pieces: each device's job is on its way before the next ones are.
+    async fn fill(
+        &self,
+        batch: &Batch,
+        wave: u32,
+        from: Draw,
+        members: u64,
+    ) -> Result<(), Rejection<BatchRefused>> {
+        let members = self.store.draw(batch, from, members).await?;
+        tracing::info!(batch = %batch.id, wave, members = members.len(), "a wave opens");
+        for piece in members.chunks(PIECE) {
+            self.store.open_wave(batch.id, wave, piece.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    async fn defer(
+        &self,
+        batch: &Batch,
+        wave: u32,
+        whom: Whom,
+    ) -> Result<(), Rejection<BatchRefused>> {
+        let members: Vec<OperationId> = self.store.holding_up(batch, whom).await?;
+        let deferred = self.store.defer(batch.id, wave, members).await?;
+        tracing::info!(batch = %batch.id, wave, deferred, ?whom, "members wait for the tail");
+        Ok(())
+    }
+
+    fn publish(&self, report: &Report) {
+        let payload = api::batch::payload(report);
+        let mut seen = self.lock();
+        let seen = seen.entry(report.batch.id).or_default();
+        if seen.published != payload {
+            seen.published = payload.clone();
+            let organization = report.batch.organization_slug.clone();
+            let subject = Subject::Batch(report.batch.id);
+            self.feed.publish(Change { organization, subject, payload });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<BatchId, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

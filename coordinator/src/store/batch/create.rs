@@ -1,0 +1,178 @@
+//! A batch is made in pieces, so that the writer is free in between; until it is launched nothing of
+//! it can be granted, and one that was never launched is taken back at the next start.
+
+use serde_json::{Map, Value};
+use shared::ids::{BatchId, BuildId, DeviceId, ImageId, OperationId, OrganizationId, Slot};
+use uuid::Uuid;
+
+use super::{BatchRefused, find};
+use crate::batch::{Batch, Course, Reason, Strategy};
+use crate::store::column::to_json;
+use crate::store::note::Note;
+use crate::store::operation::{UpgradeRequest, make};
+use crate::store::{Never, Rejection, Store, StoreError, Tx};
+
+/// What a batch is to be.
+#[derive(Debug, Clone)]
+pub struct NewBatch {
+    pub organization: OrganizationId,
+    pub build: BuildId,
+    pub group: Option<Uuid>,
+    pub location: Option<Uuid>,
+    pub upgrade_options: Map<String, Value>,
+    pub strategy: Strategy,
+    pub retry_of: Option<BatchId>,
+    /// Unix milliseconds.
+    pub start_at: Option<u64>,
+    pub expires_at: u64,
+}
+
+/// One modem of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub device: DeviceId,
+    pub slot: Slot,
+    pub image: ImageId,
+    pub retry_of: Option<OperationId>,
+}
+
+impl Store {
+    /// Makes an empty one.
+    pub async fn create_batch(&self, new: NewBatch) -> Result<BatchId, StoreError> {
+        Ok(self.write::<_, Never, _>(move |tx| Ok(insert(tx, &new)?)).await?)
+    }
+
+    /// Adds members, at most [`super::PIECE`] at a time; answers how many it could not, because
+    /// something came between. One bad device never stops the rest.
+    pub async fn add_members(
+        &self,
+        id: BatchId,
+        members: Vec<Member>,
+        by: String,
+    ) -> Result<usize, Rejection<BatchRefused>> {
+        self.write(move |tx| {
+            let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
+            if batch.course != Course::Preparing {
+                return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
+            }
+            let mut refused = 0;
+            for member in members {
+                refused += usize::from(!add(tx, &batch, member, &by)?);
+            }
+            Ok(refused)
+        })
+        .await
+    }
+
+    /// From here on it is under way.
+    ///
+    /// # Errors
+    /// [`BatchRefused::Empty`] where nobody was added; then it is gone.
+    pub async fn launch_batch(&self, id: BatchId) -> Result<Batch, Rejection<BatchRefused>> {
+        let launched = self
+            .write(move |tx| {
+                let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
+                if batch.course != Course::Preparing {
+                    return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
+                }
+                if batch.counts.total() == 0 {
+                    return Err(Rejection::Refused(BatchRefused::Empty));
+                }
+                set_course(tx, id, Course::Open, None)?;
+                find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))
+            })
+            .await;
+        if let Err(Rejection::Refused(BatchRefused::Empty)) = &launched {
+            self.discard(id).await?;
+        }
+        launched
+    }
+
+    /// Gives up one that could not be made to its end; the pilot ends what there is of it.
+    pub async fn abandon_batch(&self, id: BatchId) -> Result<(), StoreError> {
+        let abandoned = self.write::<_, Never, _>(move |tx| {
+            Ok(set_course(tx, id, Course::Cancelling, Some(&Reason::Unfinished))?)
+        });
+        Ok(abandoned.await?)
+    }
+
+    async fn discard(&self, id: BatchId) -> Result<(), StoreError> {
+        let discarded = self.write::<_, Never, _>(move |tx| {
+            let sql = "DELETE FROM batches WHERE id = ?1 AND idle + in_progress = 0";
+            tx.prepare_cached(sql)?.execute([id.to_string()])?;
+            Ok(())
+        });
+        Ok(discarded.await?)
+    }
+
+    /// Takes back what was not launched before the coordinator stopped. Answers how many.
+    pub async fn recover_batches(&self) -> Result<usize, StoreError> {
+        let recovered = self.write::<_, Never, _>(|tx| {
+            let reason = to_json(&Reason::Unfinished)?;
+            let sql = "UPDATE batches SET course = 'cancelling', reason = ?1, modified = ?2
+                       WHERE course = 'preparing'";
+            Ok(tx.prepare_cached(sql)?.execute((reason, tx.now))?)
+        });
+        Ok(recovered.await?)
+    }
+}
+
+fn insert(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<BatchId> {
+    let id = BatchId(Uuid::new_v4());
+    tx.prepare_cached(
+        "INSERT INTO batches (id, organization, build, device_group, location, upgrade_options,
+             strategy, retry_of, course, start_at, expires_at, created, modified)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'preparing', ?9, ?10, ?11, ?11)",
+    )?
+    .execute((
+        id.to_string(),
+        new.organization.to_string(),
+        new.build.to_string(),
+        new.group.map(|id| id.to_string()),
+        new.location.map(|id| id.to_string()),
+        Value::Object(new.upgrade_options.clone()).to_string(),
+        to_json(&new.strategy)?,
+        new.retry_of.map(|id| id.to_string()),
+        new.start_at,
+        new.expires_at,
+        tx.now,
+    ))?;
+    Ok(id)
+}
+
+/// False where it cannot be.
+fn add(tx: &Tx<'_>, batch: &Batch, member: Member, by: &str) -> Result<bool, StoreError> {
+    let request = UpgradeRequest {
+        device: member.device,
+        slot: member.slot,
+        image: member.image,
+        upgrade_options: batch.upgrade_options.clone(),
+        deadline: Some(batch.expires_at),
+        retry_of: member.retry_of,
+        by: by.to_owned(),
+    };
+    match make(tx, request, Some(batch.id)) {
+        Ok(_) => Ok(true),
+        Err(Rejection::Refused(refused)) => {
+            tracing::info!(batch = %batch.id, device = %member.device, %refused, "left out");
+            Ok(false)
+        }
+        Err(Rejection::Store(error)) => Err(error),
+    }
+}
+
+/// Sets it without asking, and passes it on.
+pub(super) fn set_course(
+    tx: &Tx<'_>,
+    id: BatchId,
+    course: Course,
+    reason: Option<&Reason>,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE batches SET course = ?2, reason = ?3, modified = ?4,
+             finished_at = CASE WHEN ?2 = 'finished' THEN ?4 END WHERE id = ?1",
+    )?
+    .execute((id.to_string(), course.as_str(), reason.map(to_json).transpose()?, tx.now))?;
+    tx.note(Note::Batch(id));
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! What is done with a batch on its way. Each verb looks once more whether it still may.
+
+use rusqlite::named_params;
+use shared::ids::{BatchId, DeviceId, OperationId};
+
+use super::create::set_course;
+use super::{BatchRefused, PIECE, find, find_in, tally};
+use crate::batch::{Batch, Course, Forgiven, Reason};
+use crate::operation::{Operation, cancel, expiry};
+use crate::store::listing::Scope;
+use crate::store::note::Note;
+use crate::store::operation::{self, COLUMNS, FROM, save, want};
+use crate::store::{Never, Rejection, Store, StoreError, Tx, device};
+
+type Refused<T> = Result<T, Rejection<BatchRefused>>;
+
+/// What becomes of the operations of a batch that is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// In an attempt's hands: these finish.
+    pub will_finish: u64,
+    /// In nobody's: these will not be flashed.
+    pub cancelled: u64,
+}
+
+impl Store {
+    /// Takes members out of the pool into the wave `n`, the newest or the next; answers how many
+    /// were still there.
+    pub(crate) async fn open_wave(
+        &self,
+        id: BatchId,
+        n: u32,
+        members: Vec<OperationId>,
+    ) -> Refused<usize> {
+        self.write(move |tx| {
+            let batch = open(tx, id)?;
+            if batch.wave != Some(n) {
+                begin_wave(tx, &batch, n)?;
+            }
+            let mut joined = 0;
+            for member in members {
+                joined += usize::from(join(tx, id, n, member)?);
+            }
+            tx.note(Note::Batch(id));
+            Ok(joined)
+        })
+        .await
+    }
+
+    /// Puts members of wave `n` that nobody flashes back into the pool, to its end.
+    pub(crate) async fn defer(
+        &self,
+        id: BatchId,
+        n: u32,
+        members: Vec<OperationId>,
+    ) -> Refused<usize> {
+        self.write(move |tx| {
+            open(tx, id)?;
+            let mut put_back = tx.prepare_cached(
+                "UPDATE operations SET wave = NULL, deferred = 1
+                 WHERE id = ?1 AND batch = ?2 AND wave = ?3 AND NOT grant_open
+                     AND status IN ('idle', 'in-progress')",
+            )?;
+            let mut deferred = 0;
+            for member in members {
+                deferred += put_back.execute((member.to_string(), id.to_string(), n))?;
+            }
+            tx.note(Note::Batch(id));
+            Ok(deferred)
+        })
+        .await
+    }
+
+    /// No grants from here on; what was granted finishes.
+    pub async fn pause_batch(&self, scope: Scope, id: BatchId, reason: Reason) -> Refused<Batch> {
+        self.steer(scope, id, &[Course::Open], move |tx, batch| {
+            set_course(tx, batch.id, Course::Paused, Some(&reason))
+        })
+        .await
+    }
+
+    /// Grants again. Where it stopped by itself, what stopped it is forgiven.
+    pub async fn resume_batch(&self, scope: Scope, id: BatchId) -> Refused<Batch> {
+        let since = self.shared.listening_since;
+        self.steer(scope, id, &[Course::Paused], move |tx, batch| {
+            let overdue = tally::silence(tx, batch.id, since, tx.now)?.overdue;
+            forgive(tx, batch, overdue)?;
+            set_course(tx, batch.id, Course::Open, None)?;
+            wake(tx, batch.id)
+        })
+        .await
+    }
+
+    /// Takes it back: nothing of it is granted from here on.
+    pub async fn cancel_batch(
+        &self,
+        scope: Scope,
+        id: BatchId,
+        reason: Reason,
+    ) -> Refused<Withdrawal> {
+        let since = self.shared.listening_since;
+        self.write(move |tx| {
+            let batch = at(tx, &scope, id, &[Course::Open, Course::Paused])?;
+            set_course(tx, id, Course::Cancelling, Some(&reason))?;
+            let will_finish = tally::silence(tx, id, since, tx.now)?.granted;
+            let cancelled = batch.counts.undecided().saturating_sub(will_finish);
+            Ok(Withdrawal { will_finish, cancelled })
+        })
+        .await
+    }
+
+    /// Its time is over.
+    pub(crate) async fn expire_batch(&self, id: BatchId) -> Refused<Batch> {
+        let courses = [Course::Open, Course::Paused];
+        self.steer(Scope::Everything, id, &courses, |tx, batch| {
+            set_course(tx, batch.id, Course::Expiring, Some(&Reason::Expired))
+        })
+        .await
+    }
+
+    /// Every operation has ended.
+    pub(crate) async fn finish_batch(&self, id: BatchId) -> Refused<Batch> {
+        let courses = [Course::Open, Course::Paused, Course::Cancelling, Course::Expiring];
+        self.write(move |tx| {
+            let batch = at(tx, &Scope::Everything, id, &courses)?;
+            if batch.counts.undecided() > 0 {
+                return Err(Rejection::Refused(BatchRefused::Changed));
+            }
+            set_course(tx, id, Course::Finished, batch.reason.as_ref())?;
+            reread(tx, id)
+        })
+        .await
+    }
+
+    /// Ends some of what is in nobody's hands, of a batch that was taken back or is over; answers
+    /// how many.
+    pub async fn withdraw(&self, id: BatchId) -> Result<usize, StoreError> {
+        let since = self.shared.listening_since;
+        let withdrawn = self.write::<_, Never, _>(move |tx| {
+            let Some(batch) = find(tx, id)? else { return Ok(0) };
+            let why = batch.reason.as_ref().map_or_else(String::new, Reason::to_string);
+            let mut ended = 0;
+            for mut operation in in_nobodys_hands(tx, id)? {
+                let done = match batch.course {
+                    Course::Cancelling => {
+                        let why = format!("the batch was taken back, {why}");
+                        cancel::skip(&mut operation, &why, tx.now).is_ok()
+                    }
+                    Course::Expiring => expiry::expire(&mut operation, since, tx.now),
+                    Course::Preparing | Course::Open | Course::Paused | Course::Finished => false,
+                };
+                if done {
+                    save(tx, &operation)?;
+                    device::bump(tx, operation.device)?;
+                    ended += 1;
+                }
+            }
+            tx.note(Note::Batch(id));
+            Ok(ended)
+        });
+        Ok(withdrawn.await?)
+    }
+
+    async fn steer(
+        &self,
+        scope: Scope,
+        id: BatchId,
+        from: &[Course],
+        change: impl FnOnce(&Tx<'_>, &Batch) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Refused<Batch> {
+        let from = from.to_vec();
+        self.write(move |tx| {
+            let batch = at(tx, &scope, id, &from)?;
+            change(tx, &batch)?;
+            reread(tx, id)
+        })
+        .await
+    }
+}
+
+fn at(tx: &Tx<'_>, scope: &Scope, id: BatchId, courses: &[Course]) -> Refused<Batch> {
+    let batch = find_in(tx, scope, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
+    if courses.contains(&batch.course) {
+        Ok(batch)
+    } else {
+        Err(Rejection::Refused(BatchRefused::Course(batch.course)))
+    }
+}
+
+fn open(tx: &Tx<'_>, id: BatchId) -> Refused<Batch> {
+    at(tx, &Scope::Everything, id, &[Course::Open])
+}
+
+fn reread(tx: &Tx<'_>, id: BatchId) -> Refused<Batch> {
+    find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))
+}
+
+fn begin_wave(tx: &Tx<'_>, batch: &Batch, n: u32) -> Refused<()> {
+    if n != batch.wave.map_or(0, |newest| newest.saturating_add(1)) {
+        return Err(Rejection::Refused(BatchRefused::Changed));
+    }
+    tx.prepare_cached("UPDATE batches SET wave = ?2, modified = ?3 WHERE id = ?1")?.execute((
+        batch.id.to_string(),
+        n,
+        tx.now,
+    ))?;
+    tx.prepare_cached(
+        "INSERT INTO batch_waves (batch, n, opened_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT (batch, n) DO UPDATE SET opened_at = excluded.opened_at",
+    )?
+    .execute((batch.id.to_string(), n, tx.now))?;
+    Ok(())
+}
+
+/// False where it is not in the pool any more.
+fn join(tx: &Tx<'_>, batch: BatchId, n: u32, id: OperationId) -> rusqlite::Result<bool> {
+    let Some(mut operation) = operation::find(tx, id)? else { return Ok(false) };
+    let waits = operation.batch == Some(batch)
+        && operation.wave.is_none()
+        && !operation.status.is_terminal();
+    if waits {
+        operation.join(n, tx.now);
+        save(tx, &operation)?;
+        want(tx, &operation)?;
+        device::bump(tx, operation.device)?;
+    }
+    Ok(waits)
+}
+
+fn forgive(tx: &Tx<'_>, batch: &Batch, overdue: u64) -> rusqlite::Result<()> {
+    let before = batch.forgiven;
+    let forgiven = match &batch.reason {
+        Some(Reason::Threshold { .. }) => {
+            let failures = batch.counts.charged + overdue;
+            Forgiven { failures, decided: batch.counts.success + failures, ..before }
+        }
+        Some(Reason::Gate { wave, .. }) => Forgiven { wave: Some(*wave), ..before },
+        Some(Reason::Operator { .. } | Reason::Expired | Reason::Unfinished) | None => before,
+    };
+    tx.prepare_cached(
+        "UPDATE batches SET forgiven_failures = ?2, forgiven_decided = ?3, forgiven_wave = ?4
+         WHERE id = ?1",
+    )?
+    .execute((batch.id.to_string(), forgiven.failures, forgiven.decided, forgiven.wave))?;
+    Ok(())
+}
+
+/// Those who were refused while it was paused ask again at once.
+fn wake(tx: &Tx<'_>, id: BatchId) -> rusqlite::Result<()> {
+    let mut statement = tx.prepare_cached(
+        "SELECT device FROM operations WHERE batch = ?1 AND wave IS NOT NULL
+             AND status IN ('idle', 'in-progress') AND NOT grant_open",
+    )?;
+    let devices = statement.query_map([id.to_string()], |row| {
+        crate::store::column::parsed::<DeviceId>(row, "device")
+    })?;
+    for device in devices {
+        tx.note(Note::Desired(device?));
+    }
+    Ok(())
+}
+
+fn in_nobodys_hands(tx: &Tx<'_>, id: BatchId) -> rusqlite::Result<Vec<Operation>> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE t.batch = :batch
+             AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open LIMIT :most"
+    ))?;
+    let values = named_params! { ":batch": id.to_string(), ":most": PIECE };
+    let rows = statement.query_map(values, operation::operation)?;
+    rows.collect()
+}
+
+/// A device that gets no jobs any more leaves its batches, unless it is being flashed.
+pub(in crate::store) fn skip_device(tx: &Tx<'_>, id: DeviceId, why: &str) -> rusqlite::Result<()> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE t.device = ?1 AND t.batch IS NOT NULL
+             AND t.status IN ('idle', 'in-progress')"
+    ))?;
+    let rows = statement.query_map([id.to_string()], operation::operation)?;
+    for mut operation in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+        if cancel::skip(&mut operation, why, tx.now).is_ok() {
+            save(tx, &operation)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Batches: the rows, and the verbs that [`pilot`](crate::pilot) and operators drive them by.
+
+mod create;
+mod drive;
+mod grant;
+mod row;
+mod select;
+mod tally;
+
+use rusqlite::{Connection, OptionalExtension};
+use shared::ids::{BatchId, BuildId, OrganizationSlug};
+
+use super::build::{self, Build};
+use super::column::parsed;
+use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
+use super::{Store, StoreError};
+use crate::batch::{Batch, Course, Tally, Wave};
+use crate::operation::Status;
+
+pub use create::{Member, NewBatch};
+pub use drive::Withdrawal;
+pub(super) use drive::skip_device;
+pub(super) use grant::standing;
+pub use select::{Ask, Preview, Selection, Verdict};
+pub(crate) use tally::Draw;
+
+/// Bulk work is done in pieces, so that the writer is free in between.
+pub const PIECE: usize = 250;
+
+/// Which batches, in what order.
+#[derive(Debug, Clone)]
+pub struct BatchList {
+    pub scope: Scope,
+    pub organization: Option<OrganizationSlug>,
+    pub build: Option<BuildId>,
+    pub status: Option<Status>,
+    /// Of the columns `created` and `modified`.
+    pub order: Order,
+    pub rows: Rows,
+}
+
+/// A batch with everything that is counted of it, all of one instant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    pub batch: Batch,
+    pub build: Option<Build>,
+    pub tally: Tally,
+    /// Those that were opened, in order.
+    pub waves: Vec<Wave>,
+    /// When it was read, unix milliseconds.
+    pub now: u64,
+}
+
+/// Why nothing is done with a batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchRefused {
+    #[error("there is no such batch")]
+    Unknown,
+    #[error("no modem is left to upgrade")]
+    Empty,
+    #[error("{0}")]
+    Strategy(crate::batch::strategy::BadStrategy),
+    /// It is not in a state in which this can be done.
+    #[error("{}", said(.0))]
+    Course(Course),
+    /// Something else was decided in the meantime.
+    #[error("it has changed in the meantime")]
+    Changed,
+}
+
+fn said(course: &Course) -> &'static str {
+    match course {
+        Course::Preparing => "it is being made",
+        Course::Open => "it is under way",
+        Course::Paused => "it is paused",
+        Course::Cancelling => "it is being cancelled",
+        Course::Expiring => "its time is over",
+        Course::Finished => "it has finished",
+    }
+}
+
+impl Store {
+    pub async fn batches(&self, wanted: BatchList) -> Result<Found<Report>, StoreError> {
+        let (since, clock) = (self.shared.listening_since, self.clock().clone());
+        self.read(move |conn| {
+            let mut filter = Where::default();
+            filter.visible("t.organization", &wanted.scope);
+            filter.and_if(OF_ORGANIZATION, wanted.organization);
+            filter.and_if("t.build = ?", wanted.build);
+            filter.and_if("t.status = ?", wanted.status);
+            let columns = (row::COLUMNS, row::FROM);
+            let found = list(conn, columns, &filter, wanted.order, wanted.rows, row::batch)?;
+            let now = clock.now();
+            let rows = found.rows.into_iter().map(|batch| report(conn, batch, since, now));
+            Ok(Found { count: found.count, rows: rows.collect::<rusqlite::Result<_>>()? })
+        })
+        .await
+    }
+
+    /// None also where `scope` does not see it.
+    pub async fn batch(&self, scope: Scope, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        self.read(move |conn| Ok(find_in(conn, &scope, id)?)).await
+    }
+
+    /// Everything about it at one instant.
+    pub async fn batch_report(
+        &self,
+        scope: Scope,
+        id: BatchId,
+    ) -> Result<Option<Report>, StoreError> {
+        let (since, clock) = (self.shared.listening_since, self.clock().clone());
+        self.read(move |conn| {
+            let found = find_in(conn, &scope, id)?;
+            Ok(found.map(|batch| report(conn, batch, since, clock.now())).transpose()?)
+        })
+        .await
+    }
+
+    /// Those that the pilot has to look at.
+    pub async fn unfinished_batches(&self) -> Result<Vec<BatchId>, StoreError> {
+        self.read(|conn| {
+            let sql = "SELECT id FROM batches WHERE course <> 'finished'";
+            let mut statement = conn.prepare_cached(sql)?;
+            let ids = statement.query_map([], |row| parsed(row, "id"))?;
+            Ok(ids.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// The newest of all, oldest first: what dashboards see at first.
+    pub async fn newest_batches(&self, most: u32) -> Result<Vec<BatchId>, StoreError> {
+        self.read(move |conn| {
+            let sql = "SELECT id FROM batches ORDER BY created DESC LIMIT ?1";
+            let mut statement = conn.prepare_cached(sql)?;
+            let ids = statement.query_map([most], |row| parsed(row, "id"))?;
+            let mut ids = ids.collect::<Result<Vec<_>, _>>()?;
+            ids.reverse();
+            Ok(ids)
+        })
+        .await
+    }
+}
+
+fn report(conn: &Connection, batch: Batch, since: u64, now: u64) -> rusqlite::Result<Report> {
+    let waves = tally::waves(conn, batch.id)?;
+    let tally = tally::tally(conn, &batch, &waves, since, now)?;
+    let build = batch.build.map_or(Ok(None), |id| build::find(conn, id))?;
+    Ok(Report { batch, build, tally, waves, now })
+}
+
+fn find(conn: &Connection, id: BatchId) -> rusqlite::Result<Option<Batch>> {
+    conn.prepare_cached(&format!("SELECT {} FROM {} WHERE t.id = ?1", row::COLUMNS, row::FROM))?
+        .query_row([id.to_string()], row::batch)
+        .optional()
+}
+
+fn find_in(conn: &Connection, scope: &Scope, id: BatchId) -> rusqlite::Result<Option<Batch>> {
+    Ok(find(conn, id)?.filter(|batch| scope.sees(Some(batch.organization))))
+}

@@ -1,0 +1,199 @@
+//! Counting a batch without reading its operations: from counters that triggers keep, and from
+//! indexes of what is undecided.
+
+use rusqlite::{Connection, named_params};
+use shared::ids::{BatchId, OperationId};
+
+use super::row;
+use crate::batch::decide::Whom;
+use crate::batch::tally::{DARK_AFTER_MS, GRACE_MS};
+use crate::batch::{Batch, Silence, Tally, Wave};
+use crate::store::column::{Cells, parsed};
+use crate::store::{Store, StoreError};
+
+/// Who may be taken into a wave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Draw {
+    /// There now, and in no wave before.
+    Ready,
+    /// There now.
+    Present,
+    All,
+}
+
+impl Store {
+    /// Some of the batch's pool, at most `most`; those that were in a wave before come last.
+    pub(crate) async fn draw(
+        &self,
+        batch: &Batch,
+        from: Draw,
+        most: u64,
+    ) -> Result<Vec<OperationId>, StoreError> {
+        let (id, seen) = (batch.id, seen_since(batch, self.clock().now()));
+        self.read(move |conn| {
+            let sql = format!("{} ORDER BY t.deferred, t.rowid LIMIT :most", pool(from, "t.id"));
+            let mut statement = conn.prepare_cached(&sql)?;
+            let values = named_params! { ":batch": id.to_string(), ":seen": seen, ":most": i64::try_from(most).unwrap_or(i64::MAX) };
+            let ids = statement.query_map(values, |row| parsed(row, "id"))?;
+            Ok(ids.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Those who hold the batch's newest wave up, some of them.
+    pub(crate) async fn holding_up(
+        &self,
+        batch: &Batch,
+        whom: Whom,
+    ) -> Result<Vec<OperationId>, StoreError> {
+        let (id, seen) = (batch.id, seen_since(batch, self.clock().now()));
+        self.read(move |conn| {
+            let sql = format!("{} LIMIT :most", undecided(whom));
+            let mut statement = conn.prepare_cached(&sql)?;
+            let values = named_params! {
+                ":batch": id.to_string(), ":seen": seen, ":most": super::PIECE,
+            };
+            let ids = statement.query_map(values, |row| parsed(row, "id"))?;
+            Ok(ids.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+}
+
+/// A device that was heard of since is there.
+fn seen_since(batch: &Batch, now: u64) -> u64 {
+    now.saturating_sub(batch.strategy.offline_after_ms())
+}
+
+/// `:seen` stands in it for every draw: the parameters are the same.
+fn pool(from: Draw, columns: &str) -> String {
+    let there = match from {
+        Draw::Ready => "(d.online OR d.last_seen >= :seen) AND NOT t.deferred",
+        Draw::Present => "(d.online OR d.last_seen >= :seen)",
+        Draw::All => ":seen IS NOT NULL",
+    };
+    format!(
+        "SELECT {columns} FROM operations t JOIN devices d ON d.id = t.device
+         WHERE t.batch = :batch AND t.wave IS NULL AND t.status IN ('idle', 'in-progress')
+             AND {there}"
+    )
+}
+
+fn undecided(whom: Whom) -> String {
+    let silent = match whom {
+        Whom::Offline => "NOT d.online AND coalesce(d.last_seen, 0) < :seen",
+        Whom::Stragglers => ":seen IS NOT NULL",
+    };
+    format!(
+        "SELECT t.id FROM operations t JOIN devices d ON d.id = t.device
+         WHERE t.batch = :batch AND t.wave = (SELECT wave FROM batches WHERE id = :batch)
+             AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open AND {silent}"
+    )
+}
+
+/// The waves that were opened, in order.
+pub(super) fn waves(conn: &Connection, id: BatchId) -> rusqlite::Result<Vec<Wave>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT idle, in_progress, success, failed, aborted, cancelled, charged, n, opened_at,
+             last_result
+         FROM batch_waves WHERE batch = ?1 AND n >= 0 ORDER BY n",
+    )?;
+    let waves = statement.query_map([id.to_string()], |row| {
+        let mut cells = Cells::of(row);
+        Ok(Wave {
+            counts: row::counts(&mut cells)?,
+            n: cells.plain()?,
+            opened_at: cells.plain::<Option<u64>>()?.unwrap_or(0),
+            last_result: cells.plain()?,
+        })
+    })?;
+    waves.collect()
+}
+
+/// What a decision needs; what it does not need now stays 0.
+pub(super) fn tally(
+    conn: &Connection,
+    batch: &Batch,
+    waves: &[Wave],
+    listening_since: u64,
+    now: u64,
+) -> rusqlite::Result<Tally> {
+    let of_waves: u64 = waves.iter().map(|wave| wave.counts.undecided()).sum();
+    let mut tally = Tally {
+        all: batch.counts,
+        silence: silence(conn, batch.id, listening_since, now)?,
+        wave: waves.last().copied(),
+        pool: batch.counts.undecided().saturating_sub(of_waves),
+        ..Tally::default()
+    };
+    let settled = tally.wave.is_none_or(|wave| wave.counts.undecided() == 0);
+    if tally.pool == 0 {
+        return Ok(tally);
+    }
+    let seen = seen_since(batch, now);
+    if settled {
+        let next = tally.wave.map_or(0, |wave| wave.n.saturating_add(1));
+        let most = batch.strategy.size(next).max(batch.strategy.gate.minimum.into());
+        tally.ready = count(conn, &pool(Draw::Ready, "1"), batch.id, seen, most)?;
+        tally.present = count(conn, &pool(Draw::Present, "1"), batch.id, seen, most)?;
+    } else {
+        let most = super::PIECE.try_into().unwrap_or(u64::MAX);
+        tally.offline = count(conn, &undecided(Whom::Offline), batch.id, seen, most)?;
+    }
+    Ok(tally)
+}
+
+/// As many as `select` finds, up to `most`.
+fn count(
+    conn: &Connection,
+    select: &str,
+    batch: BatchId,
+    seen: u64,
+    most: u64,
+) -> rusqlite::Result<u64> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    conn.prepare_cached(&format!("SELECT count(*) FROM ({select} LIMIT :most)"))?.query_row(
+        named_params! { ":batch": batch.to_string(), ":seen": seen, ":most": most },
+        |row| row.get(0),
+    )
+}
+
+/// How long those have been silent that may be being flashed. While the coordinator was down,
+/// nobody was.
+pub(super) fn silence(
+    conn: &Connection,
+    batch: BatchId,
+    listening_since: u64,
+    now: u64,
+) -> rusqlite::Result<Silence> {
+    conn.prepare_cached(
+        "SELECT count(*),
+             coalesce(sum(quiet > :dark AND quiet <= expected), 0),
+             coalesce(sum(quiet > expected AND quiet <= longest), 0),
+             coalesce(sum(quiet > longest), 0)
+         FROM (SELECT :now - max(coalesce(heard_at, 0), granted_at, :since) AS quiet,
+                   max(dark_expected_ms, :dark) + :grace AS expected,
+                   max(dark_longest_ms, :dark) + :grace AS longest
+               FROM operations
+               WHERE batch = :batch AND attempts_granted > 0
+                   AND status IN ('idle', 'in-progress') AND grant_open)",
+    )?
+    .query_row(
+        named_params! {
+            ":batch": batch.to_string(),
+            ":now": now,
+            ":since": listening_since,
+            ":dark": DARK_AFTER_MS,
+            ":grace": GRACE_MS,
+        },
+        |row| {
+            let mut cells = Cells::of(row);
+            Ok(Silence {
+                granted: cells.plain()?,
+                dark: cells.plain()?,
+                suspect: cells.plain()?,
+                overdue: cells.plain()?,
+            })
+        },
+    )
+}
