@@ -282,6 +282,7 @@ mod tests {
             usb: None,
             sole_uplink: true,
             unreadable: None,
+            network: None,
         }
     }
 
