@@ -211,3 +211,317 @@ async fn a_bad_build_stops_itself_after_its_canary() {
     assert_eq!((&shown["status"], &shown["phase"]), (&json!("failed"), &json!("finished")));
     assert_eq!(shown["tally"]["cancelled"], 2);
 }
+
+#[tokio::test]
+async fn the_dry_run_tells_of_every_device() {
+    let fleet = Fleet::new(2).await;
+    let world = &fleet.world;
+    let untrusting = world.device_with(&["main"], |known| {
+        fit(known);
+        known.keys.clear();
+    });
+    let untrusting = untrusting.await;
+    let silent = world.device_with(&[], fit).await;
+    let foreign = world.device_with(&["main"], |known| {
+        fit(known);
+        known.modems[0].model = "RM520N-GL".into();
+    });
+    let foreign = foreign.await;
+    let off = world.device_with(&["main"], fit).await;
+    let path = format!("device/{off}/");
+    world.patch(ADMIN, &path, json!({"deactivated": true})).await.ok(200);
+
+    let all = world.get(VIEWER, &format!("{}?upgrade_all=true", fleet.upgrade())).await.ok(200);
+    assert_eq!((&all["count"], &all["excluded"]), (&json!(2), &json!(4)), "{all}");
+    assert_eq!(all["devices"].as_array().unwrap().len(), 2);
+    assert_eq!(all["device_modem_firmwares"], json!([]));
+    let verdict = |device: DeviceId| {
+        let verdicts = all["verdicts"].as_array().unwrap();
+        verdicts.iter().find(|verdict| verdict["device"] == json!(device)).unwrap()
+    };
+    assert_eq!(verdict(fleet.devices[0])["will_upgrade"], true);
+    for (device, reason) in [
+        (untrusting, "key_not_trusted"),
+        (silent, "modem_unknown"),
+        (foreign, "wrong_model"),
+        (off, "deactivated"),
+    ] {
+        assert_eq!(verdict(device)["reason"], reason);
+        assert!(verdict(device)["detail"].as_str().unwrap().ends_with('.'));
+    }
+    let few = world.get(VIEWER, &fleet.upgrade()).await.ok(200);
+    assert_eq!(few["count"], 0);
+    assert_eq!(few["verdicts"][0]["reason"].as_str().map(|reason| reason.len() > 3), Some(true));
+    let one = format!("{}?device={}", fleet.upgrade(), fleet.devices[0]);
+    assert_eq!(world.get(VIEWER, &one).await.ok(200)["count"], 1, "named is enough");
+    let page = format!("{}?upgrade_all=1&page_size=4", fleet.upgrade());
+    let page = world.get(VIEWER, &page).await.ok(200);
+    assert_eq!(page["verdicts"].as_array().unwrap().len(), 4);
+    assert!(page["verdicts_next"].as_str().unwrap().contains("page=2"), "{page}");
+    assert_eq!(page["count"], 2, "the counts are of all");
+    world.get(RIVAL, &fleet.upgrade()).await.ok(404);
+    let nobody = uuid::Uuid::new_v4();
+    let path = format!("{}?device={nobody}", fleet.upgrade());
+    assert!(world.get(VIEWER, &path).await.ok(400)["devices"].is_array());
+}
+
+#[tokio::test]
+async fn devices_are_selected_by_what_operators_say_of_them() {
+    let fleet = Fleet::new(3).await;
+    let world = &fleet.world;
+    let group = world.post(OPERATOR, "group/", json!({"name": "north"})).await.id(201);
+    let location = world.post(OPERATOR, "location/", json!({"name": "Ulm"})).await.id(201);
+    world.post(OPERATOR, "group/", json!({"name": "north"})).await.ok(400);
+    world.post(VIEWER, "group/", json!({"name": "south"})).await.ok(403);
+    let device = |n: usize| format!("device/{}/", fleet.devices[n]);
+    let said = json!({"group": group, "tags": ["b", "a", "b"]});
+    let shown = world.patch(OPERATOR, &device(0), said).await.ok(200);
+    assert_eq!((&shown["group"], &shown["tags"]), (&json!(group), &json!(["a", "b"])));
+    world.patch(OPERATOR, &device(1), json!({"location": location, "tags": ["c"]})).await.ok(200);
+    let foreign = world.post(ADMIN, "group/", json!({"name": "x", "organization": "rival"})).await;
+    let foreign = foreign.id(201);
+    assert!(
+        world.patch(OPERATOR, &device(2), json!({"group": foreign})).await.ok(400)["group"]
+            .is_array()
+    );
+    world.get(RIVAL, &format!("group/{group}/")).await.ok(404);
+    for (query, count) in [
+        (format!("group={group}"), 1),
+        (format!("location={location}"), 1),
+        ("tag=a,c".into(), 2),
+        ("model=FN990A28".into(), 3),
+        ("model=FN980".into(), 0),
+        ("board=glinet,gl-x3000".into(), 3),
+        ("from_version=45.00.010".into(), 3),
+        ("from_version=45.00.009".into(), 0),
+        (format!("group={group}&tag=c"), 0),
+    ] {
+        let path = format!("{}?upgrade_all=true&{query}", fleet.upgrade());
+        assert_eq!(world.get(VIEWER, &path).await.ok(200)["count"], count, "{query}");
+    }
+    for (query, count) in [("tag=a".into(), 1), (format!("group={group}"), 1)] {
+        assert_eq!(world.get(VIEWER, &format!("device/?{query}")).await.ok(200)["count"], count);
+    }
+    let body = json!({"upgrade_all": true, "tags": ["c"], "strategy": quick()});
+    let batch = world.post(OPERATOR, &fleet.upgrade(), body).await.ok(201);
+    let shown = fleet.show(batch["batch"].as_str().unwrap()).await;
+    assert_eq!(shown["upgradeoperations"][0]["device"], json!(fleet.devices[1]));
+    world.delete(OPERATOR, &format!("group/{group}/")).await.ok(204);
+    assert_eq!(world.get(VIEWER, &device(0)).await.ok(200)["group"], Value::Null);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_with_its_field() {
+    let fleet = Fleet::new(1).await;
+    let world = &fleet.world;
+    let all = |strategy: Value| json!({"upgrade_all": true, "strategy": strategy});
+    for strategy in [
+        json!({"canary": 0}),
+        json!({"canery": 5}),
+        json!({"growth": "fast"}),
+        json!({"gate": {"minimum": 9}}),
+        json!({"window": "02:00-04:00"}),
+        json!({"start_at": "tomorrow"}),
+        json!({"expires_at": "2020-01-01T00:00:00Z"}),
+        json!(5),
+    ] {
+        let refused = world.post(OPERATOR, &fleet.upgrade(), all(strategy.clone())).await.ok(400);
+        assert!(refused["strategy"].is_array(), "{strategy}: {refused}");
+    }
+    let options = json!({"upgrade_all": true, "upgrade_options": {"speed": "--help"}});
+    assert!(
+        world.post(OPERATOR, &fleet.upgrade(), options).await.ok(400)["upgrade_options"].is_array()
+    );
+    world.post(VIEWER, &fleet.upgrade(), all(json!({}))).await.ok(403);
+    world.post(RIVAL, &fleet.upgrade(), all(json!({}))).await.ok(404);
+    let nobody = json!({"upgrade_all": true, "models": ["other"]});
+    assert!(world.post(OPERATOR, &fleet.upgrade(), nobody).await.ok(400)["error"].is_string());
+    assert_eq!(world.get(VIEWER, "batch-upgrade-operation/").await.ok(200)["count"], 0);
+    let unknown = json!({"build": uuid::Uuid::new_v4()});
+    assert!(
+        world.post(OPERATOR, "batch-upgrade-operation/", unknown).await.ok(400)["build"].is_array()
+    );
+}
+
+#[tokio::test]
+async fn pause_stops_grants_and_granted_ones_finish() {
+    let fleet = Fleet::new(2).await;
+    let batch = fleet.start(json!({"canary": 2})).await;
+    let working = fleet.working().await;
+    let [(first, one), (second, two)] = working[..] else { panic!("{working:?}") };
+    fleet.ask(first, one).await.unwrap();
+    let paused = fleet.act(&batch, "pause").await.ok(200);
+    assert_eq!(paused["will_finish"], 1);
+    assert_eq!(fleet.ask(second, two).await, Err(RefusalCode::Paused));
+    fleet.ask(first, one).await.unwrap();
+    assert!(fleet.act(&batch, "pause").await.ok(409)["error"].is_string());
+    fleet.end(first, one, success()).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["phase"], &shown["tally"]["success"]), (&json!("paused"), &json!(1)));
+    assert_eq!(shown["paused_reason"], "by user of token-of-operator");
+    fleet.act(&batch, "resume").await.ok(200);
+    assert_eq!(fleet.show(&batch).await["paused_reason"], Value::Null);
+    fleet.ask(second, two).await.unwrap();
+    let cancelled = fleet.act(&batch, "cancel").await.ok(200);
+    assert_eq!((&cancelled["will_finish"], &cancelled["cancelled"]), (&json!(1), &json!(0)));
+    assert_eq!(fleet.show(&batch).await["phase"], "cancelling");
+    fleet.end(second, two, success()).await;
+    fleet.fly(&batch).await;
+    assert_eq!(fleet.show(&batch).await["status"], "success", "both were flashed after all");
+    assert!(fleet.act(&batch, "cancel").await.ok(409)["error"].is_string());
+    let path = format!("batch-upgrade-operation/{batch}/");
+    fleet.world.post(VIEWER, &format!("{path}cancel/"), json!({})).await.ok(403);
+    fleet.world.post(RIVAL, &format!("{path}cancel/"), json!({})).await.ok(404);
+    fleet.world.get(RIVAL, &path).await.ok(404);
+}
+
+#[tokio::test]
+async fn so_many_at_a_time_and_no_more() {
+    let fleet = Fleet::new(3).await;
+    let batch = fleet.start(json!({"canary": 3, "max_concurrent": 2})).await;
+    let working = fleet.working().await;
+    fleet.ask(working[0].0, working[0].1).await.unwrap();
+    fleet.ask(working[1].0, working[1].1).await.unwrap();
+    assert_eq!(fleet.ask(working[2].0, working[2].1).await, Err(RefusalCode::Concurrency));
+    fleet.end(working[0].0, working[0].1, success()).await;
+    fleet.ask(working[2].0, working[2].1).await.unwrap();
+    assert_eq!(fleet.show(&batch).await["tally"]["granted"], 2);
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again() {
+    let fleet = Fleet::new(3).await;
+    let world = &fleet.world;
+    let lenient = json!({"canary": 3, "failure_threshold": {"percent": null}});
+    let batch = fleet.start(lenient).await;
+    assert!(fleet.act(&batch, "retry").await.ok(409)["error"].is_string());
+    let working = fleet.working().await;
+    for (n, (device, id)) in working.iter().enumerate() {
+        fleet.ask(*device, *id).await.unwrap();
+        fleet.end(*device, *id, if n == 0 { success() } else { broken() }).await;
+    }
+    fleet.fly(&batch).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["status"], &shown["failed_rate"]), (&json!("failed"), &json!(66.66)));
+    // One of the two turns out to run the new version all the same.
+    let late = world.app.store.clone();
+    let known = late.device(coordinator::store::listing::Scope::Everything, working[1].0);
+    let mut known = known.await.unwrap().unwrap().inventory.unwrap();
+    known.modems[0].versions = new_version();
+    late.set_inventory(working[1].0, known).await.unwrap();
+    let retry = fleet.act(&batch, "retry").await.ok(201);
+    let again = fleet.show(retry["batch"].as_str().unwrap()).await;
+    assert_eq!((&again["retry_of"], &again["tally"]["total"]), (&json!(batch), &json!(1)));
+    let operation = &again["upgradeoperations"][0];
+    assert_eq!(operation["retry_of"], json!(working[2].1));
+    assert_eq!(again["strategy"]["canary"], 3, "as before");
+    let listed = world.get(VIEWER, "batch-upgrade-operation/?status=failed").await.ok(200);
+    assert_eq!((&listed["count"], &listed["results"][0]["id"]), (&json!(1), &json!(batch)));
+    let of_build = format!("batch-upgrade-operation/?build={}", fleet.build);
+    assert_eq!(world.get(VIEWER, &of_build).await.ok(200)["count"], 2);
+}
+
+#[tokio::test]
+async fn a_silent_device_blocks_the_next_wave_and_then_counts_as_failed() {
+    let fleet = Fleet::new(3).await;
+    let strategy = json!({"failure_threshold": {"count": 1, "then": "abort"}});
+    let batch = fleet.start(strategy).await;
+    let (device, id) = fleet.working().await[0];
+    fleet.ask(device, id).await.unwrap();
+    for (seconds, tally) in [(60, "dark"), (200, "suspect"), (600, "overdue")] {
+        fleet.pass(seconds);
+        let shown = fleet.show(&batch).await;
+        assert_eq!(shown["tally"][tally], 1, "{shown}");
+        assert_eq!(shown["tally"]["in_progress"], 1, "dark is not failed");
+        if tally != "overdue" {
+            fleet.fly(&batch).await;
+            assert_eq!(fleet.working().await.len(), 1, "no other wave");
+        }
+    }
+    fleet.fly(&batch).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["phase"], &shown["tally"]["cancelled"]), (&json!("cancelling"), &json!(2)));
+    fleet.end(device, id, success()).await;
+    fleet.fly(&batch).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["status"], &shown["tally"]["success"]), (&json!("cancelled"), &json!(1)));
+}
+
+#[tokio::test]
+async fn an_offline_member_goes_to_the_tail() {
+    let fleet = Fleet::new(3).await;
+    let batch = fleet.start(json!({"canary": 2, "gate": {"soak_s": 0}})).await;
+    let working = fleet.working().await;
+    let [(first, one), (gone, left)] = working[..] else { panic!("{working:?}") };
+    fleet.ask(first, one).await.unwrap();
+    fleet.end(first, one, success()).await;
+    fleet.fly(&batch).await;
+    assert_eq!(fleet.show(&batch).await["wave"], 0, "it may come yet");
+    fleet.pass(4000);
+    let third = *fleet.devices.iter().find(|id| **id != first && **id != gone).unwrap();
+    let seen = coordinator::store::event::Sign::Seen(third, fleet.world.app.store.clock().now());
+    fleet.world.app.store.record_signs(vec![seen]).await.unwrap();
+    fleet.fly(&batch).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["wave"], &shown["waves"][1]["size"]), (&json!(1), &json!(1)), "{shown}");
+    assert_eq!(fleet.ask(gone, left).await, Err(RefusalCode::Paused), "not in an open wave");
+    let job = fleet.job(third).await.unwrap();
+    fleet.ask(third, job).await.unwrap();
+    fleet.end(third, job, success()).await;
+    fleet.fly(&batch).await;
+    assert_eq!(fleet.show(&batch).await["wave"], 2, "the tail");
+    fleet.ask(gone, left).await.unwrap();
+    fleet.end(gone, left, success()).await;
+    fleet.fly(&batch).await;
+    assert_eq!(fleet.show(&batch).await["status"], "success");
+}
+
+#[tokio::test]
+async fn it_begins_and_ends_at_its_times() {
+    let fleet = Fleet::new(2).await;
+    let times = json!({"start_at": "2023-11-14T22:23:20Z", "expires_at": "2023-11-15T22:13:20Z"});
+    let batch = fleet.start(times).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["phase"], &shown["status"]), (&json!("scheduled"), &json!("idle")));
+    assert_eq!(shown["strategy"]["start_at"], "2023-11-14T22:23:20.000Z");
+    fleet.pass(600);
+    fleet.fly(&batch).await;
+    let (device, id) = fleet.working().await[0];
+    fleet.pass(24 * 3600);
+    assert_eq!(fleet.ask(device, id).await, Err(RefusalCode::Expired));
+    fleet.fly(&batch).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["status"], &shown["aborted_rate"]), (&json!("aborted"), &json!(100.0)));
+    assert_eq!(shown["tally"]["charged"], 0, "nobody's fault");
+}
+
+#[tokio::test]
+async fn whoever_watches_is_told() {
+    use futures_util::StreamExt;
+    use tower::ServiceExt;
+    let fleet = Fleet::new(1).await;
+    let batch = fleet.start(quick()).await;
+    let path = format!("batch-upgrade-operation/{batch}/events/");
+    let request = request_to(VIEWER, &path);
+    let response = fleet.world.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let mut body = response.into_body().into_data_stream();
+    let mut text = String::new();
+    assert_eq!(fleet.work(success).await, 1);
+    fleet.fly(&batch).await;
+    while !text.contains(r#""phase":"finished""#) {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), body.next()).await;
+        text.push_str(std::str::from_utf8(&next.unwrap().unwrap().unwrap()).unwrap());
+    }
+    assert!(text.contains("event: batch") && text.contains(r#""phase":"canary""#), "{text}");
+    fleet.world.get(RIVAL, &path).await.ok(404);
+    let topic = format!("mu/acme/batches/{batch}");
+    let (retained, _) = fleet.world.app.feed.retained(&"acme".parse().unwrap());
+    assert!(retained.iter().any(|state| state.change.topic().to_string() == topic));
+}
+
+fn request_to(token: &str, path: &str) -> axum::http::Request<axum::body::Body> {
+    crate::world::request(axum::http::Method::GET, token, path)
+        .body(axum::body::Body::empty())
+        .unwrap()
+}

@@ -158,16 +158,7 @@ fn count(
     )
 }
 
-/// How long those have been silent that may be being flashed. While the coordinator was down,
-/// nobody was.
-pub(super) fn silence(
-    conn: &Connection,
-    batch: BatchId,
-    listening_since: u64,
-    now: u64,
-) -> rusqlite::Result<Silence> {
-    conn.prepare_cached(
-        "SELECT count(*),
+const SILENCE: &str = "SELECT count(*),
              coalesce(sum(quiet > :dark AND quiet <= expected), 0),
              coalesce(sum(quiet > expected AND quiet <= longest), 0),
              coalesce(sum(quiet > longest), 0)
@@ -176,9 +167,17 @@ pub(super) fn silence(
                    max(dark_longest_ms, :dark) + :grace AS longest
                FROM operations
                WHERE batch = :batch AND attempts_granted > 0
-                   AND status IN ('idle', 'in-progress') AND grant_open)",
-    )?
-    .query_row(
+                   AND status IN ('idle', 'in-progress') AND grant_open)";
+
+/// How long those have been silent that may be being flashed. While the coordinator was down,
+/// nobody was.
+pub(super) fn silence(
+    conn: &Connection,
+    batch: BatchId,
+    listening_since: u64,
+    now: u64,
+) -> rusqlite::Result<Silence> {
+    conn.prepare_cached(SILENCE)?.query_row(
         named_params! {
             ":batch": batch.to_string(),
             ":now": now,
@@ -196,4 +195,35 @@ pub(super) fn silence(
             })
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How SQLite goes about a query whose parameters are not bound.
+    fn plan(sql: &str) -> String {
+        let mut conn = Connection::open_in_memory().unwrap();
+        crate::store::schema::migrate(&mut conn, 0).unwrap();
+        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let rows = statement.raw_query().mapped(|row| row.get::<_, String>("detail"));
+        rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn what_is_counted_is_found_in_an_index() {
+        for sql in [
+            pool(Draw::Ready, "1"),
+            pool(Draw::Present, "1"),
+            pool(Draw::All, "1"),
+            undecided(Whom::Offline),
+            undecided(Whom::Stragglers),
+        ] {
+            let plan = plan(&sql);
+            assert!(plan.contains("operations_undecided (batch=? AND wave=?)"), "{plan}");
+            assert!(!plan.contains("SCAN"), "{plan}");
+        }
+        let plan = plan(SILENCE);
+        assert!(plan.contains("operations_begun (batch=?)"), "{plan}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The verbs together, on a database on disk.
 
+mod batch;
 mod enrolment;
 mod event;
 mod inventory;
@@ -12,7 +13,7 @@ mod writer;
 use std::sync::mpsc::channel;
 
 use shared::ack::Verdict;
-use shared::event::{EventBody, Presence, Tick, VersionLine};
+use shared::event::{EventBody, Outcome, Presence, Tick, VersionLine};
 use shared::grant::RefusalCode;
 use shared::identity::DeviceState;
 use shared::ids::{DeviceId, OperationId, SessionId, Slot};

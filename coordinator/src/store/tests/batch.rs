@@ -1,0 +1,340 @@
+//! Batches against everything that can come in between: in any order, and over restarts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use shared::failure::{Failure, FailureKind, ModemCondition};
+use shared::ids::BatchId;
+
+use super::*;
+use crate::batch::{Batch, Counts, Course, Reason, Strategy};
+use crate::feed::Feed;
+use crate::operation::Operation;
+use crate::pilot::{Marked, Pilot};
+use crate::store::batch::{Member, NewBatch};
+
+const DEVICES: usize = 7;
+const AT_A_TIME: u32 = 2;
+
+/// One thing that happens; the numbers choose devices.
+#[derive(Debug, Clone)]
+enum Act {
+    Fly,
+    Ask(usize, u32),
+    Tell(usize, u64, u32, Word),
+    Pause,
+    Resume,
+    Cancel,
+    Crash,
+    Pass(u64),
+    Hold(usize, bool),
+    Newer(usize),
+    See(usize),
+    Expire,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    Entered,
+    Retrying,
+    Succeeded,
+    Failed,
+    Untouched,
+    Cancelled,
+}
+
+fn body(word: Word) -> EventBody {
+    let failure =
+        |condition| Failure::new(Phase::Installing, FailureKind::ToolFailed, condition, "it broke");
+    match word {
+        Word::Entered => EventBody::Entered { phase: Phase::Downloading },
+        Word::Retrying => {
+            EventBody::Retrying { failure: failure(ModemCondition::OldVersion), delay_s: 1 }
+        }
+        Word::Succeeded => succeeded(),
+        Word::Failed => EventBody::Finished {
+            outcome: Outcome::Failed { failure: failure(ModemCondition::Silent) },
+        },
+        Word::Untouched => EventBody::Finished {
+            outcome: Outcome::Failed {
+                failure: Failure::untouched(Phase::Downloading, FailureKind::NoSpace, "full"),
+            },
+        },
+        Word::Cancelled => EventBody::Finished { outcome: Outcome::Cancelled },
+    }
+}
+
+fn acts() -> impl Strategy_<Value = Vec<Act>> {
+    let device = 0..DEVICES;
+    let word = prop_oneof![
+        1 => Just(Word::Entered),
+        1 => Just(Word::Retrying),
+        4 => Just(Word::Succeeded),
+        1 => Just(Word::Failed),
+        1 => Just(Word::Untouched),
+        1 => Just(Word::Cancelled),
+    ];
+    let act = prop_oneof![
+        8 => Just(Act::Fly),
+        10 => (device.clone(), 1..3_u32).prop_map(|(device, attempt)| Act::Ask(device, attempt)),
+        10 => (device.clone(), 1..5_u64, 0..3_u32, word)
+            .prop_map(|(device, seq, attempt, word)| Act::Tell(device, seq, attempt, word)),
+        1 => Just(Act::Pause),
+        2 => Just(Act::Resume),
+        1 => Just(Act::Crash),
+        4 => prop_oneof![Just(1), Just(11_000), Just(4_000_000), Just(90_000_000)]
+            .prop_map(Act::Pass),
+        1 => (device.clone(), any::<bool>()).prop_map(|(device, held)| Act::Hold(device, held)),
+        1 => device.clone().prop_map(Act::Newer),
+        3 => device.prop_map(Act::See),
+        1 => prop_oneof![Just(Act::Cancel), Just(Act::Expire)],
+    ];
+    proptest::collection::vec(act, 1..60)
+}
+
+use proptest::strategy::Strategy as Strategy_;
+
+struct Scene {
+    f: Fixture,
+    batch: BatchId,
+    image: shared::ids::ImageId,
+    members: Vec<(DeviceId, OperationId)>,
+    ended: HashMap<OperationId, Status>,
+    before: Batch,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let f = Fixture::new().await;
+        let image = f.image("v2").await;
+        let mut devices = Vec::new();
+        for key in 0..DEVICES {
+            devices.push(f.device(u8::try_from(key).unwrap() + 1).await);
+        }
+        let batch = launch(&f, image, &devices).await;
+        let members = f.store.operations_of_batch(batch, Default::default(), 100, true).await;
+        let members = members.unwrap().into_iter().map(|(_, op)| (op.device, op.id)).collect();
+        let before = f.store.batch(Scope::Everything, batch).await.unwrap().unwrap();
+        Self { f, batch, image, members, ended: HashMap::new(), before }
+    }
+
+    async fn act(&mut self, act: &Act) {
+        let (store, id) = (self.f.store.clone(), self.batch);
+        let reason = || Reason::Operator { by: "admin".into() };
+        match *act {
+            Act::Fly => {
+                let pilot =
+                    Pilot::new(store.clone(), Feed::new(store.clock()), Arc::<Marked>::default());
+                pilot.fly(id).await.unwrap();
+            }
+            Act::Ask(device, attempt) => self.ask(device, attempt).await,
+            Act::Tell(device, seq, attempt, word) => {
+                let (device, op) = self.members[device];
+                let events = vec![reported(device, event(op, seq, attempt, body(word)))];
+                store.record_events(events).await.unwrap();
+            }
+            Act::Pause => drop(store.pause_batch(Scope::Everything, id, reason()).await),
+            Act::Resume => drop(store.resume_batch(Scope::Everything, id).await),
+            Act::Cancel => drop(store.cancel_batch(Scope::Everything, id, reason()).await),
+            Act::Crash => {
+                store.stop();
+                let path = self.f.dir.path().join("db");
+                self.f.store = Store::open(&path, store.clock().clone()).unwrap();
+                self.f.store.recover_batches().await.unwrap();
+            }
+            Act::Pass(milliseconds) => self.f.pass(milliseconds),
+            Act::Hold(device, held) => {
+                let device = self.members[device].0;
+                store.deactivate_device(Scope::Everything, device, held).await.unwrap();
+            }
+            Act::Newer(device) => drop(self.f.ask(self.members[device].0, self.image).await),
+            Act::See(device) => {
+                let seen = Sign::Seen(self.members[device].0, store.clock().now());
+                store.record_signs(vec![seen]).await.unwrap();
+            }
+            Act::Expire => drop(store.expire_operations().await.unwrap()),
+        }
+    }
+
+    /// A grant comes only to a member of an open wave of a batch that is under way.
+    async fn ask(&self, device: usize, attempt: u32) {
+        let (device, id) = self.members[device];
+        let before = self.f.operation(id).await;
+        if let Ok(Leave::New) = self.f.store.start(device, id, request(attempt)).await {
+            let course = self.before.course;
+            assert!(course == Course::Open && before.wave.is_some(), "{course:?} {before:?}");
+            assert!(!before.status.is_terminal() && !before.held);
+        }
+    }
+
+    async fn operations(&self) -> Vec<Operation> {
+        let all = self.f.store.operations_of_batch(self.batch, Default::default(), 100, true);
+        all.await.unwrap().into_iter().map(|(_, operation)| operation).collect()
+    }
+
+    /// What must hold whatever happened.
+    async fn check(&mut self) {
+        let operations = self.operations().await;
+        let report = self.f.store.batch_report(Scope::Everything, self.batch).await;
+        let report = report.unwrap().unwrap();
+        assert_eq!(report.batch.counts, count_all(operations.iter()), "the counters");
+        for wave in &report.waves {
+            let own = operations.iter().filter(|op| op.wave == Some(wave.n));
+            assert_eq!(wave.counts, count_all(own), "of wave {}", wave.n);
+        }
+        let pool = operations.iter().filter(|op| op.wave.is_none() && !op.status.is_terminal());
+        assert_eq!(report.tally.pool, pool.count() as u64);
+        let status = stored_status(&self.f.store, self.batch).await;
+        assert_eq!(status, report.batch.counts.status(), "one arithmetic");
+        let begun = |op: &&Operation| op.attempts_granted > 0 && !op.status.is_terminal();
+        let silent = |op: &&Operation| !op.is_granted();
+        let in_hand = operations.iter().filter(|op| begun(op) && !silent(op)).count();
+        assert!(in_hand <= AT_A_TIME as usize, "{in_hand} at a time");
+        for operation in &operations {
+            if operation.status.is_terminal() {
+                let first = *self.ended.entry(operation.id).or_insert(operation.status);
+                assert_eq!(operation.status, first, "terminal never changes");
+            }
+        }
+        self.check_wave(&report.batch, &operations);
+        self.before = report.batch;
+    }
+
+    /// No wave has opened on missing evidence.
+    fn check_wave(&self, now: &Batch, operations: &[Operation]) {
+        let (Some(last), Some(newest)) = (self.before.wave, now.wave) else { return };
+        let forgiven = now.forgiven.wave.is_some_and(|wave| wave >= last);
+        if newest == last || forgiven {
+            return;
+        }
+        let of_last: Vec<_> = operations.iter().filter(|op| op.wave == Some(last)).collect();
+        assert!(of_last.iter().all(|op| op.status.is_terminal()), "an unfinished wave");
+        let succeeded = of_last.iter().filter(|op| op.status == Status::Success).count();
+        assert!(succeeded >= 1, "no success in wave {last}");
+        assert!(!of_last.iter().any(|op| op.status == Status::Failed), "a failure passed");
+    }
+}
+
+async fn launch(f: &Fixture, image: shared::ids::ImageId, devices: &[DeviceId]) -> BatchId {
+    let organization = f.store.organization("default".parse().unwrap()).await.unwrap().unwrap();
+    let mut strategy =
+        Strategy { canary: 2, growth: 1.5, max_concurrent: Some(AT_A_TIME), ..Strategy::default() };
+    strategy.gate.soak_s = 10;
+    strategy.failure_threshold.percent = Some(50);
+    strategy.failure_threshold.minimum = 3;
+    let new = NewBatch {
+        organization: organization.id,
+        build: f.store.image(image).await.unwrap().unwrap().build,
+        group: None,
+        location: None,
+        upgrade_options: Default::default(),
+        strategy,
+        retry_of: None,
+        start_at: None,
+        expires_at: NOW + 300_000_000,
+    };
+    let batch = f.store.create_batch(new).await.unwrap();
+    let member = |device: &DeviceId| Member {
+        device: *device,
+        slot: Slot::default(),
+        image,
+        retry_of: None,
+    };
+    let members = devices.iter().map(member).collect();
+    assert_eq!(f.store.add_members(batch, members, "admin".into()).await.unwrap(), 0);
+    let signs = devices.iter().map(|device| Sign::Seen(*device, NOW)).collect();
+    f.store.record_signs(signs).await.unwrap();
+    f.store.launch_batch(batch).await.unwrap();
+    batch
+}
+
+fn count_all<'a>(operations: impl Iterator<Item = &'a Operation>) -> Counts {
+    let mut counts = Counts::default();
+    for operation in operations {
+        let count = match operation.status {
+            Status::Idle => &mut counts.idle,
+            Status::InProgress => &mut counts.in_progress,
+            Status::Success => &mut counts.success,
+            Status::Failed => &mut counts.failed,
+            Status::Aborted => &mut counts.aborted,
+            Status::Cancelled => &mut counts.cancelled,
+        };
+        *count += 1;
+        let failure = operation.failure.as_ref();
+        counts.charged += u64::from(crate::batch::charge::counts(operation.status, failure));
+    }
+    counts
+}
+
+async fn stored_status(store: &Store, batch: BatchId) -> Status {
+    let status = store.read(move |conn| {
+        let sql = "SELECT status FROM batches WHERE id = ?1";
+        Ok(conn.query_row(sql, [batch.to_string()], |row| row.get::<_, String>(0))?)
+    });
+    status.await.unwrap().parse().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_a_batch_never_lies_and_never_grants_too_much(acts in acts()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut scene = Scene::new().await;
+            scene.check().await;
+            for act in &acts {
+                scene.act(act).await;
+                scene.check().await;
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_was_not_launched_is_taken_back_after_a_crash() {
+    let f = Fixture::new().await;
+    let (image, device) = (f.image("v2").await, f.device(1).await);
+    let organization = f.store.organization("default".parse().unwrap()).await.unwrap().unwrap();
+    let new = NewBatch {
+        organization: organization.id,
+        build: f.store.image(image).await.unwrap().unwrap().build,
+        group: None,
+        location: None,
+        upgrade_options: Default::default(),
+        strategy: Strategy::default(),
+        retry_of: None,
+        start_at: None,
+        expires_at: NOW + DAY,
+    };
+    let batch = f.store.create_batch(new).await.unwrap();
+    let member = Member { device, slot: Slot::default(), image, retry_of: None };
+    f.store.add_members(batch, vec![member], "admin".into()).await.unwrap();
+    f.store.stop();
+    let store = Store::open(&f.dir.path().join("db"), f.store.clock().clone()).unwrap();
+    assert_eq!(store.recover_batches().await.unwrap(), 1);
+    let pilot = Pilot::new(store.clone(), Feed::new(store.clock()), Arc::<Marked>::default());
+    pilot.fly(batch).await.unwrap();
+    let batch = store.batch(Scope::Everything, batch).await.unwrap().unwrap();
+    assert_eq!((batch.course, batch.counts.cancelled), (Course::Finished, 1));
+    assert!(store.desired(device, None).await.unwrap().unwrap().jobs.is_empty());
+}
+
+const DAY: u64 = 24 * 3600 * 1000;
+
+#[tokio::test]
+async fn a_device_that_goes_leaves_its_batch() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let devices = [f.device(1).await, f.device(2).await, f.device(3).await];
+    let batch = launch(&f, image, &devices).await;
+    f.store.deactivate_device(Scope::Everything, devices[0], true).await.unwrap();
+    f.store.revoke_device(Scope::Everything, devices[1]).await.unwrap();
+    let operations = f.store.operations_of_batch(batch, Default::default(), 9, true).await.unwrap();
+    for (_, operation) in &operations {
+        let gone = operation.device != devices[2];
+        assert_eq!(operation.status == Status::Cancelled, gone, "{operation:?}");
+        assert_eq!(operation.log.contains("the device was"), gone, "{}", operation.log);
+    }
+}
