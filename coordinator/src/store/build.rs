@@ -1,6 +1,7 @@
 //! Builds: one version of a category's firmware.
 
 use rusqlite::{Connection, OptionalExtension, Row};
+use serde_json::{Value, json};
 use shared::{
     hex::Sha256,
     ids::{BuildId, CategoryId, OrganizationId, OrganizationSlug},
@@ -8,6 +9,7 @@ use shared::{
 
 use super::{
     Rejection, Store, StoreError, Tx,
+    audit::Told,
     column::{parsed, parsed_opt},
     image,
     listing::{Found, Order, Rows, Scope, Where, list},
@@ -103,7 +105,9 @@ impl Store {
                 organization: None,
             };
             BuildChange { category: Some(category), ..change }.apply(&mut build);
-            save(tx, build)
+            let made = save(tx, build)?;
+            tx.tell(Told::of(made.organization).after(shown(&made)));
+            Ok(made)
         })
         .await
     }
@@ -115,9 +119,12 @@ impl Store {
     ) -> Result<Build, Rejection<BuildRefusal>> {
         self.write(move |tx| {
             let mut build = find(tx, id)?.ok_or(Rejection::Refused(BuildRefusal::Unknown))?;
+            let told = Told::of(build.organization).before(shown(&build));
             change.apply(&mut build);
             build.modified = tx.now;
-            save(tx, build)
+            let changed = save(tx, build)?;
+            tx.tell(told.after(shown(&changed)));
+            Ok(changed)
         })
         .await
     }
@@ -130,6 +137,9 @@ impl Store {
                 return Err(Rejection::Refused(BuildRefusal::InUse));
             }
             let files = image::files(tx, of_build, &id.to_string())?;
+            if let Some(build) = find(tx, id)? {
+                tx.tell(Told::of(build.organization).before(shown(&build)));
+            }
             let sql = "DELETE FROM builds WHERE id = ?1";
             match tx.prepare_cached(sql)?.execute([id.to_string()])? {
                 0 => Err(Rejection::Refused(BuildRefusal::Unknown)),
@@ -155,6 +165,17 @@ impl BuildChange {
             build.changelog = changelog;
         }
     }
+}
+
+/// For the log.
+fn shown(build: &Build) -> Value {
+    json!({
+        "id": build.id,
+        "category": build.category,
+        "version": build.version,
+        "modem_model": build.modem_model,
+        "changelog": build.changelog,
+    })
 }
 
 /// Saves it and reads it back with what its category says.

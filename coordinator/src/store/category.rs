@@ -1,6 +1,7 @@
 //! Categories: firmware by vendor or model family, of one organization or shared by all.
 
 use rusqlite::{Connection, OptionalExtension, Row};
+use serde_json::{Value, json};
 use shared::{
     hex::Sha256,
     ids::{CategoryId, OrganizationId, OrganizationSlug},
@@ -8,6 +9,7 @@ use shared::{
 
 use super::{
     Rejection, Store, StoreError, Tx,
+    audit::Told,
     column::{parsed, parsed_opt},
     image,
     listing::{Found, Order, Rows, Scope, Where, list},
@@ -89,6 +91,7 @@ impl Store {
             };
             change.apply(&mut category);
             save(tx, &category)?;
+            tx.tell(Told::of(category.organization).after(shown(&category)));
             Ok(category)
         })
         .await
@@ -101,9 +104,11 @@ impl Store {
     ) -> Result<Category, Rejection<CategoryRefusal>> {
         self.write(move |tx| {
             let mut category = find(tx, id)?.ok_or(Rejection::Refused(CategoryRefusal::Unknown))?;
+            let told = Told::of(category.organization).before(shown(&category));
             change.apply(&mut category);
             category.modified = tx.now;
             save(tx, &category)?;
+            tx.tell(told.after(shown(&category)));
             Ok(category)
         })
         .await
@@ -121,6 +126,9 @@ impl Store {
                 return Err(Rejection::Refused(CategoryRefusal::InUse));
             }
             let files = image::files(tx, of_category, &id.to_string())?;
+            if let Some(category) = find(tx, id)? {
+                tx.tell(Told::of(category.organization).before(shown(&category)));
+            }
             let sql = "DELETE FROM categories WHERE id = ?1";
             match tx.prepare_cached(sql)?.execute([id.to_string()])? {
                 0 => Err(Rejection::Refused(CategoryRefusal::Unknown)),
@@ -143,6 +151,16 @@ impl CategoryChange {
             category.description = description;
         }
     }
+}
+
+/// For the log.
+fn shown(category: &Category) -> Value {
+    json!({
+        "id": category.id,
+        "name": category.name,
+        "description": category.description,
+        "organization": category.organization,
+    })
 }
 
 fn save(tx: &Tx<'_>, category: &Category) -> Result<(), Rejection<CategoryRefusal>> {

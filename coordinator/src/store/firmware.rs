@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Row};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shared::ids::{DeviceId, ImageId, OperationId, OrganizationSlug, Slot};
 use uuid::Uuid;
 
 use super::{
-    Rejection, Store, StoreError, Tx,
+    Rejection, Store, StoreError, Tx, audit,
     column::{parsed, parsed_opt},
+    device,
     listing::{Found, Order, Rows, Scope, Where, list},
     operation::{self, UpgradeRefused, UpgradeRequest},
 };
@@ -123,6 +124,7 @@ impl Store {
             };
             let firmware = find(tx, wanted.device, &wanted.slot)?
                 .ok_or(Rejection::Refused(FirmwareRefused::Unknown))?;
+            tell(tx, wanted.device, before.as_ref(), Some(&firmware), operation)?;
             Ok(Assigned { firmware, created: before.is_none(), operation })
         })
         .await
@@ -136,12 +138,16 @@ impl Store {
     ) -> Result<DeviceFirmware, Rejection<FirmwareRefused>> {
         self.write(move |tx| {
             idle(tx, device, &slot)?;
+            let before = find(tx, device, &slot)?;
             tx.prepare_cached(
                 "UPDATE device_firmware SET image = NULL, installed = 0, evidence = NULL,
                      modified = ?3 WHERE device = ?1 AND slot = ?2",
             )?
             .execute((device.to_string(), slot.as_str(), tx.now))?;
-            find(tx, device, &slot)?.ok_or(Rejection::Refused(FirmwareRefused::Unknown))
+            let cleared =
+                find(tx, device, &slot)?.ok_or(Rejection::Refused(FirmwareRefused::Unknown))?;
+            tell(tx, device, before.as_ref(), Some(&cleared), None)?;
+            Ok(cleared)
         })
         .await
     }
@@ -153,6 +159,7 @@ impl Store {
     ) -> Result<(), Rejection<FirmwareRefused>> {
         self.write(move |tx| {
             idle(tx, device, &slot)?;
+            tell(tx, device, find(tx, device, &slot)?.as_ref(), None, None)?;
             let deleted = tx
                 .prepare_cached("DELETE FROM device_firmware WHERE device = ?1 AND slot = ?2")?
                 .execute((device.to_string(), slot.as_str()))?;
@@ -194,6 +201,27 @@ fn upgrade(tx: &Tx<'_>, wanted: &Assignment) -> Result<OperationId, Rejection<Fi
         Err(Rejection::Refused(refused)) => Err(Rejection::Refused(refused.into())),
         Err(Rejection::Store(error)) => Err(error.into()),
     }
+}
+
+/// For the log.
+fn tell(
+    tx: &Tx<'_>,
+    device: DeviceId,
+    before: Option<&DeviceFirmware>,
+    after: Option<&DeviceFirmware>,
+    operation: Option<OperationId>,
+) -> rusqlite::Result<()> {
+    let organization = device::standing(tx, device)?.map(|standing| standing.organization_id);
+    let shown = |firmware: &DeviceFirmware| {
+        json!({
+            "slot": firmware.slot,
+            "image": firmware.image,
+            "installed": firmware.installed,
+            "upgrade_operation": operation,
+        })
+    };
+    tx.tell(audit::Told { organization, before: before.map(shown), after: after.map(shown) });
+    Ok(())
 }
 
 /// Refuses while an upgrade of the slot is unfinished.

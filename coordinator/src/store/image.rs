@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Row};
+use serde_json::{Value, json};
 use shared::{
     hex::Sha256,
     ids::{BuildId, ImageId, OrganizationId},
@@ -12,6 +13,7 @@ use shared::{
 
 use super::{
     Rejection, Store, StoreError, Tx,
+    audit::Told,
     column::{json, parsed, parsed_opt},
     listing::{Found, Order, Rows, Where, list},
 };
@@ -108,7 +110,12 @@ impl Store {
     }
 
     pub async fn create_image(&self, new: NewImage) -> Result<Image, Rejection<ImageRefusal>> {
-        self.write(move |tx| insert(tx, new)).await
+        self.write(move |tx| {
+            let made = insert(tx, new)?;
+            tx.tell(Told::of(made.organization).after(shown(&made)));
+            Ok(made)
+        })
+        .await
     }
 
     /// Completes an image. The same manifest and signature again change nothing.
@@ -123,7 +130,9 @@ impl Store {
                 Some(_) => return Err(Rejection::Refused(ImageRefusal::HasManifest)),
                 None => attach(tx, id, &signed)?,
             }
-            find(tx, id)?.ok_or(Rejection::Refused(ImageRefusal::Unknown))
+            let image = find(tx, id)?.ok_or(Rejection::Refused(ImageRefusal::Unknown))?;
+            tx.tell(Told::of(image.organization).after(shown(&image)));
+            Ok(image)
         })
         .await
     }
@@ -136,6 +145,7 @@ impl Store {
                 return Err(Rejection::Refused(ImageRefusal::InUse));
             }
             tx.prepare_cached("DELETE FROM images WHERE id = ?1")?.execute([id.to_string()])?;
+            tx.tell(Told::of(image.organization).before(shown(&image)));
             Ok(image.sha256)
         })
         .await
@@ -167,6 +177,18 @@ pub(super) fn any_in_use(tx: &Tx<'_>, select: &str, key: &str) -> rusqlite::Resu
         "SELECT 1 FROM operations WHERE status IN ('idle', 'in-progress') AND image IN ({select})"
     );
     tx.prepare_cached(&sql)?.exists([key])
+}
+
+/// For the log.
+fn shown(image: &Image) -> Value {
+    json!({
+        "id": image.id,
+        "build": image.build,
+        "type": image.tool,
+        "size": image.size,
+        "sha256": image.sha256,
+        "signed_by": image.signed_by,
+    })
 }
 
 /// The files of the images that `select` finds by `?1`.

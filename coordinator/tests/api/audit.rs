@@ -8,7 +8,7 @@ use coordinator::api::BASE;
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::world::{ADMIN, World};
+use crate::world::*;
 
 #[tokio::test]
 async fn a_change_is_recorded_though_its_client_went_away() {
@@ -47,4 +47,106 @@ async fn a_change_and_its_entry_are_one_and_what_is_refused_leaves_none() {
     let again = world.post(ADMIN, "category/", json!({ "name": "FN990A" })).await;
     assert_eq!(again.status, 400);
     assert_eq!(world.app.store.audit(10).await.unwrap(), log, "nothing was changed");
+}
+
+async fn entries(world: &World, token: &str, query: &str) -> Vec<serde_json::Value> {
+    let listing = world.get(token, &format!("audit/?{query}")).await.ok(200);
+    listing["results"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn the_log_tells_before_and_after_and_from_where() {
+    let world = World::new().await;
+    let id = world.post(OPERATOR, "category/", json!({"name": "one"})).await.id(201);
+    let path = format!("category/{id}/");
+    let peer: std::net::SocketAddr = "192.0.2.7:4711".parse().unwrap();
+    let mut request = request(axum::http::Method::PATCH, OPERATOR, &path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(r#"{"name":"two"}"#))
+        .unwrap();
+    request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+    world.send(request).await.ok(200);
+    world.delete(OPERATOR, &path).await.ok(204);
+
+    let log = entries(&world, ADMINISTRATOR, &format!("subject={BASE}/{path}")).await;
+    let actions: Vec<_> = log.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["DELETE", "PATCH"], "newest first");
+    let change = &log[1];
+    assert_eq!(
+        (&change["before"]["name"], &change["after"]["name"]),
+        (&json!("one"), &json!("two"))
+    );
+    assert_eq!(change["peer"], "192.0.2.7");
+    assert_eq!(change["organization"], "acme");
+    assert_eq!(change["actor"], format!("user:user of {OPERATOR}"));
+    assert_eq!((&log[0]["before"]["name"], &log[0]["after"]), (&json!("two"), &json!(null)));
+}
+
+#[tokio::test]
+async fn the_log_is_read_by_those_who_look_after_an_organization() {
+    let world = World::new().await;
+    world.post(OPERATOR, "category/", json!({"name": "ours"})).await.ok(201);
+    world.post(RIVAL, "category/", json!({"name": "theirs"})).await.ok(201);
+    world.post(ADMIN, "category/", json!({"name": "shared"})).await.ok(201);
+    for token in [VIEWER, OPERATOR, RIVAL] {
+        world.get(token, "audit/").await.ok(403);
+    }
+    let own = entries(&world, ADMINISTRATOR, "page_size=100").await;
+    assert!(own.iter().all(|entry| entry["organization"] == "acme"), "{own:?}");
+    assert!(own.iter().any(|entry| entry["after"]["name"] == "ours"));
+    assert!(entries(&world, ADMINISTRATOR, "organization=rival").await.is_empty());
+    let all = entries(&world, ADMIN, "page_size=100").await;
+    for name in ["ours", "theirs", "shared"] {
+        assert!(all.iter().any(|entry| entry["after"]["name"] == name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_filtered_and_paged() {
+    let world = World::new().await;
+    for name in ["a", "b", "c"] {
+        world.pass(60_000);
+        world.post(ADMIN, "category/", json!({"name": name})).await.ok(201);
+    }
+    let made = format!("actor=user:admin&action=POST&subject={BASE}/category/");
+    assert_eq!(entries(&world, ADMIN, &made).await.len(), 3);
+    let names = |entries: Vec<serde_json::Value>| -> Vec<String> {
+        let name = |entry: &serde_json::Value| entry["after"]["name"].as_str().unwrap().to_owned();
+        entries.iter().map(name).collect()
+    };
+    let since = "since=2023-11-14T22:15:20Z";
+    assert_eq!(names(entries(&world, ADMIN, &format!("{made}&{since}")).await), ["c", "b"]);
+    let until = "until=2023-11-14T22:16:20Z";
+    assert_eq!(names(entries(&world, ADMIN, &format!("{made}&{since}&{until}")).await), ["b"]);
+    let page = entries(&world, ADMIN, &format!("{made}&page_size=1&page=3")).await;
+    assert_eq!(names(page), ["a"]);
+    world.get(ADMIN, "audit/?since=yesterday").await.ok(400);
+    world.get(ADMIN, "audit/?page=99").await.ok(404);
+}
+
+#[tokio::test]
+async fn no_secret_is_in_the_log() {
+    let world = World::new().await;
+    let password = "correct horse battery";
+    let new = json!({"username": "eve", "password": password, "superuser": true});
+    let id = world.post(ADMIN, "user/", new).await.id(201);
+    world.patch(ADMIN, &format!("user/{id}/"), json!({"password": "another horse"})).await.ok(200);
+    let login = json!({"username": "eve", "password": "another horse"});
+    let eve = world.post("", "users/token/", login).await.ok(200);
+    let eve = eve["token"].as_str().unwrap();
+    let token = world.post(eve, "token/", json!({"name": "x"})).await.ok(201);
+    let body = json!({"name": "x", "organization": "acme"});
+    let enrolment = world.post(eve, "enrolment-token/", body).await.ok(201);
+    let mqtt = world.post(eve, "users/mqtt-token/", json!({"organization": "acme"})).await.ok(201);
+    let log = world.get(ADMIN, "audit/?page_size=100").await.ok(200);
+    assert!(log["count"].as_u64().unwrap() >= 6);
+    let text = log.to_string();
+    let secrets = [&token, &enrolment, &mqtt].map(|made| made["token"].as_str().unwrap());
+    for secret in secrets.into_iter().chain([password, "another horse", eve, "$argon2"]) {
+        assert!(!text.contains(secret), "{secret} is in {text}");
+    }
+    for secret in secrets {
+        let digest = shared::hex::sha256(secret.as_bytes()).to_string();
+        assert!(!text.contains(&digest), "its digest is");
+    }
 }

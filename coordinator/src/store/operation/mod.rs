@@ -5,9 +5,11 @@ mod row;
 mod waiting;
 
 use rusqlite::{Connection, OptionalExtension, named_params};
+use serde_json::json;
 use shared::grant::{Refusal, StartRequest};
 use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug};
 
+use super::audit::Told;
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::{Never, Rejection, Store, StoreError, Tx, batch, device};
@@ -187,13 +189,17 @@ impl Store {
         self.write(move |tx| {
             let found = find_in(tx, &scope, id)?;
             let mut operation = found.ok_or(Rejection::Refused(ChangeRefused::Unknown))?;
-            let wanted = operation.is_wanted();
+            let (wanted, before) = (operation.is_wanted(), operation.status);
             rule(&mut operation, tx.now)
                 .map_err(|refused| Rejection::Refused(ChangeRefused::Rule(refused)))?;
             save(tx, &operation)?;
             if wanted != operation.is_wanted() {
                 device::bump(tx, operation.device)?;
             }
+            let organization = device::standing(tx, operation.device)?;
+            let told = Told::of(organization.map(|standing| standing.organization_id));
+            let shown = |status: Status| json!({"status": status, "device": operation.device});
+            tx.tell(told.before(shown(before)).after(shown(operation.status)));
             Ok(operation)
         })
         .await
