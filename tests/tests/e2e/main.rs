@@ -9,6 +9,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "the lab is the world around the product")]
 
+mod batch;
 mod coordinator;
 mod full_disk;
 mod gates;
