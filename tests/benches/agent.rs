@@ -174,7 +174,7 @@ impl Job {
         let signature = source.signature(&image).await?;
         let keys = work.join("keys");
         std::fs::create_dir_all(&keys)?;
-        std::fs::write(keys.join("operator.pub"), &firmware.key)?;
+        std::fs::write(keys.join("operator.pub"), &firmware.key.public)?;
         let manifest = VerifiedManifest::verify(
             &bytes,
             signature.as_deref(),

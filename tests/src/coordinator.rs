@@ -121,18 +121,32 @@ impl Coordinator {
     /// # Errors
     /// It ends with anything but success.
     pub fn cli(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(&self.exe)
-            .arg0("modem-upgrader")
-            .args(arguments)
-            .env("MODEM_UPGRADER_URL", self.url())
-            .env("MODEM_UPGRADER_TOKEN", &self.bootstrap.api_token)
-            .env("MODEM_UPGRADER_PIN", &self.bootstrap.pin)
-            .output()?;
+        let output = self.command(arguments).output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("modem-upgrader {}: {said}", arguments.join(" "));
         }
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs it where its output is seen; whether it ends with success.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn show(&self, arguments: &[&str]) -> anyhow::Result<bool> {
+        Ok(self.command(arguments).status()?.success())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.exe);
+        command
+            .arg0("modem-upgrader")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .env("MODEM_UPGRADER_URL", self.url())
+            .env("MODEM_UPGRADER_TOKEN", &self.bootstrap.api_token)
+            .env("MODEM_UPGRADER_PIN", &self.bootstrap.pin);
+        command
     }
 }
 

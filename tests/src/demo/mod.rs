@@ -1,7 +1,10 @@
 //! `demo`: the main job, for real, on one machine. A coordinator with its broker and database,
 //! routers with simulated modems, one signed firmware, one upgrade a device, and what may go wrong
-//! on the way. The exit status says whether everything ended as it should.
+//! on the way; then two batches over a fleet. The exit status says whether everything ended as it
+//! should.
 
+mod fleet;
+mod rollout;
 mod scenario;
 mod show;
 mod stay;
@@ -32,6 +35,9 @@ struct Arguments {
     /// Routers; the first eight meet a fault each, more go smoothly
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=100))]
     devices: u8,
+    /// Routers of the batches; 0 for no batches
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u8).range(0..=100))]
+    fleet: u8,
     /// Decides fragments, pauses and unsolicited codes
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -68,8 +74,8 @@ pub fn main() -> ExitCode {
 pub struct Firmware {
     /// The image's id.
     pub image: String,
-    /// The public key's text.
-    pub key: String,
+    /// What it is signed with.
+    pub key: Key,
 }
 
 /// A router with its upgrade.
@@ -88,26 +94,40 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let coordinator = Coordinator::start(&exe, &dir.join("coordinator"))?;
     let api = coordinator.api()?;
     let firmware = make_firmware(&coordinator, &dir, FIRMWARE)?;
-    let routers = start_routers(arguments, &exe, &dir, &coordinator, &firmware.key).await?;
+    let routers = start_routers(arguments, &exe, &dir, &coordinator, &firmware.key.public).await?;
     let mut runs = assign(&api, routers, &firmware).await?;
     let show = show::Show::start(&api, &runs);
     let verdicts = scenario::play(&api, &mut runs).await;
     show.end().await;
-    let as_expected = show::table(&api, &runs, &verdicts).await?;
-    let seconds = started.elapsed().as_secs();
-    if as_expected {
-        println!("all {} ended as they should, in {seconds} s", runs.len());
-    } else {
-        println!("NOT as it should be; logs are in {}", dir.display());
+    let mut as_expected = show::table(&api, &runs, &verdicts).await?;
+    say(as_expected, &format!("all {} ended as they should", runs.len()), started, &dir);
+    if !arguments.stay {
+        // Their share of the processor is the fleet's.
+        runs.clear();
+    }
+    let mut members = Vec::new();
+    if arguments.fleet > 0 {
+        let rolled = rollout::run(arguments, &exe, &dir, &coordinator, &firmware).await?;
+        members = rolled.0;
+        as_expected &= rolled.1;
+        say(rolled.1, "both batches ended as they should", started, &dir);
     }
     if arguments.stay {
         stay::serve(&coordinator, &runs, &dir).await?;
     }
-    drop(runs);
+    drop((runs, members));
     if as_expected && arguments.dir.is_none() {
         let _ = std::fs::remove_dir_all(&dir);
     }
     Ok(as_expected)
+}
+
+fn say(as_expected: bool, well: &str, started: Instant, dir: &Path) {
+    if as_expected {
+        println!("{well}, in {} s", started.elapsed().as_secs());
+    } else {
+        println!("NOT as it should be; logs are in {}", dir.display());
+    }
 }
 
 fn directory(exe: &Path, wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
@@ -137,7 +157,7 @@ pub fn make_firmware(
     let key = Key::make(coordinator, &dir.join("operator"))?;
     let wanted = Wanted { size, ..Wanted::default() };
     let image = Release::make(coordinator, dir, &key, &wanted)?.upload(coordinator)?;
-    Ok(Firmware { image, key: key.public })
+    Ok(Firmware { image, key })
 }
 
 async fn start_routers(

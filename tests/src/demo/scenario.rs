@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Longest time for one router.
 const PATIENCE: Duration = Duration::from_secs(100);
 /// The tool's pace in the lab, so that there is a middle to interrupt.
-const PACE: u64 = 6 << 20;
+pub const PACE: u64 = 6 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
