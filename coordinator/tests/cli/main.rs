@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod batch;
 mod devices;
 mod firmware;
 #[path = "../fixture/manifest.rs"]
