@@ -61,12 +61,20 @@ fn given(typed: String, what: &str) -> anyhow::Result<String> {
     Ok(typed)
 }
 
+/// Up to the line's end, or to an interrupt.
 fn read_line(input: &mut impl BufRead) -> io::Result<String> {
     let mut line = Vec::new();
-    // A terminal ends an interrupted line without a line feed.
-    input.take(LONGEST).read_until(b'\n', &mut line)?;
+    for byte in input.take(LONGEST).bytes() {
+        match byte? {
+            b'\n' => break,
+            byte => line.push(byte),
+        }
+        if line.last() == Some(&INTERRUPT) {
+            break;
+        }
+    }
     let line = String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData)?;
-    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+    Ok(line.trim_end_matches('\r').to_owned())
 }
 
 /// A terminal that does not show what is typed, until this is dropped. Ctrl-C ends the line, so
@@ -104,6 +112,8 @@ mod tests {
         assert_eq!(read_line(&mut input).unwrap(), "alice");
         assert_eq!(read_line(&mut input).unwrap(), "secret");
         assert_eq!(read_line(&mut input).unwrap(), "");
+        let mut interrupted = io::Cursor::new(b"sec\x03more\n".to_vec());
+        assert_eq!(read_line(&mut interrupted).unwrap(), "sec\u{3}");
         let mut endless = io::BufReader::new(io::repeat(b'x'));
         assert_eq!(read_line(&mut endless).unwrap().len(), 4096);
     }

@@ -24,9 +24,10 @@ impl Fleet {
         let image = server.json(&[&upload[..], &[file.to_str().unwrap()]].concat());
         let key = image["signed_by"].as_str().unwrap();
         let models = ["FN990A28", "FN990A28", "FN990A40"];
-        let devices = models.into_iter().enumerate().map(|(place, model)| {
-            server.router(u8::try_from(place + 1).unwrap(), model, key)
-        });
+        let devices = models
+            .into_iter()
+            .enumerate()
+            .map(|(place, model)| server.router(u8::try_from(place + 1).unwrap(), model, key));
         let devices = devices.collect();
         Self { server, devices }
     }

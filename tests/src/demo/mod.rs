@@ -113,7 +113,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         say(rolled.1, "both batches ended as they should", started, &dir);
     }
     if arguments.stay {
-        stay::serve(&coordinator, &runs, &dir).await?;
+        stay::serve(&coordinator, &runs, &exe, &dir).await?;
     }
     drop((runs, members));
     if as_expected && arguments.dir.is_none() {

@@ -5,7 +5,12 @@ use crate::coordinator::Coordinator;
 use std::path::Path;
 
 /// Prints how to follow along, and waits for Ctrl-C.
-pub async fn serve(coordinator: &Coordinator, runs: &[Run], dir: &Path) -> anyhow::Result<()> {
+pub async fn serve(
+    coordinator: &Coordinator,
+    runs: &[Run],
+    exe: &Path,
+    dir: &Path,
+) -> anyhow::Result<()> {
     let Some(run) = runs.last() else { return Ok(()) };
     let boot = &coordinator.bootstrap;
     let (https, mqtt) = (coordinator.https, coordinator.mqtt);
@@ -17,6 +22,12 @@ pub async fn serve(coordinator: &Coordinator, runs: &[Run], dir: &Path) -> anyho
         r#"The coordinator stays up until Ctrl-C. In another terminal:
 
   export MODEM_UPGRADER_URL={url} MODEM_UPGRADER_TOKEN={token} MODEM_UPGRADER_PIN={pin}
+  alias modem-upgrader='{exe} modem-upgrader'
+
+  modem-upgrader devices                               # the devices
+  modem-upgrader batch list                            # the batches; then `batch show`, `batch retry`
+
+  # the same without it
   api=$MODEM_UPGRADER_URL/api/v1/modem-upgrader
   ask() {{ curl -sk --pinnedpubkey "$MODEM_UPGRADER_PIN" -H "Authorization: Bearer $MODEM_UPGRADER_TOKEN" "$@"; }}
 
@@ -31,6 +42,7 @@ pub async fn serve(coordinator: &Coordinator, runs: &[Run], dir: &Path) -> anyho
   image=$(ask $api/device/{device}/modem-firmware/ | sed 's/.*"image":"\([^"]*\)".*/\1/')
   ask -X PATCH -H 'Content-Type: application/json' -d "{{\"image\":\"$image\"}}" $api/device/{device}/modem-firmware/
 "#,
+        exe = exe.display(),
         certificate = certificate.display(),
         host = https.ip(),
         port = mqtt.port(),

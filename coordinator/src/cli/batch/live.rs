@@ -13,7 +13,7 @@ use crate::cli::output::{self, Output, cell};
 
 pub enum View {
     Json,
-    Lines { last: String },
+    Lines { last: Vec<Value> },
     Bars(Box<Bars>),
 }
 
@@ -31,7 +31,7 @@ impl View {
             return Ok(Self::Json);
         }
         if !io::stdout().is_terminal() {
-            return Ok(Self::Lines { last: String::new() });
+            return Ok(Self::Lines { last: Vec::new() });
         }
         Ok(Self::Bars(Box::new(Bars::new()?)))
     }
@@ -41,10 +41,10 @@ impl View {
         match self {
             Self::Json => output::json(batch),
             Self::Lines { last } => {
-                let line = summary(batch);
-                if line != *last {
-                    println!("{line}");
-                    *last = line;
+                let now = turn(batch);
+                if now != *last {
+                    println!("{}", summary(batch));
+                    *last = now;
                 }
             }
             Self::Bars(bars) => bars.batch(batch),
@@ -63,6 +63,11 @@ impl View {
                 }
             }
         }
+    }
+
+    /// Whether it has room for them.
+    pub fn shows_flights(&self) -> bool {
+        matches!(self, Self::Bars(_))
     }
 
     /// The modems that are under way now.
@@ -127,6 +132,14 @@ impl Bars {
             bar.set_message(flight.doing.clone());
         }
     }
+}
+
+/// What makes a new line: another phase, and a modem that has ended or is silent for too long.
+fn turn(batch: &Value) -> Vec<Value> {
+    let tally = &batch["tally"];
+    let counts = ["success", "failed", "aborted", "cancelled", "suspect", "overdue"];
+    let counts = counts.map(|field| tally[field].clone());
+    [batch["phase"].clone(), batch["wave"].clone()].into_iter().chain(counts).collect()
 }
 
 /// `wave 1; 24: 3 success, 5 in progress, 16 idle`

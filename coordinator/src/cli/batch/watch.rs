@@ -56,8 +56,7 @@ pub async fn follow(client: &Client, id: &str, output: Output) -> anyhow::Result
             _ = frames.tick(), if !batch.is_null() && !output.json => {}
         }
         if !output.json {
-            view.troubles(&around.troubles(&batch).await?);
-            view.flights(&around.flights(&batch).await?);
+            around.look(&batch, &mut view).await;
         }
         view.batch(&batch);
     }
@@ -122,6 +121,19 @@ impl<'a> Around<'a> {
         Self { client, batch: batch.to_owned(), names, told, troubled: 0 }
     }
 
+    /// Shows what is new. A server that does not answer now is asked again; whether it is gone, the
+    /// events tell.
+    async fn look(&mut self, batch: &Value, view: &mut View) {
+        if let Ok(lines) = self.troubles(batch).await {
+            view.troubles(&lines);
+        }
+        if view.shows_flights()
+            && let Ok(flights) = self.flights(batch).await
+        {
+            view.flights(&flights);
+        }
+    }
+
     /// Some of the modems under way, those heard of last.
     async fn flights(&mut self, batch: &Value) -> anyhow::Result<Vec<Flight>> {
         if batch["tally"]["in_progress"] == 0 {
@@ -148,18 +160,23 @@ impl<'a> Around<'a> {
         if troubled == self.troubled {
             return Ok(Vec::new());
         }
-        self.troubled = troubled;
         let mut lines = Vec::new();
         for status in ["failed", "aborted"] {
             for operation in self.operations(status, FAILURES).await? {
-                if self.told.insert(cell(&operation["id"])) {
+                let id = cell(&operation["id"]);
+                if !self.told.contains(&id) {
                     let device = self.name(&operation["device"]).await?;
                     let why = show::why(&operation["failure"]);
-                    lines.push(format!("{device} {status}: {why}"));
+                    lines.push((id, format!("{device} {status}: {why}")));
                 }
             }
         }
-        Ok(lines)
+        self.troubled = troubled;
+        let tell = |(id, line)| {
+            self.told.insert(id);
+            line
+        };
+        Ok(lines.into_iter().map(tell).collect())
     }
 
     async fn operations(&self, status: &str, most: usize) -> anyhow::Result<Vec<Value>> {
