@@ -106,6 +106,10 @@ impl std::fmt::Display for Reason {
             Self::Threshold { failures, decided } => {
                 write!(f, "the failure threshold is reached: {failures} of {decided} failed")
             }
+            Self::Gate { wave: 0, success, failures } => write!(
+                f,
+                "the canary did not pass its gate: {success} succeeded, {failures} failed"
+            ),
             Self::Gate { wave, success, failures } => write!(
                 f,
                 "wave {wave} did not pass its gate: {success} succeeded, {failures} failed"

@@ -151,15 +151,16 @@ fn waves(coordinator: &Coordinator, batch: &str) -> anyhow::Result<Vec<Value>> {
     Ok(shown["waves"].as_array().cloned().unwrap_or_default())
 }
 
-/// `24 modems run 45.00.006, each flashed once`
+/// `24 modems run 45.00.006, flashed once each`
 fn summary(members: &[Member]) -> anyhow::Result<String> {
     let mut found = BTreeMap::<(String, u32), usize>::new();
     for member in members {
         let flash = member.router.modem.state()?.flash;
         *found.entry((flash.versions.package, flash.begun)).or_default() += 1;
     }
-    let line = |((package, begun), count): (&(String, u32), &usize)| {
-        format!("{count} modems run {package}, each flashed {begun} times")
+    let line = |((package, begun), count): (&(String, u32), &usize)| match begun {
+        1 => format!("{count} modems run {package}, flashed once each"),
+        begun => format!("{count} modems run {package}, flashed {begun} times each"),
     };
     Ok(found.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
