@@ -7,6 +7,7 @@ use clap::Args;
 use super::client::{Client, Query};
 use super::output::{Output, cell, time};
 use super::when;
+use crate::api::BASE;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -19,7 +20,7 @@ pub struct Arguments {
     /// Only these: POST, DELETE, enrol, login, ...
     #[arg(long)]
     action: Option<String>,
-    /// Only changes of this: a path of the API, or an id
+    /// Only changes of this: a path as the table shows it, or an id
     #[arg(long)]
     subject: Option<String>,
     /// Only those of this organization
@@ -46,7 +47,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
     let filters = [
         ("actor", arguments.actor.or(user)),
         ("action", arguments.action),
-        ("subject", arguments.subject),
+        ("subject", arguments.subject.map(subject)),
         ("organization", arguments.organization),
         ("since", arguments.since),
         ("until", arguments.until),
@@ -62,7 +63,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             cell(&entry["actor"]),
             cell(&entry["peer"]),
             cell(&entry["action"]),
-            cell(&entry["subject"]),
+            cell(&entry["subject"]).replacen(&format!("{BASE}/"), "", 1),
             cell(&entry["detail"]),
         ]];
         for side in ["before", "after"].into_iter().filter(|side| changes && !entry[side].is_null())
@@ -74,4 +75,12 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         rows
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// The table leaves out what all paths have in front.
+fn subject(word: String) -> String {
+    match word.contains('/') && !word.starts_with('/') {
+        true => format!("{BASE}/{word}"),
+        false => word,
+    }
 }

@@ -28,10 +28,11 @@ pub async fn run(
 ) -> anyhow::Result<ExitCode> {
     let answer = client.send(Method::POST, &format!("{}{verb}/", path(batch)), &json!({})).await?;
     let mut said = cell(&answer["message"]);
-    if let (Some(cancelled), Some(finish)) =
-        (answer["cancelled"].as_u64(), answer["will_finish"].as_u64())
-    {
-        said.push_str(&format!(" {cancelled} cancelled; {finish} had begun and will finish."));
+    if let Some(cancelled) = answer["cancelled"].as_u64() {
+        said.push_str(&format!(" {cancelled} cancelled."));
+    }
+    if let Some(finish @ 1..) = answer["will_finish"].as_u64() {
+        said.push_str(&format!(" {finish} had begun to flash and will finish."));
     }
     output.say(&answer, said);
     Ok(ExitCode::SUCCESS)

@@ -140,12 +140,15 @@ pub fn next(batch: &Value) -> Option<String> {
     let count = |field: &str| batch["tally"][field].as_u64().unwrap_or(0);
     let troubled = count("failed") + count("aborted") > 0;
     match batch["phase"].as_str()? {
-        "paused" => Some(format!(
-            "Look at what failed (`operations --batch {id} --status failed`), then go on with \
-             `batch resume {id}`, or end it with `batch cancel {id}`."
-        )),
+        "paused" => {
+            let look = match troubled {
+                true => format!("Look at what failed: operations --batch {id} --status failed\n"),
+                false => String::new(),
+            };
+            Some(format!("{look}Go on with: batch resume {id}\nEnd it with: batch cancel {id}"))
+        }
         "finished" if troubled => Some(format!(
-            "What failed can be tried again, once its cause is known: `batch retry {id}`."
+            "Once the cause is known, what failed can be tried again: batch retry {id}"
         )),
         _ if count("overdue") > 0 => Some(
             "Overdue modems were to be back long ago: see that their routers have power, and \
@@ -171,7 +174,9 @@ mod tests {
     #[test]
     fn a_paused_batch_says_how_to_go_on() {
         let batch = |phase: &str, failed: u64| json!({ "id": "b", "phase": phase, "tally": { "failed": failed } });
-        assert!(next(&batch("paused", 1)).unwrap().contains("batch resume b"));
+        let failed = next(&batch("paused", 1)).unwrap();
+        assert!(failed.contains("--status failed") && failed.contains("batch resume b"));
+        assert!(!next(&batch("paused", 0)).unwrap().contains("failed"));
         assert!(next(&batch("finished", 1)).unwrap().contains("batch retry b"));
         assert_eq!(next(&batch("finished", 0)), None);
         assert_eq!(next(&batch("wave", 0)), None);
