@@ -142,7 +142,7 @@ fn turn(batch: &Value) -> Vec<Value> {
     [batch["phase"].clone(), batch["wave"].clone()].into_iter().chain(counts).collect()
 }
 
-/// `wave 1; 24: 3 success, 5 in progress, 16 idle`
+/// `wave 1; 3 success, 5 in progress, 16 idle of 24`
 fn summary(batch: &Value) -> String {
     let reason = match &batch["paused_reason"] {
         Value::Null => String::new(),
@@ -165,6 +165,6 @@ mod tests {
             "paused_reason": null,
             "tally": { "total": 24, "success": 3, "in_progress": 5, "idle": 16 },
         });
-        assert_eq!(summary(&batch), "wave 1; 24: 3 success, 5 in progress, 16 idle");
+        assert_eq!(summary(&batch), "wave 1; 3 success, 5 in progress, 16 idle of 24");
     }
 }

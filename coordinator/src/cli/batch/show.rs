@@ -57,7 +57,7 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `24: 20 success, 4 in progress (1 dark)`, the zeroes left out; who is silent is one of those in
+/// `20 success, 4 in progress of 24 (1 dark)`, the zeroes left out; who is silent is one of those in
 /// progress.
 pub fn tally(tally: &Value) -> String {
     let words = [
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_tally_says_what_there_is() {
         let counts = json!({ "total": 24, "success": 20, "failed": 1, "in_progress": 3, "idle": 0, "suspect": 2 });
-        assert_eq!(tally(&counts), "24: 20 success, 1 failed, 3 in progress (2 suspect)");
+        assert_eq!(tally(&counts), "20 success, 1 failed, 3 in progress of 24 (2 suspect)");
     }
 
     #[test]
