@@ -26,7 +26,10 @@ use super::{
 };
 use crate::batch::verdict::{Allowance, Reason};
 use crate::batch::{Course, Strategy};
-use crate::store::batch::{Ask, Member, NewBatch, PIECE, Preview, Selection, Verdict};
+use crate::store::Rejection;
+use crate::store::batch::{
+    Ask, BatchRefused, Member, NewBatch, PIECE, Preview, Selection, Verdict,
+};
 use crate::store::build::Build;
 use crate::store::image::ImageList;
 use crate::store::listing::{Order, Rows};
@@ -351,7 +354,11 @@ async fn make(
             return Err(batch::refused("started")(error));
         }
     }
-    operator.store(app).launch_batch(batch).await.map_err(batch::refused("started"))?;
+    let launched = operator.store(app).launch_batch(batch).await;
+    if let Err(Rejection::Refused(BatchRefused::Empty)) = &launched {
+        app.store.discard_batch(batch).await?;
+    }
+    launched.map_err(batch::refused("started"))?;
     Ok(batch)
 }
 

@@ -139,7 +139,8 @@ fn settled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
             return stop(batch, Reason::Gate { wave: wave.n, success, failures });
         }
         None => {
-            let missing = u64::from(strategy.gate.minimum).saturating_sub(wave.counts.success);
+            let proved = wave.counts.success.saturating_sub(wave.counts.unproved);
+            let missing = u64::from(strategy.gate.minimum).saturating_sub(proved);
             let members = missing.min(tally.present);
             return if members == 0 { NOTHING } else { Decision::Draft { wave: wave.n, members } };
         }

@@ -185,11 +185,11 @@ impl Strategy {
 
     /// Whether the wave has succeeded often enough; `None` while it has shown too little.
     pub fn passes(&self, wave: &Counts) -> Option<bool> {
-        let decided = wave.success + wave.charged;
-        let share = wave.success * 100 >= u64::from(self.gate.success_percent) * decided;
-        if !share {
+        let proved = wave.success.saturating_sub(wave.unproved);
+        let decided = proved + wave.charged;
+        if proved * 100 < u64::from(self.gate.success_percent) * decided {
             return Some(false);
         }
-        (wave.success >= u64::from(self.gate.minimum)).then_some(true)
+        (proved >= u64::from(self.gate.minimum)).then_some(true)
     }
 }

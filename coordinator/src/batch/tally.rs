@@ -13,6 +13,8 @@ pub struct Counts {
     pub cancelled: u64,
     /// Of the failed and aborted those that speak against the build or its tool.
     pub charged: u64,
+    /// Of the successes those by a script's word alone: they count, and open no gate.
+    pub unproved: u64,
 }
 
 impl Counts {

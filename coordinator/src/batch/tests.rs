@@ -231,6 +231,7 @@ fn the_status_is_what_is_true_of_all() {
         aborted,
         cancelled,
         charged: 0,
+        unproved: 0,
     };
     use crate::operation::Status;
     for (counts, status) in [

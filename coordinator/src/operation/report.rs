@@ -19,6 +19,8 @@ pub enum ReportRefused {
     Finished(Status),
     #[error("the device's agent reports on this operation itself")]
     AgentReports,
+    #[error("its batch has not come to it yet")]
+    NotYet,
     #[error("progress_percent goes from 0 to 100")]
     Percent,
 }
@@ -27,6 +29,9 @@ pub enum ReportRefused {
 pub fn apply(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportRefused> {
     if op.status.is_terminal() {
         return Err(ReportRefused::Finished(op.status));
+    }
+    if op.batch.is_some() && op.wave.is_none() {
+        return Err(ReportRefused::NotYet);
     }
     if op.granted.is_some() || op.stream.is_some() {
         return Err(ReportRefused::AgentReports);

@@ -342,6 +342,9 @@ fn shown(device: &Device) -> Value {
         "state": device.state,
         "deactivated": device.deactivated,
         "duplicate": device.duplicate.as_ref().map(|(_, reason)| reason),
+        "group": device.group,
+        "location": device.location,
+        "tags": device.tags,
     })
 }
 

@@ -1,9 +1,11 @@
 //! Groups and locations: what an organization sorts its devices by. Both are a name.
 
 use rusqlite::{Connection, OptionalExtension, Row};
+use serde_json::json;
 use shared::ids::{OrganizationId, OrganizationSlug};
 use uuid::Uuid;
 
+use super::audit::Told;
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::{Rejection, Store, StoreError, Tx};
@@ -88,7 +90,8 @@ impl Store {
                  VALUES (?1, ?2, ?3, ?4, ?4)",
                 kind.table()
             ))?
-            .execute((id.to_string(), organization.to_string(), name, tx.now))?;
+            .execute((id.to_string(), organization.to_string(), &name, tx.now))?;
+            tx.tell(Told::of(Some(organization)).after(json!({ "id": id, "name": name })));
             find(tx, kind, id)?.ok_or(Rejection::Refused(PlaceRefusal::Unknown))
         })
         .await
@@ -106,7 +109,9 @@ impl Store {
             free(tx, kind, (place.organization, id), &name)?;
             let table = kind.table();
             let sql = format!("UPDATE {table} SET name = ?2, modified = ?3 WHERE id = ?1");
-            tx.prepare_cached(&sql)?.execute((id.to_string(), name, tx.now))?;
+            tx.prepare_cached(&sql)?.execute((id.to_string(), &name, tx.now))?;
+            let told = Told::of(Some(place.organization)).before(json!({ "name": place.name }));
+            tx.tell(told.after(json!({ "name": name })));
             find(tx, kind, id)?.ok_or(unknown)
         })
         .await
@@ -115,11 +120,13 @@ impl Store {
     /// Its devices are in none then.
     pub async fn delete_place(&self, kind: Kind, id: Uuid) -> Result<(), Rejection<PlaceRefusal>> {
         self.write(move |tx| {
+            let unknown = Rejection::Refused(PlaceRefusal::Unknown);
+            let Some(place) = find(tx, kind, id)? else { return Err(unknown) };
             let sql = format!("DELETE FROM {} WHERE id = ?1", kind.table());
-            match tx.prepare_cached(&sql)?.execute([id.to_string()])? {
-                0 => Err(Rejection::Refused(PlaceRefusal::Unknown)),
-                _ => Ok(()),
-            }
+            tx.prepare_cached(&sql)?.execute([id.to_string()])?;
+            let told = Told::of(Some(place.organization));
+            tx.tell(told.before(json!({ "id": id, "name": place.name })));
+            Ok(())
         })
         .await
     }

@@ -1,12 +1,13 @@
 //! A batch is made in pieces, so that the writer is free in between; until it is launched nothing of
 //! it can be granted, and one that was never launched is taken back at the next start.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shared::ids::{BatchId, BuildId, DeviceId, ImageId, OperationId, OrganizationId, Slot};
 use uuid::Uuid;
 
 use super::{BatchRefused, find};
 use crate::batch::{Batch, Course, Reason, Strategy};
+use crate::store::audit::Told;
 use crate::store::column::to_json;
 use crate::store::note::Note;
 use crate::store::operation::{UpgradeRequest, make};
@@ -67,25 +68,22 @@ impl Store {
     /// From here on it is under way.
     ///
     /// # Errors
-    /// [`BatchRefused::Empty`] where nobody was added; then it is gone.
+    /// [`BatchRefused::Empty`] where nobody was added.
     pub async fn launch_batch(&self, id: BatchId) -> Result<Batch, Rejection<BatchRefused>> {
-        let launched = self
-            .write(move |tx| {
-                let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
-                if batch.course != Course::Preparing {
-                    return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
-                }
-                if batch.counts.total() == 0 {
-                    return Err(Rejection::Refused(BatchRefused::Empty));
-                }
-                set_course(tx, id, Course::Open, None)?;
-                find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))
-            })
-            .await;
-        if let Err(Rejection::Refused(BatchRefused::Empty)) = &launched {
-            self.discard(id).await?;
-        }
-        launched
+        self.write(move |tx| {
+            let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
+            if batch.course != Course::Preparing {
+                return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
+            }
+            if batch.counts.total() == 0 {
+                return Err(Rejection::Refused(BatchRefused::Empty));
+            }
+            set_course(tx, id, Course::Open, None)?;
+            let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
+            tx.tell(Told::of(Some(batch.organization)).after(told(&batch)));
+            Ok(batch)
+        })
+        .await
     }
 
     /// Gives up one that could not be made to its end; the pilot ends what there is of it.
@@ -96,7 +94,8 @@ impl Store {
         Ok(abandoned.await?)
     }
 
-    async fn discard(&self, id: BatchId) -> Result<(), StoreError> {
+    /// Forgets one that nobody was added to.
+    pub async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
         let discarded = self.write::<_, Never, _>(move |tx| {
             let sql = "DELETE FROM batches WHERE id = ?1 AND idle + in_progress = 0";
             tx.prepare_cached(sql)?.execute([id.to_string()])?;
@@ -159,6 +158,18 @@ fn add(tx: &Tx<'_>, batch: &Batch, member: Member, by: &str) -> Result<bool, Sto
         }
         Err(Rejection::Store(error)) => Err(error),
     }
+}
+
+/// What the audit log says of it.
+pub(super) fn told(batch: &Batch) -> Value {
+    json!({
+        "id": batch.id,
+        "build": batch.build,
+        "operations": batch.counts.total(),
+        "strategy": batch.strategy,
+        "course": batch.course.as_str(),
+        "reason": batch.reason,
+    })
 }
 
 /// Sets it without asking, and passes it on.

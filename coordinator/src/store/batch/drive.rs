@@ -3,10 +3,11 @@
 use rusqlite::named_params;
 use shared::ids::{BatchId, DeviceId, OperationId};
 
-use super::create::set_course;
+use super::create::{set_course, told};
 use super::{BatchRefused, PIECE, find, find_in, tally};
 use crate::batch::{Batch, Course, Forgiven, Reason};
 use crate::operation::{Operation, cancel, expiry};
+use crate::store::audit::Told;
 use crate::store::listing::Scope;
 use crate::store::note::Note;
 use crate::store::operation::{self, COLUMNS, FROM, save, want};
@@ -104,6 +105,7 @@ impl Store {
             set_course(tx, id, Course::Cancelling, Some(&reason))?;
             let will_finish = tally::silence(tx, id, since, tx.now)?.granted;
             let cancelled = batch.counts.undecided().saturating_sub(will_finish);
+            tell(tx, &batch, &reread(tx, id)?);
             Ok(Withdrawal { will_finish, cancelled })
         })
         .await
@@ -172,10 +174,16 @@ impl Store {
         self.write(move |tx| {
             let batch = at(tx, &scope, id, &from)?;
             change(tx, &batch)?;
-            reread(tx, id)
+            let changed = reread(tx, id)?;
+            tell(tx, &batch, &changed);
+            Ok(changed)
         })
         .await
     }
+}
+
+fn tell(tx: &Tx<'_>, before: &Batch, after: &Batch) {
+    tx.tell(Told::of(Some(after.organization)).before(told(before)).after(told(after)));
 }
 
 fn at(tx: &Tx<'_>, scope: &Scope, id: BatchId, courses: &[Course]) -> Refused<Batch> {

@@ -25,7 +25,7 @@ pub use select::{Ask, Preview, Selection, Verdict};
 pub(crate) use tally::Draw;
 
 /// Bulk work is done in pieces, so that the writer is free in between.
-pub const PIECE: usize = 250;
+pub const PIECE: usize = 200;
 
 /// Which batches, in what order.
 #[derive(Debug, Clone)]

@@ -94,7 +94,8 @@ fn undecided(whom: Whom) -> String {
 /// The waves that were opened, in order.
 pub(super) fn waves(conn: &Connection, id: BatchId) -> rusqlite::Result<Vec<Wave>> {
     let mut statement = conn.prepare_cached(
-        "SELECT idle, in_progress, success, failed, aborted, cancelled, charged, n, opened_at,
+        "SELECT idle, in_progress, success, failed, aborted, cancelled, charged, unproved, n,
+             opened_at,
              last_result
          FROM batch_waves WHERE batch = ?1 AND n >= 0 ORDER BY n",
     )?;

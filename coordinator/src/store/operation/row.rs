@@ -5,7 +5,7 @@ use serde_json::Value;
 use shared::ids::StreamId;
 
 use crate::batch::charge;
-use crate::operation::{Granted, Operation};
+use crate::operation::{Evidence, Granted, Operation, Status};
 use crate::store::Tx;
 use crate::store::column::{Cells, to_json};
 use crate::store::note::Note;
@@ -42,6 +42,7 @@ pub(super) fn insert(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
 /// Writes everything of an operation that can change, and passes it on.
 pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
     let charged = charge::counts(op.status, op.failure.as_ref());
+    let unproved = op.status == Status::Success && op.evidence != Some(Evidence::Versions);
     tx.prepare_cached(
         "UPDATE operations SET superseded_by = :superseded_by, status = :status, phase = :phase,
              attempt = :attempt, progress_percent = :percent, detail = :detail,
@@ -53,7 +54,7 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
              grant_open = :grant_open, dark_expected_ms = :dark_expected,
              dark_longest_ms = :dark_longest, heard_at = :heard_at,
              finished_at = :finished_at, modified = :modified, wave = :wave, held = :held,
-             charged = :charged
+             charged = :charged, unproved = :unproved
          WHERE id = :id",
     )?
     .execute(named_params! {
@@ -87,6 +88,7 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
         ":wave": op.wave,
         ":held": op.held,
         ":charged": charged,
+        ":unproved": unproved,
     })?;
     tx.note(Note::Operation(Box::new(op.clone())));
     Ok(())
@@ -166,7 +168,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::operation::{Evidence, LateResult, Status};
+    use crate::operation::LateResult;
     use crate::store::Never;
     use crate::store::fixture::{Fixture, stream};
 

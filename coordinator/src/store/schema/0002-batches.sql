@@ -58,6 +58,7 @@ CREATE TABLE batches (
     aborted          INTEGER NOT NULL DEFAULT 0,
     cancelled        INTEGER NOT NULL DEFAULT 0,
     charged          INTEGER NOT NULL DEFAULT 0,
+    unproved         INTEGER NOT NULL DEFAULT 0,
     -- The same rule as `Counts::status`.
     status           TEXT NOT NULL GENERATED ALWAYS AS (CASE
         WHEN idle + in_progress > 0 THEN
@@ -93,6 +94,7 @@ CREATE TABLE batch_waves (
     aborted     INTEGER NOT NULL DEFAULT 0,
     cancelled   INTEGER NOT NULL DEFAULT 0,
     charged     INTEGER NOT NULL DEFAULT 0,
+    unproved    INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (batch, n)
 ) STRICT, WITHOUT ROWID;
 
@@ -101,6 +103,7 @@ ALTER TABLE operations ADD COLUMN wave INTEGER;
 ALTER TABLE operations ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE operations ADD COLUMN deferred INTEGER NOT NULL DEFAULT 0; -- was in a wave before
 ALTER TABLE operations ADD COLUMN charged INTEGER NOT NULL DEFAULT 0; -- fails the batch
+ALTER TABLE operations ADD COLUMN unproved INTEGER NOT NULL DEFAULT 0; -- a success by word alone
 CREATE INDEX operations_undecided ON operations (batch, wave)
     WHERE batch IS NOT NULL AND status IN ('idle', 'in-progress');
 CREATE INDEX operations_begun ON operations (batch)
@@ -115,13 +118,14 @@ BEGIN
         failed = failed + (NEW.status = 'failed'),
         aborted = aborted + (NEW.status = 'aborted'),
         cancelled = cancelled + (NEW.status = 'cancelled'),
-        charged = charged + NEW.charged
+        charged = charged + NEW.charged,
+        unproved = unproved + NEW.unproved
     WHERE id = NEW.batch;
     INSERT INTO batch_waves (batch, n, idle, in_progress, success, failed, aborted, cancelled,
-        charged)
+        charged, unproved)
     SELECT NEW.batch, coalesce(NEW.wave, -1), NEW.status = 'idle', NEW.status = 'in-progress',
         NEW.status = 'success', NEW.status = 'failed', NEW.status = 'aborted',
-        NEW.status = 'cancelled', NEW.charged
+        NEW.status = 'cancelled', NEW.charged, NEW.unproved
     WHERE EXISTS (SELECT 1 FROM batches WHERE id = NEW.batch)
     ON CONFLICT (batch, n) DO UPDATE SET
         idle = idle + excluded.idle,
@@ -130,10 +134,11 @@ BEGIN
         failed = failed + excluded.failed,
         aborted = aborted + excluded.aborted,
         cancelled = cancelled + excluded.cancelled,
-        charged = charged + excluded.charged;
+        charged = charged + excluded.charged,
+        unproved = unproved + excluded.unproved;
 END;
 
-CREATE TRIGGER batch_counts_change AFTER UPDATE OF status, wave, charged ON operations
+CREATE TRIGGER batch_counts_change AFTER UPDATE OF status, wave, charged, unproved ON operations
 WHEN NEW.batch IS NOT NULL
     AND (NEW.status <> OLD.status OR NEW.wave IS NOT OLD.wave OR NEW.charged <> OLD.charged)
 BEGIN
@@ -145,6 +150,7 @@ BEGIN
         aborted = aborted + (NEW.status = 'aborted') - (OLD.status = 'aborted'),
         cancelled = cancelled + (NEW.status = 'cancelled') - (OLD.status = 'cancelled'),
         charged = charged + NEW.charged - OLD.charged,
+        unproved = unproved + NEW.unproved - OLD.unproved,
         modified = max(modified, NEW.modified)
     WHERE id = NEW.batch;
     UPDATE batch_waves SET
@@ -154,13 +160,14 @@ BEGIN
         failed = failed - (OLD.status = 'failed'),
         aborted = aborted - (OLD.status = 'aborted'),
         cancelled = cancelled - (OLD.status = 'cancelled'),
-        charged = charged - OLD.charged
+        charged = charged - OLD.charged,
+        unproved = unproved - OLD.unproved
     WHERE batch = OLD.batch AND n = coalesce(OLD.wave, -1);
     INSERT INTO batch_waves (batch, n, idle, in_progress, success, failed, aborted, cancelled,
-        charged, last_result)
+        charged, unproved, last_result)
     SELECT NEW.batch, coalesce(NEW.wave, -1), NEW.status = 'idle', NEW.status = 'in-progress',
         NEW.status = 'success', NEW.status = 'failed', NEW.status = 'aborted',
-        NEW.status = 'cancelled', NEW.charged, NEW.finished_at
+        NEW.status = 'cancelled', NEW.charged, NEW.unproved, NEW.finished_at
     WHERE EXISTS (SELECT 1 FROM batches WHERE id = NEW.batch)
     ON CONFLICT (batch, n) DO UPDATE SET
         idle = idle + excluded.idle,
@@ -170,6 +177,7 @@ BEGIN
         aborted = aborted + excluded.aborted,
         cancelled = cancelled + excluded.cancelled,
         charged = charged + excluded.charged,
+        unproved = unproved + excluded.unproved,
         last_result = CASE WHEN excluded.last_result IS NULL THEN last_result
             ELSE max(coalesce(last_result, 0), excluded.last_result) END;
 END;
@@ -183,7 +191,8 @@ BEGIN
         failed = failed - (OLD.status = 'failed'),
         aborted = aborted - (OLD.status = 'aborted'),
         cancelled = cancelled - (OLD.status = 'cancelled'),
-        charged = charged - OLD.charged
+        charged = charged - OLD.charged,
+        unproved = unproved - OLD.unproved
     WHERE id = OLD.batch;
     UPDATE batch_waves SET
         idle = idle - (OLD.status = 'idle'),
@@ -192,6 +201,7 @@ BEGIN
         failed = failed - (OLD.status = 'failed'),
         aborted = aborted - (OLD.status = 'aborted'),
         cancelled = cancelled - (OLD.status = 'cancelled'),
-        charged = charged - OLD.charged
+        charged = charged - OLD.charged,
+        unproved = unproved - OLD.unproved
     WHERE batch = OLD.batch AND n = coalesce(OLD.wave, -1);
 END;

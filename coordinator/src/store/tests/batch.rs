@@ -10,7 +10,8 @@ use shared::ids::BatchId;
 use super::*;
 use crate::batch::{Batch, Counts, Course, Reason, Strategy};
 use crate::feed::Feed;
-use crate::operation::Operation;
+use crate::operation::report::Report;
+use crate::operation::{Evidence, Operation};
 use crate::pilot::{Marked, Pilot};
 use crate::store::batch::{Member, NewBatch};
 
@@ -31,6 +32,7 @@ enum Act {
     Hold(usize, bool),
     Newer(usize),
     See(usize),
+    Script(usize),
     Expire,
 }
 
@@ -87,7 +89,8 @@ fn acts() -> impl Strategy_<Value = Vec<Act>> {
             .prop_map(Act::Pass),
         1 => (device.clone(), any::<bool>()).prop_map(|(device, held)| Act::Hold(device, held)),
         1 => device.clone().prop_map(Act::Newer),
-        3 => device.prop_map(Act::See),
+        3 => device.clone().prop_map(Act::See),
+        1 => device.prop_map(Act::Script),
         1 => prop_oneof![Just(Act::Cancel), Just(Act::Expire)],
     ];
     proptest::collection::vec(act, 1..60)
@@ -153,6 +156,11 @@ impl Scene {
                 let seen = Sign::Seen(self.members[device].0, store.clock().now());
                 store.record_signs(vec![seen]).await.unwrap();
             }
+            Act::Script(device) => {
+                let report = Report { progress_percent: None, status: Some(Status::Success) };
+                let id = self.members[device].1;
+                drop(store.report_operation(Scope::Everything, id, report).await);
+            }
             Act::Expire => drop(store.expire_operations().await.unwrap()),
         }
     }
@@ -210,7 +218,10 @@ impl Scene {
         }
         let of_last: Vec<_> = operations.iter().filter(|op| op.wave == Some(last)).collect();
         assert!(of_last.iter().all(|op| op.status.is_terminal()), "an unfinished wave");
-        let succeeded = of_last.iter().filter(|op| op.status == Status::Success).count();
+        let proved = |op: &&&Operation| {
+            op.status == Status::Success && op.evidence == Some(Evidence::Versions)
+        };
+        let succeeded = of_last.iter().filter(proved).count();
         assert!(succeeded >= 1, "no success in wave {last}");
         assert!(!of_last.iter().any(|op| op.status == Status::Failed), "a failure passed");
     }
@@ -262,6 +273,9 @@ fn count_all<'a>(operations: impl Iterator<Item = &'a Operation>) -> Counts {
         };
         *count += 1;
         let failure = operation.failure.as_ref();
+        let success = operation.status == Status::Success;
+        let proved = operation.evidence == Some(Evidence::Versions);
+        counts.unproved += u64::from(success && !proved);
         counts.charged += u64::from(crate::batch::charge::counts(operation.status, failure));
     }
     counts
