@@ -13,6 +13,7 @@
 
 mod arguments;
 mod busy;
+mod chain;
 mod hold;
 mod log_lines;
 mod probe;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 
 use crate::settings::{self, Settings, SettingsError, Source, last_valid};
 use arguments::{Command, Parsed, Sources};
+use chain::Chain;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -115,7 +117,7 @@ fn run(source: &Source, settings: Settings) -> ExitCode {
 
 /// A modem whose flash was cut short is not left so because somebody broke the settings.
 fn run_refused(source: &Source, error: SettingsError) -> ExitCode {
-    let refused = format!("{:#}", anyhow::Error::from(error));
+    let refused = Chain(&error).to_string();
     refused.lines().for_each(|line| log::error!("settings refused: {line}"));
     match last_valid::find(source) {
         Ok(settings) if busy::unfinished(&settings).is_some() => {
@@ -133,7 +135,7 @@ fn work(settings: Settings) -> ExitCode {
     match on_runtime(crate::run::run(settings)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            log::error!("{:#}", anyhow::Error::from(error));
+            log::error!("{}", Chain(&error));
             ExitCode::from(FAILED)
         }
         Err(error) => failed(&error),
@@ -170,7 +172,7 @@ fn with(
     match settings {
         Ok(settings) => work(settings),
         Err(error) => {
-            eprintln!("{:#}", anyhow::Error::from(error));
+            eprintln!("{}", Chain(&error));
             ExitCode::from(SETTINGS)
         }
     }
