@@ -10,6 +10,7 @@ use crate::{
     },
     modem::{Modem, ModemLock, Place, Sought, manager},
     outbox::Draft,
+    random,
     settings::{Settings, SlotSettings},
     staging::{self, Staged, Staging},
     status::StatusFile,
@@ -18,7 +19,9 @@ use crate::{
     verify::VerifiedManifest,
 };
 use shared::{
+    desired::Job,
     event::{EventBody, Tick},
+    ids::StreamId,
     limits,
     manifest::Manifest,
     profile::{ModemManager, ToolProfile},
@@ -80,6 +83,21 @@ pub struct Ports {
     pub clock: Arc<Clock>,
     pub status: StatusFile,
     pub boot_id: String,
+}
+
+impl Ports {
+    /// Says what becomes of a job that no journal is about, in a stream of its own.
+    pub fn answer(&self, job: &Job, body: EventBody) {
+        let Ok(bytes) = random::bytes() else { return };
+        self.uplink.report(Draft {
+            operation: job.operation,
+            slot: job.slot.clone(),
+            stream: StreamId::from_random(bytes),
+            attempt: 0,
+            at: None,
+            body,
+        });
+    }
 }
 
 impl Environment {

@@ -80,6 +80,21 @@ pub async fn online(api: &Api, device: &str) -> anyhow::Result<()> {
     poll("online", ASK, async || (api.get(&path).await.ok()?["online"] == true).then_some(())).await
 }
 
+/// Waits until the coordinator knows so many modems of the device by their IMEI.
+///
+/// # Errors
+/// They are not told of.
+pub async fn modems(api: &Api, device: &str, count: usize) -> anyhow::Result<()> {
+    let path = format!("device/{device}/");
+    poll("the device's modems", ASK, async || {
+        let device = api.get(&path).await.ok()?;
+        let modems = device["modems"].as_array().into_iter().flatten();
+        let known = modems.filter(|modem| modem["imei"].as_str().is_some_and(|i| !i.is_empty()));
+        (known.count() >= count).then_some(())
+    })
+    .await
+}
+
 /// Devices that call themselves as the router and have its modem, the newest first.
 ///
 /// # Errors
@@ -99,7 +114,15 @@ pub async fn devices(api: &Api, router: &Router) -> anyhow::Result<Vec<String>> 
 /// # Errors
 /// The coordinator refuses, or starts nothing.
 pub async fn assign(api: &Api, device: &str, image: &str) -> anyhow::Result<String> {
-    let path = format!("device/{device}/modem-firmware/");
+    assign_to(api, device, "main", image).await
+}
+
+/// As [`assign`], to the modem of a slot.
+///
+/// # Errors
+/// As [`assign`].
+pub async fn assign_to(api: &Api, device: &str, slot: &str, image: &str) -> anyhow::Result<String> {
+    let path = format!("device/{device}/modem-firmware/?slot={slot}");
     let answer = api.send(Method::PUT, &path, &json!({ "image": image })).await?;
     let operation = answer["upgrade_operation"]["id"].as_str();
     Ok(operation.with_context(|| format!("no upgrade was started: {answer}"))?.to_owned())

@@ -16,8 +16,6 @@ use super::{
 use crate::{
     environment::{self, Ports},
     files,
-    outbox::Draft,
-    random,
     settings::Settings,
 };
 use shared::{
@@ -25,7 +23,7 @@ use shared::{
     event::{EventBody, Outcome},
     failure::{Failure, FailureKind},
     hex::Sha256,
-    ids::{OperationId, StreamId},
+    ids::OperationId,
     stages::Phase,
 };
 use std::{collections::HashSet, sync::Arc};
@@ -151,16 +149,8 @@ impl Agent {
         if known || !self.refused.insert(job.operation) {
             return;
         }
-        let Ok(bytes) = random::bytes() else { return };
         let detail = format!("this router has no slot {:?}", job.slot.as_str());
         let failure = Failure::untouched(Phase::Inspecting, FailureKind::WrongModem, detail);
-        self.ports.uplink.report(Draft {
-            operation: job.operation,
-            slot: job.slot.clone(),
-            stream: StreamId::from_random(bytes),
-            attempt: 0,
-            at: None,
-            body: EventBody::Finished { outcome: Outcome::Failed { failure } },
-        });
+        self.ports.answer(job, EventBody::Finished { outcome: Outcome::Failed { failure } });
     }
 }

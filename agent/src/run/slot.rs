@@ -12,7 +12,6 @@ mod opening;
 use super::turns::Wish;
 use crate::{
     environment::{self, Environment, Ports, journal_path},
-    outbox::Draft,
     random,
     settings::{Settings, SlotSettings},
     status::Held,
@@ -241,16 +240,8 @@ impl Slot {
             if !self.told.insert(job.operation) {
                 continue;
             }
-            let Ok(bytes) = random::bytes() else { continue };
             let reason = shared::limits::cut(format!("slot {slot} waits for a person: {reason}"));
-            self.ports.uplink.report(Draft {
-                operation: job.operation,
-                slot: job.slot.clone(),
-                stream: StreamId::from_random(bytes),
-                attempt: 0,
-                at: None,
-                body: EventBody::Postponed { reason },
-            });
+            self.ports.answer(job, EventBody::Postponed { reason });
         }
     }
 

@@ -14,9 +14,8 @@ use serde_json::Value;
 pub struct Found<'a> {
     pub plan: &'a Plan,
     pub target: &'a Target,
-    /// The coordinator's last word.
-    pub operation: &'a Value,
-    pub modem: &'a State,
+    /// Each slot's modem, and the coordinator's last word on its upgrade.
+    pub modems: &'a [(State, &'a Value)],
     pub subject: &'a Subject,
 }
 
@@ -24,14 +23,17 @@ pub struct Found<'a> {
 #[must_use]
 pub fn judge(found: &Found<'_>) -> (String, Vec<String>) {
     let mut wrong = Vec::new();
-    ending(found, &mut wrong);
+    for (modem, operation) in found.modems {
+        ending(found, modem, operation, &mut wrong);
+    }
     starts(found, &mut wrong);
     storage(found, &mut wrong);
     if !found.subject.is_at_rest() {
         let calls = found.subject.router.holder_calls();
         wrong.push(format!("not everything was given back: {calls:?}"));
     }
-    (word(found.operation), wrong)
+    let words: Vec<_> = found.modems.iter().map(|(_, operation)| word(operation)).collect();
+    (words.join(" and "), wrong)
 }
 
 fn word(operation: &Value) -> String {
@@ -43,8 +45,8 @@ fn word(operation: &Value) -> String {
 }
 
 /// It ends, and the coordinator's word is the modem's truth.
-fn ending(found: &Found<'_>, wrong: &mut Vec<String>) {
-    let Found { operation, modem, target, plan, .. } = found;
+fn ending(found: &Found<'_>, modem: &State, operation: &Value, wrong: &mut Vec<String>) {
+    let Found { target, plan, .. } = found;
     let flash = &modem.flash;
     let runs = |package: &str| {
         flash.condition == FlashCondition::Whole && flash.versions.package == package
@@ -86,7 +88,8 @@ fn starts(found: &Found<'_>, wrong: &mut Vec<String>) {
             wrong.push(format!("two tools at once: {start:?}"));
         }
     }
-    let granted = found.operation["attempt"].as_u64().unwrap_or(0);
+    let attempts = found.modems.iter().filter_map(|(_, operation)| operation["attempt"].as_u64());
+    let granted: u64 = attempts.sum();
     let installs = starts.iter().filter(|start| !Start::is_recovery(start)).count() as u64;
     if installs > granted {
         wrong.push(format!("{installs} starts of the tool with {granted} grants"));
@@ -96,8 +99,10 @@ fn starts(found: &Found<'_>, wrong: &mut Vec<String>) {
 /// Nothing durable was lost or damaged.
 fn storage(found: &Found<'_>, wrong: &mut Vec<String>) {
     let state = found.subject.router.dir.join("state");
-    for damaged in ["main/journal.corrupt", "identity/corrupt.json", "identity/former.json"] {
-        if state.join(damaged).exists() {
+    let journals = found.subject.modems().map(|(slot, _)| format!("{slot}/journal.corrupt"));
+    let identities = ["identity/corrupt.json", "identity/former.json"].map(str::to_owned);
+    for damaged in journals.chain(identities) {
+        if state.join(&damaged).exists() {
             wrong.push(format!("{damaged} is there"));
         }
     }

@@ -37,7 +37,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use subject::{Staging, Subject, Victim};
+use subject::{Kind, Subject, Victim};
 use tally::Tally;
 
 /// Bytes of the firmware: two blocks.
@@ -166,8 +166,8 @@ async fn processes(
     for number in 1..=arguments.jobs {
         let router = scene.router(number, number % 2 == 1).await?;
         let seed = arguments.seed.wrapping_mul(1000) + u64::from(number);
-        let staging = if number % 2 == 1 { Staging::Durable } else { Staging::Volatile };
-        let mut subject = Subject::new(router, &shim, exe, staging, seed)?;
+        let kind = Kind { volatile: number % 2 == 0, two_modems: number % 3 == 0 };
+        let mut subject = Subject::new(router, &shim, exe, kind, seed)?;
         enrol(&mut subject, &scene.api).await?;
         subjects.push(subject);
     }
@@ -380,7 +380,7 @@ async fn enrol(subject: &mut Subject, api: &Api) -> anyhow::Result<()> {
     subject.start("")?;
     subject.device =
         crate::watch::enrolled(api, &subject.router).await.with_context(|| subject.log())?;
-    Ok(())
+    crate::watch::modems(api, &subject.device, subject.modems().count()).await
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -10,7 +10,12 @@ use super::{
     plan::{Plan, Strike, What, When},
     subject::{Subject, Victim},
 };
-use crate::{coordinator::Api, faults, watch};
+use crate::{
+    coordinator::Api,
+    faults,
+    modem::{Mode, SimulatedModem},
+    watch,
+};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -27,7 +32,7 @@ const ASK_ANYWAY: Duration = Duration::from_secs(2);
 /// procd's pause before it starts an agent again, at the agent's speed.
 const RESPAWN: Duration = Duration::from_millis(100);
 /// A run that has not ended by then never will; it ends much sooner on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 /// Giving back may come after the report.
 const SETTLES: Duration = Duration::from_secs(20);
 
@@ -84,7 +89,10 @@ pub async fn play(
     if let Some(tool) = &plan.tool {
         faults::write_tool_faults(&subject.router.dir, std::slice::from_ref(tool))?;
     }
-    let operation = watch::assign(api, &subject.device, &target.image).await?;
+    let mut operations = Vec::new();
+    for (slot, _) in subject.modems() {
+        operations.push(watch::assign_to(api, &subject.device, slot, &target.image).await?);
+    }
     let mut play = Play {
         subject,
         plan,
@@ -95,15 +103,18 @@ pub async fn play(
     };
     play.arm()?;
     play.start()?;
-    let ended = play.until_it_ends(api, &operation).await?;
+    let ended = play.until_all_end(api, &operations).await?;
     play.settle().await?;
     let Play { subject, mut verdict, .. } = play;
     verdict.faults = subject.control.struck();
     let names = subject.struck().into_iter();
     verdict.failpoints = names.filter_map(|line| Some(line.split_once('@')?.0.into())).collect();
     verdict.operations = subject.control.operations();
-    let modem = subject.router.modem.state()?;
-    let found = Found { plan, target, operation: &ended, modem: &modem, subject };
+    let mut modems = Vec::new();
+    for ((_, modem), operation) in subject.modems().zip(&ended) {
+        modems.push((modem.state()?, operation));
+    }
+    let found = Found { plan, target, modems: &modems, subject };
     let (ending, violations) = judge::judge(&found);
     verdict.ending = ending;
     verdict.violations.extend(violations);
@@ -131,11 +142,15 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// The operation as the coordinator has it in the end.
-    async fn until_it_ends(&mut self, api: &Api, operation: &str) -> anyhow::Result<Value> {
+    /// The operations as the coordinator has them in the end.
+    async fn until_all_end(
+        &mut self,
+        api: &Api,
+        operations: &[String],
+    ) -> anyhow::Result<Vec<Value>> {
         let mut asked = Instant::now();
         let mut calm = false;
-        let mut last = Value::Null;
+        let mut last = vec![Value::Null; operations.len()];
         while self.began.elapsed() < PATIENCE {
             self.tend()?;
             if !calm
@@ -145,15 +160,17 @@ impl Play<'_> {
                 self.subject.control.calm()?;
                 calm = true;
             }
-            let due = if self.subject.has_result(operation) { ASK } else { ASK_ANYWAY };
-            if asked.elapsed() > due {
+            let results = operations.iter().all(|operation| self.subject.has_result(operation));
+            if asked.elapsed() > if results { ASK } else { ASK_ANYWAY } {
                 asked = Instant::now();
-                let path = format!("upgrade-operation/{operation}/");
-                if let Ok(value) = api.get(&path).await {
-                    if watch::has_ended(&value) {
-                        return Ok(value);
+                for (operation, last) in operations.iter().zip(&mut last) {
+                    let path = format!("upgrade-operation/{operation}/");
+                    if let Ok(value) = api.get(&path).await {
+                        *last = value;
                     }
-                    last = value;
+                }
+                if last.iter().all(watch::has_ended) {
+                    break;
                 }
             }
             // A strike that no longer finds its occasion must not hold up the end of the faults.
@@ -175,8 +192,11 @@ impl Play<'_> {
         } else if self.subject.control.is_frozen() {
             self.strike()?;
         } else if let Some(Strike { when: When::Percent(percent), .. }) = self.next() {
-            let state = self.subject.router.modem.state()?;
-            if state.mode == crate::modem::Mode::Download && state.percent >= *percent {
+            let far = |(_, modem): (_, &SimulatedModem)| {
+                let state = modem.state();
+                state.is_ok_and(|s| s.mode == Mode::Download && s.percent >= *percent)
+            };
+            if self.subject.modems().any(far) {
                 self.strike()?;
             }
         }

@@ -36,12 +36,39 @@ pub enum Victim {
     Tool,
 }
 
-/// Whether a power cut takes the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Staging {
-    Durable,
-    /// In the run directory: what a recovery needs is fetched again.
-    Volatile,
+/// What sort of router it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kind {
+    /// A power cut takes the image: what a recovery needs is fetched again.
+    pub volatile: bool,
+    /// Both are upgraded in each run.
+    pub two_modems: bool,
+}
+
+fn quick(dir: &Path, imei: &str, seed: u64) -> modem::Settings {
+    let mut settings = modem::Settings::new(dir, crate::firmware::Model::Fn990a28, FROM, imei);
+    settings.enumeration = Duration::from_millis(15);
+    settings.boot_silence = Duration::from_millis(15);
+    settings.seed = seed;
+    settings
+}
+
+/// A second modem, in a slot of its own.
+fn add_spare(router: &Router, seed: u64) -> anyhow::Result<SimulatedModem> {
+    // Another than that of every router.
+    let imei = crate::router::imei(200);
+    let slots = format!(
+        "\n[[slot]]\nname = \"main\"\nimei = \"{}\"\n\n[[slot]]\nname = \"spare\"\nimei = \"{imei}\"\n",
+        router.imei
+    );
+    let path = router.dir.join("agent.toml");
+    let text = fs::read_to_string(&path)?;
+    fs::write(path, text + &slots)?;
+    let mut settings = quick(&router.dir, &imei, seed + 1);
+    settings.name = "spare".into();
+    (settings.bus_id, settings.download_bus_id) = ("2-2".into(), "1-2".into());
+    settings.net = "wwan1".into();
+    Ok(SimulatedModem::start(settings)?)
 }
 
 /// A router between two runs, or in one.
@@ -50,6 +77,8 @@ pub struct Subject {
     pub control: Control,
     pub flash: Flash,
     pub device: String,
+    /// The modem of the slot "spare", in a router that has two.
+    spare: Option<SimulatedModem>,
     /// Runs that it was played in.
     pub turn: usize,
     shim: Shim,
@@ -68,7 +97,7 @@ impl Subject {
         mut router: Router,
         shim: &Shim,
         exe: &Path,
-        staging: Staging,
+        kind: Kind,
         seed: u64,
     ) -> anyhow::Result<Self> {
         let lab = router.dir.with_extension("lab");
@@ -79,17 +108,21 @@ impl Subject {
         let tool: Vec<_> = tool.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
         let environment = format!("[tool]\nenvironment = {{ {} }}\n", tool.join(", "));
         router.edit("profiles/telit-uxfp.toml", "[tool]\n", &environment)?;
-        if staging == Staging::Volatile {
+        // Agents live fast, and modems as fast as this machine lets them.
+        let patience = 15 * (shim.speed / 2).max(1);
+        router.edit("profiles/telit-uxfp.toml", "boot_s = 15", &format!("boot_s = {patience}"))?;
+        for which in ["boot_silence_s", "away_s"] {
+            let (from, to) = (format!("{which} = 15"), format!("{which} = {patience}"));
+            router.edit("agent.toml", &from, &to)?;
+        }
+        if kind.volatile {
             router.edit("agent.toml", "/staging\"]", "/run/staging\"]")?;
         }
         router.modem.power_cut()?;
-        let model = crate::firmware::Model::Fn990a28;
-        let mut settings = modem::Settings::new(&router.dir, model, FROM, &router.imei);
-        settings.enumeration = Duration::from_millis(15);
-        settings.boot_silence = Duration::from_millis(15);
-        settings.seed = seed;
-        router.modem = SimulatedModem::start(settings)?;
+        router.modem = SimulatedModem::start(quick(&router.dir, &router.imei, seed))?;
+        let spare = if kind.two_modems { Some(add_spare(&router, seed)?) } else { None };
         Ok(Self {
+            spare,
             control: Control::make(&lab)?,
             flash: Flash::new(&router.dir, &lab),
             router,
@@ -103,6 +136,11 @@ impl Subject {
         })
     }
 
+    /// Slots and their modems.
+    pub fn modems(&self) -> impl Iterator<Item = (&'static str, &SimulatedModem)> {
+        [("main", &self.router.modem)].into_iter().chain(self.spare.iter().map(|m| ("spare", m)))
+    }
+
     /// Back to the beginning: the device is known to the coordinator and nothing has happened.
     ///
     /// # Errors
@@ -110,7 +148,9 @@ impl Subject {
     pub fn reset(&mut self, rules: &[Rule]) -> anyhow::Result<()> {
         self.kill_all()?;
         let dir = self.router.dir.clone();
-        self.router.modem.ask(Request::Factory)?;
+        for (_, modem) in self.modems() {
+            modem.ask(Request::Factory)?;
+        }
         for entry in fs::read_dir(dir.join("state")).into_iter().flatten().flatten() {
             if entry.file_type()?.is_file() {
                 fs::remove_file(entry.path())?;
@@ -133,7 +173,9 @@ impl Subject {
         }
         self.flash.settle()?;
         self.control.reset(rules)?;
-        self.router.modem.power_on()?;
+        for (_, modem) in self.modems() {
+            modem.power_on()?;
+        }
         Ok(())
     }
 
@@ -212,7 +254,9 @@ impl Subject {
     pub fn power_cut(&mut self, modem_too: bool) -> anyhow::Result<Loss> {
         self.control.freeze(true)?;
         if modem_too {
-            self.router.modem.power_cut()?;
+            for (_, modem) in self.modems() {
+                modem.power_cut()?;
+            }
         }
         self.kill_all()?;
         let loss = self.flash.cut(&mut self.random)?;
@@ -222,7 +266,9 @@ impl Subject {
         self.new_boot()?;
         self.control.freeze(false)?;
         if modem_too {
-            self.router.modem.power_on()?;
+            for (_, modem) in self.modems() {
+                modem.power_on()?;
+            }
         }
         Ok(loss)
     }
@@ -303,17 +349,21 @@ impl Subject {
     /// Whether the agent has written down how `operation` ended.
     #[must_use]
     pub fn has_result(&self, operation: &str) -> bool {
-        let text = fs::read_to_string(self.router.dir.join("state/main/results.json"));
-        text.is_ok_and(|text| text.contains(operation))
+        self.modems().any(|(slot, _)| {
+            let results = self.router.dir.join("state").join(slot).join("results.json");
+            fs::read_to_string(results).is_ok_and(|text| text.contains(operation))
+        })
     }
 
     /// Nothing is held and no tool or guardian works.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        let run = self.router.dir.join("run/main");
-        self.router.everything_given_back()
-            && !run.join("holders.json").exists()
-            && !files::is_locked(&run.join("guardian.lock")).unwrap_or(true)
+        let rests = |slot| {
+            let run = self.router.dir.join("run").join(slot);
+            !run.join("holders.json").exists()
+                && !files::is_locked(&run.join("guardian.lock")).unwrap_or(true)
+        };
+        self.router.everything_given_back() && self.modems().all(|(slot, _)| rests(slot))
     }
 
     #[must_use]

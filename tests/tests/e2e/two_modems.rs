@@ -11,8 +11,7 @@ use lab::{
     scene::Scene,
     watch::{self, until},
 };
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{fs, os::unix::process::CommandExt, process::Command};
 
 /// The modem of slot "main" carries the default route; "spare" is the other.
@@ -48,23 +47,12 @@ impl TwoModems {
             status.modems.iter().filter(|modem| modem.unreadable.is_none()).count() == 2
         })
         .await;
+        watch::modems(&both.scene.api, &both.device, 2).await.unwrap();
         both
     }
 
     async fn assign(&self, slot: &str) -> String {
-        let path = format!("device/{}/modem-firmware/?slot={slot}", self.device);
-        let body = json!({ "image": self.image });
-        // The device's second inventory may still be on its way.
-        for _ in 0..100 {
-            let (status, answer) =
-                self.scene.api.call(Method::PUT, &path, Some(&body)).await.unwrap();
-            if let Some(id) = answer["upgrade_operation"]["id"].as_str() {
-                return id.to_owned();
-            }
-            assert_eq!(status, 400, "{answer:#}");
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
-        panic!("no upgrade of {slot}");
+        watch::assign_to(&self.scene.api, &self.device, slot, &self.image).await.unwrap()
     }
 
     async fn succeeds(&self, operation: &str) -> Value {
