@@ -20,7 +20,7 @@ use crate::api;
 use crate::batch::decide::{Decision, Whom, decide};
 use crate::batch::{Batch, Course};
 use crate::feed::{Change, Feed, Subject};
-use crate::store::batch::{BatchRefused, Draw, PIECE, Report};
+use crate::store::batch::{BatchRefused, PIECE, Report};
 use crate::store::listing::Scope;
 use crate::store::{Rejection, Store, StoreError};
 
@@ -156,13 +156,8 @@ impl Pilot {
         let store = &self.store;
         let done = match decision {
             Decision::Wait { .. } => Ok(()),
-            Decision::Open { wave: 0, members } => {
-                self.fill(batch, 0, Draw::Present, members).await
-            }
-            Decision::Open { wave, members } => self.fill(batch, wave, Draw::Ready, members).await,
-            Decision::OpenTail { wave } => self.fill(batch, wave, Draw::All, u64::MAX).await,
-            Decision::Draft { wave, members } => {
-                self.fill(batch, wave, Draw::Present, members).await
+            Decision::Open { wave, members } | Decision::Draft { wave, members } => {
+                self.fill(batch, wave, members).await
             }
             Decision::Defer { wave, whom } => self.defer(batch, wave, whom).await,
             Decision::Pause(reason) => {
@@ -193,10 +188,9 @@ impl Pilot {
         &self,
         batch: &Batch,
         wave: u32,
-        from: Draw,
         members: u64,
     ) -> Result<(), Rejection<BatchRefused>> {
-        let members = self.store.draw(batch, from, members).await?;
+        let members = self.store.draw(batch, members).await?;
         tracing::info!(batch = %batch.id, wave, members = members.len(), "a wave opens");
         for piece in members.chunks(PIECE) {
             self.store.open_wave(batch.id, wave, piece.to_vec()).await?;
@@ -212,7 +206,7 @@ impl Pilot {
     ) -> Result<(), Rejection<BatchRefused>> {
         let members: Vec<OperationId> = self.store.holding_up(batch, whom).await?;
         let deferred = self.store.defer(batch.id, wave, members).await?;
-        tracing::info!(batch = %batch.id, wave, deferred, ?whom, "members wait for the tail");
+        tracing::info!(batch = %batch.id, wave, deferred, ?whom, "members wait for a later wave");
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! The planner: what is to be done with a batch next. The same question gets the same answer.
 //!
 //! A wave opens on evidence only: every member of the one before has ended, enough of them with the
-//! versions read back, and it has soaked. Who is in nobody's hands and holds the wave up goes to the
-//! tail; whoever may be being flashed is waited for.
+//! versions read back, and it has soaked. It is never larger than what was proved allows, and takes only
+//! devices that are there: whoever is away keeps. Members who were never granted and hold their wave up
+//! go back to the end of the pool; whoever has begun is waited for.
 
 use super::strategy::Then;
 use super::tally::{Tally, Wave};
@@ -15,14 +16,10 @@ pub enum Decision {
     Wait {
         until: Option<u64>,
     },
-    /// Take so many members that are there and were in no wave yet.
+    /// Take so many members that are there, those first who were in no wave yet.
     Open {
         wave: u32,
         members: u64,
-    },
-    /// Take everybody who is left.
-    OpenTail {
-        wave: u32,
     },
     /// Take so many more members into the newest wave: it has shown too little.
     Draft {
@@ -46,9 +43,9 @@ pub enum Decision {
 /// Who holds a wave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whom {
-    /// Not granted, and not heard of for long.
+    /// Never granted, and not heard of for long.
     Offline,
-    /// Not granted, in a wave that has its evidence and in which nothing has happened for long.
+    /// Never granted, in a wave that has its evidence and in which nothing has happened for long.
     Stragglers,
 }
 
@@ -103,7 +100,7 @@ fn stop(batch: &Batch, reason: Reason) -> Decision {
     }
 }
 
-/// The canary: only who is there now.
+/// Only who is there now: nobody else could begin.
 fn take(tally: &Tally, wave: u32, members: u64) -> Decision {
     if tally.present == 0 {
         return NOTHING;
@@ -112,14 +109,19 @@ fn take(tally: &Tally, wave: u32, members: u64) -> Decision {
 }
 
 fn unsettled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
+    let strategy = &batch.strategy;
+    if !is_forgiven(batch, wave) && strategy.is_lost(&wave.counts) {
+        return stop(batch, gate(wave));
+    }
     if tally.offline > 0 {
         return Decision::Defer { wave: wave.n, whom: Whom::Offline };
     }
-    let strategy = &batch.strategy;
-    if tally.silence.granted > 0 || strategy.passes(&wave.counts) != Some(true) {
+    // Without evidence they are waited for: by day, a whole wave may wait for its maintenance window.
+    let dispensable = tally.stragglers > 0 && strategy.passes(&wave.counts) == Some(true);
+    if !dispensable || tally.silence.granted > 0 {
         return NOTHING;
     }
-    let quiet_since = wave.last_result.unwrap_or(wave.opened_at);
+    let quiet_since = wave.opened_at.max(wave.last_result.unwrap_or(0));
     let quiet_enough = quiet_since.saturating_add(strategy.offline_after_ms());
     if now < quiet_enough {
         return Decision::Wait { until: Some(quiet_enough) };
@@ -129,18 +131,12 @@ fn unsettled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
 
 fn settled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
     let strategy = &batch.strategy;
-    let forgiven = batch.forgiven.wave.is_some_and(|forgiven| forgiven >= wave.n);
     match strategy.passes(&wave.counts) {
         Some(true) => {}
-        _ if forgiven => {}
-        Some(false) => {
-            let counts = &wave.counts;
-            let (success, failures) = (counts.success, counts.charged);
-            return stop(batch, Reason::Gate { wave: wave.n, success, failures });
-        }
+        _ if is_forgiven(batch, wave) => {}
+        Some(false) => return stop(batch, gate(wave)),
         None => {
-            let proved = wave.counts.success.saturating_sub(wave.counts.unproved);
-            let missing = u64::from(strategy.gate.minimum).saturating_sub(proved);
+            let missing = u64::from(strategy.gate.minimum).saturating_sub(wave.counts.proved());
             let members = missing.min(tally.present);
             return if members == 0 { NOTHING } else { Decision::Draft { wave: wave.n, members } };
         }
@@ -154,8 +150,13 @@ fn settled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
         return Decision::Wait { until: Some(soaked) };
     }
     let next = wave.n.saturating_add(1);
-    match tally.ready {
-        0 => Decision::OpenTail { wave: next },
-        ready => Decision::Open { wave: next, members: strategy.size(next).min(ready) },
-    }
+    take(tally, next, strategy.next_size(next, tally.best))
+}
+
+fn is_forgiven(batch: &Batch, wave: &Wave) -> bool {
+    batch.forgiven.wave.is_some_and(|forgiven| forgiven >= wave.n)
+}
+
+fn gate(wave: &Wave) -> Reason {
+    Reason::Gate { wave: wave.n, success: wave.counts.proved(), failures: wave.counts.charged }
 }

@@ -9,7 +9,7 @@
 //! - [`decide`] says what is to be done next; `pilot` does it, and the store's verbs check once more
 //!   that it may be done.
 //! - Operations without a wave are the pool: nobody is given leave to flash there. A wave takes
-//!   members out of the pool; who stays silent goes back, into the tail.
+//!   members out of the pool; who stays silent goes back, to its end.
 //! - [`tally`] is the arithmetic that people see. What the words mean to them: docs/batches.md.
 
 #![deny(clippy::wildcard_enum_match_arm)]

@@ -154,6 +154,16 @@ impl Strategy {
         size.max(1)
     }
 
+    /// Members of wave `n`, after waves of which the best has proved so many: what few have shown is
+    /// no ground for many, however many waves it took.
+    pub fn next_size(&self, n: u32, proved: u64) -> u64 {
+        let shown = u32::try_from(proved).unwrap_or(u32::MAX).max(self.canary);
+        let grown = f64::from(shown) * self.growth;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        let grown = grown.ceil() as u64;
+        self.size(n).min(grown)
+    }
+
     /// The planned waves of so many members; one more than allowed at most.
     pub fn sizes(&self, members: u64) -> impl Iterator<Item = u64> {
         let mut left = members;
@@ -185,11 +195,18 @@ impl Strategy {
 
     /// Whether the wave has succeeded often enough; `None` while it has shown too little.
     pub fn passes(&self, wave: &Counts) -> Option<bool> {
-        let proved = wave.success.saturating_sub(wave.unproved);
-        let decided = proved + wave.charged;
-        if proved * 100 < u64::from(self.gate.success_percent) * decided {
+        if !self.suffice(wave.proved(), wave.charged) {
             return Some(false);
         }
-        (proved >= u64::from(self.gate.minimum)).then_some(true)
+        (wave.proved() >= u64::from(self.gate.minimum)).then_some(true)
+    }
+
+    /// Whether it cannot succeed often enough any more, whatever becomes of its other members.
+    pub fn is_lost(&self, wave: &Counts) -> bool {
+        !self.suffice(wave.proved() + wave.undecided(), wave.charged)
+    }
+
+    fn suffice(&self, successes: u64, failures: u64) -> bool {
+        successes * 100 >= u64::from(self.gate.success_percent) * (successes + failures)
     }
 }

@@ -30,6 +30,11 @@ impl Counts {
         self.success + self.failed + self.aborted + self.cancelled
     }
 
+    /// Successes that were read back from the modem.
+    pub fn proved(&self) -> u64 {
+        self.success.saturating_sub(self.unproved)
+    }
+
     /// The batch's status as the predecessor's users know it.
     pub fn status(&self) -> Status {
         if self.undecided() > 0 {
@@ -80,7 +85,7 @@ pub struct Silence {
     pub dark: u64,
     /// For longer than usual: the next wave does not open.
     pub suspect: u64,
-    /// For longer than ever: counts as a failure until the device says otherwise.
+    /// For longer than ever, or in recovery: counts as a failure until the device says otherwise.
     pub overdue: u64,
 }
 
@@ -105,10 +110,12 @@ pub struct Tally {
     pub wave: Option<Wave>,
     /// Undecided and in no wave.
     pub pool: u64,
-    /// Of the pool those whose device was heard of lately and that were in no wave before.
-    pub ready: u64,
     /// Of the pool those whose device was heard of lately.
     pub present: u64,
-    /// Of the newest wave those without a grant whose device was not heard of for long.
+    /// Of the newest wave those without any grant so far whose device was not heard of for long.
     pub offline: u64,
+    /// Of the newest wave all of those without any grant so far.
+    pub stragglers: u64,
+    /// The most that a wave has proved.
+    pub best: u64,
 }

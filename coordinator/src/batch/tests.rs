@@ -34,7 +34,8 @@ fn batch() -> Batch {
 fn tally(counts: Counts) -> Tally {
     let all = Counts { idle: counts.idle + 8, ..counts };
     let wave = Wave { n: 0, counts, opened_at: NOW - HOUR, last_result: Some(NOW - HOUR) };
-    Tally { all, wave: Some(wave), pool: 8, ready: 8, present: 8, ..Tally::default() }
+    let best = counts.proved();
+    Tally { all, wave: Some(wave), pool: 8, present: 8, best, ..Tally::default() }
 }
 
 fn ended(success: u64, failed: u64) -> Tally {
@@ -69,17 +70,46 @@ fn a_wave_opens_on_successes_and_after_its_soak() {
     let soaked = NOW - 1 + 600_000;
     decides(&batch, &fresh, Decision::Wait { until: Some(soaked) });
     assert_eq!(phase::phase(&batch, &fresh, NOW), Phase::Soaking);
-    let few = Tally { ready: 3, ..ended(2, 0) };
+    let few = Tally { present: 3, ..ended(2, 0) };
     decides(&batch, &few, Decision::Open { wave: 1, members: 3 });
-    let tail = Tally { ready: 0, present: 5, ..ended(2, 0) };
-    decides(&batch, &tail, Decision::OpenTail { wave: 1 });
+}
+
+#[test]
+fn a_fleet_that_is_away_is_not_taken_at_once() {
+    let away = Tally { present: 0, ..ended(2, 0) };
+    decides(&batch(), &away, NOTHING);
+    assert_eq!(phase::phase(&batch(), &away, NOW), Phase::Waiting);
+}
+
+#[test]
+fn a_wave_grows_by_what_was_proved_and_not_by_its_number() {
+    let strategy = Strategy { canary: 2, ..Strategy::default() };
+    // Five waves of one success each, because nobody else was there.
+    assert_eq!((strategy.size(5), strategy.next_size(5, 1)), (64, 4));
+    assert_eq!(strategy.next_size(5, 30), 60);
+    assert_eq!(strategy.next_size(1, 100), 4);
+    let mut late = ended(2, 0);
+    late.wave.as_mut().unwrap().n = 4;
+    late.present = 1000;
+    decides(&batch(), &late, Decision::Open { wave: 5, members: 4 });
+}
+
+#[test]
+fn a_gate_that_cannot_be_passed_any_more_stops_at_once() {
+    let counts = Counts { failed: 1, charged: 1, in_progress: 3, ..Counts::default() };
+    let reason = Reason::Gate { wave: 0, success: 0, failures: 1 };
+    decides(&batch(), &tally(counts), Decision::Pause(reason));
+    let mut lenient = batch();
+    lenient.strategy.gate.success_percent = 75;
+    decides(&lenient, &tally(counts), NOTHING);
+    let forgiven = Batch { forgiven: Forgiven { wave: Some(0), ..Forgiven::default() }, ..batch() };
+    decides(&forgiven, &tally(counts), NOTHING);
 }
 
 #[test]
 fn no_wave_opens_on_missing_evidence() {
     let batch = batch();
-    let open =
-        |decision: &Decision| matches!(decision, Decision::Open { .. } | Decision::OpenTail { .. });
+    let open = |decision: &Decision| matches!(decision, Decision::Open { .. });
     for undecided in [
         Counts { success: 1, idle: 1, ..Counts::default() },
         Counts { success: 1, in_progress: 1, ..Counts::default() },
@@ -124,6 +154,7 @@ fn a_failed_gate_stops_and_an_operator_may_open_it() {
 #[test]
 fn the_threshold_counts_failures_and_the_overdue() {
     let mut batch = batch();
+    batch.strategy.gate.success_percent = 50;
     batch.strategy.failure_threshold.count = Some(2);
     let wave = Counts { success: 3, failed: 1, charged: 1, in_progress: 1, ..Counts::default() };
     let mut tally = tally(wave);
@@ -144,6 +175,8 @@ fn the_threshold_counts_failures_and_the_overdue() {
 #[test]
 fn who_is_in_nobodys_hands_does_not_hold_a_wave_up() {
     let mut tally = tally(Counts { success: 1, in_progress: 1, ..Counts::default() });
+    decides(&batch(), &tally, NOTHING);
+    tally.stragglers = 1;
     tally.wave.as_mut().unwrap().last_result = Some(NOW - 1);
     decides(&batch(), &tally, Decision::Wait { until: Some(NOW - 1 + HOUR) });
     decides(

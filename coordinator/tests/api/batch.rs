@@ -71,6 +71,12 @@ impl Fleet {
         self.world.post(OPERATOR, &path, json!({})).await
     }
 
+    async fn see(&self, device: DeviceId) {
+        let store = &self.world.app.store;
+        let seen = coordinator::store::event::Sign::Seen(device, store.clock().now());
+        store.record_signs(vec![seen]).await.unwrap();
+    }
+
     fn pass(&self, seconds: u64) {
         let Clock::Manual(hand) = self.world.app.store.clock() else { panic!("no manual clock") };
         hand.fetch_add(seconds * 1000, Ordering::Relaxed);
@@ -448,7 +454,7 @@ async fn a_silent_device_blocks_the_next_wave_and_then_counts_as_failed() {
 }
 
 #[tokio::test]
-async fn an_offline_member_goes_to_the_tail() {
+async fn an_offline_member_waits_for_a_later_wave() {
     let fleet = Fleet::new(3).await;
     let batch = fleet.start(json!({"canary": 2, "gate": {"soak_s": 0}})).await;
     let working = fleet.working().await;
@@ -459,8 +465,7 @@ async fn an_offline_member_goes_to_the_tail() {
     assert_eq!(fleet.show(&batch).await["wave"], 0, "it may come yet");
     fleet.pass(4000);
     let third = *fleet.devices.iter().find(|id| **id != first && **id != gone).unwrap();
-    let seen = coordinator::store::event::Sign::Seen(third, fleet.world.app.store.clock().now());
-    fleet.world.app.store.record_signs(vec![seen]).await.unwrap();
+    fleet.see(third).await;
     fleet.fly(&batch).await;
     let shown = fleet.show(&batch).await;
     assert_eq!((&shown["wave"], &shown["waves"][1]["size"]), (&json!(1), &json!(1)), "{shown}");
@@ -469,7 +474,10 @@ async fn an_offline_member_goes_to_the_tail() {
     fleet.ask(third, job).await.unwrap();
     fleet.end(third, job, success()).await;
     fleet.fly(&batch).await;
-    assert_eq!(fleet.show(&batch).await["wave"], 2, "the tail");
+    assert_eq!(fleet.show(&batch).await["wave"], 1, "whoever is away is taken into no wave");
+    fleet.see(gone).await;
+    fleet.fly(&batch).await;
+    assert_eq!(fleet.show(&batch).await["wave"], 2);
     fleet.ask(gone, left).await.unwrap();
     fleet.end(gone, left, success()).await;
     fleet.fly(&batch).await;

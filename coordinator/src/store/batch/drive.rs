@@ -35,7 +35,13 @@ impl Store {
     ) -> Refused<usize> {
         self.write(move |tx| {
             let batch = open(tx, id)?;
-            if batch.wave != Some(n) {
+            if batch.wave == Some(n) {
+                // The new ones have as much time as the first.
+                tx.prepare_cached(
+                    "UPDATE batch_waves SET opened_at = ?3 WHERE batch = ?1 AND n = ?2",
+                )?
+                .execute((id.to_string(), n, tx.now))?;
+            } else {
                 begin_wave(tx, &batch, n)?;
             }
             let mut joined = 0;
@@ -48,7 +54,8 @@ impl Store {
         .await
     }
 
-    /// Puts members of wave `n` that nobody flashes back into the pool, to its end.
+    /// Puts members of wave `n` that were never granted back into the pool, to its end. A failed
+    /// attempt stays in its wave, which it speaks against.
     pub(crate) async fn defer(
         &self,
         id: BatchId,
@@ -59,7 +66,7 @@ impl Store {
             open(tx, id)?;
             let mut put_back = tx.prepare_cached(
                 "UPDATE operations SET wave = NULL, deferred = 1
-                 WHERE id = ?1 AND batch = ?2 AND wave = ?3 AND NOT grant_open
+                 WHERE id = ?1 AND batch = ?2 AND wave = ?3 AND attempts_granted = 0
                      AND status IN ('idle', 'in-progress')",
             )?;
             let mut deferred = 0;

@@ -28,7 +28,8 @@ pub(in crate::store) fn standing(tx: &Tx<'_>, op: &Operation) -> rusqlite::Resul
 }
 
 /// A place is held from the first grant to the end. Whoever is past a failed attempt with the old
-/// version running, and is silent, gives its place to others.
+/// version running, and is silent, gives its place to others. Those between two attempts do not keep
+/// each other from the next one.
 fn is_crowded(tx: &Tx<'_>, batch: &Batch, op: &Operation) -> rusqlite::Result<bool> {
     let Some(most) = batch.strategy.max_concurrent else { return Ok(false) };
     let heard = tx.now.saturating_sub(batch.strategy.offline_after_ms());
@@ -37,11 +38,12 @@ fn is_crowded(tx: &Tx<'_>, batch: &Batch, op: &Operation) -> rusqlite::Result<bo
             "SELECT count(*) FROM operations
              WHERE batch = :batch AND id <> :own AND attempts_granted > 0
                  AND status IN ('idle', 'in-progress')
-                 AND (grant_open OR coalesce(heard_at, granted_at) >= :heard)",
+                 AND (grant_open OR (NOT :begun AND coalesce(heard_at, granted_at) >= :heard))",
         )?
         .query_row(
             named_params! {
                 ":batch": batch.id.to_string(), ":own": op.id.to_string(), ":heard": heard,
+                ":begun": op.attempts_granted > 0,
             },
             |row| row.get(0),
         )?;

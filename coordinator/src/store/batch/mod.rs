@@ -22,7 +22,6 @@ pub use drive::Withdrawal;
 pub(super) use drive::skip_device;
 pub(super) use grant::standing;
 pub use select::{Ask, Preview, Selection, Verdict};
-pub(crate) use tally::Draw;
 
 /// Bulk work is done in pieces, so that the writer is free in between.
 pub const PIECE: usize = 200;

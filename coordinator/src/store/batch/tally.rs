@@ -11,27 +11,17 @@ use crate::batch::{Batch, Silence, Tally, Wave};
 use crate::store::column::{Cells, parsed};
 use crate::store::{Store, StoreError};
 
-/// Who may be taken into a wave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Draw {
-    /// There now, and in no wave before.
-    Ready,
-    /// There now.
-    Present,
-    All,
-}
-
 impl Store {
-    /// Some of the batch's pool, at most `most`; those that were in a wave before come last.
+    /// Some of the batch's pool that are there, at most `most`; those that were in a wave before come
+    /// last.
     pub(crate) async fn draw(
         &self,
         batch: &Batch,
-        from: Draw,
         most: u64,
     ) -> Result<Vec<OperationId>, StoreError> {
         let (id, seen) = (batch.id, seen_since(batch, self.clock().now()));
         self.read(move |conn| {
-            let sql = format!("{} ORDER BY t.deferred, t.rowid LIMIT :most", pool(from, "t.id"));
+            let sql = format!("{} ORDER BY t.deferred, t.rowid LIMIT :most", pool("t.id"));
             let mut statement = conn.prepare_cached(&sql)?;
             let values = named_params! { ":batch": id.to_string(), ":seen": seen, ":most": i64::try_from(most).unwrap_or(i64::MAX) };
             let ids = statement.query_map(values, |row| parsed(row, "id"))?;
@@ -65,29 +55,26 @@ fn seen_since(batch: &Batch, now: u64) -> u64 {
     now.saturating_sub(batch.strategy.offline_after_ms())
 }
 
-/// `:seen` stands in it for every draw: the parameters are the same.
-fn pool(from: Draw, columns: &str) -> String {
-    let there = match from {
-        Draw::Ready => "(d.online OR d.last_seen >= :seen) AND NOT t.deferred",
-        Draw::Present => "(d.online OR d.last_seen >= :seen)",
-        Draw::All => ":seen IS NOT NULL",
-    };
+/// Who may be taken into a wave: devices that are there, and get jobs.
+fn pool(columns: &str) -> String {
     format!(
         "SELECT {columns} FROM operations t JOIN devices d ON d.id = t.device
          WHERE t.batch = :batch AND t.wave IS NULL AND t.status IN ('idle', 'in-progress')
-             AND {there}"
+             AND (d.online OR d.last_seen >= :seen) AND d.duplicate_since IS NULL"
     )
 }
 
 fn undecided(whom: Whom) -> String {
     let silent = match whom {
-        Whom::Offline => "NOT d.online AND coalesce(d.last_seen, 0) < :seen",
+        Whom::Offline => {
+            "((NOT d.online AND coalesce(d.last_seen, 0) < :seen) OR d.duplicate_since IS NOT NULL)"
+        }
         Whom::Stragglers => ":seen IS NOT NULL",
     };
     format!(
         "SELECT t.id FROM operations t JOIN devices d ON d.id = t.device
          WHERE t.batch = :batch AND t.wave = (SELECT wave FROM batches WHERE id = :batch)
-             AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open AND {silent}"
+             AND t.status IN ('idle', 'in-progress') AND t.attempts_granted = 0 AND {silent}"
     )
 }
 
@@ -125,6 +112,7 @@ pub(super) fn tally(
         silence: silence(conn, batch.id, listening_since, now)?,
         wave: waves.last().copied(),
         pool: batch.counts.undecided().saturating_sub(of_waves),
+        best: waves.iter().map(|wave| wave.counts.proved()).max().unwrap_or(0),
         ..Tally::default()
     };
     let settled = tally.wave.is_none_or(|wave| wave.counts.undecided() == 0);
@@ -135,11 +123,14 @@ pub(super) fn tally(
     if settled {
         let next = tally.wave.map_or(0, |wave| wave.n.saturating_add(1));
         let most = batch.strategy.size(next).max(batch.strategy.gate.minimum.into());
-        tally.ready = count(conn, &pool(Draw::Ready, "1"), batch.id, seen, most)?;
-        tally.present = count(conn, &pool(Draw::Present, "1"), batch.id, seen, most)?;
+        tally.present = count(conn, &pool("1"), batch.id, seen, most)?;
     } else {
         let most = super::PIECE.try_into().unwrap_or(u64::MAX);
-        tally.offline = count(conn, &undecided(Whom::Offline), batch.id, seen, most)?;
+        // After a start nobody was silent yet: it was the coordinator that did not listen.
+        if now.saturating_sub(listening_since) >= batch.strategy.offline_after_ms() {
+            tally.offline = count(conn, &undecided(Whom::Offline), batch.id, seen, most)?;
+        }
+        tally.stragglers = count(conn, &undecided(Whom::Stragglers), batch.id, seen, most)?;
     }
     Ok(tally)
 }
@@ -160,10 +151,11 @@ fn count(
 }
 
 const SILENCE: &str = "SELECT count(*),
-             coalesce(sum(quiet > :dark AND quiet <= expected), 0),
-             coalesce(sum(quiet > expected AND quiet <= longest), 0),
-             coalesce(sum(quiet > longest), 0)
+             coalesce(sum(NOT recovers AND quiet > :dark AND quiet <= expected), 0),
+             coalesce(sum(NOT recovers AND quiet > expected AND quiet <= longest), 0),
+             coalesce(sum(recovers OR quiet > longest), 0)
          FROM (SELECT :now - max(coalesce(heard_at, 0), granted_at, :since) AS quiet,
+                   coalesce(phase, '') IN ('recovering', 'held') AS recovers,
                    max(dark_expected_ms, :dark) + :grace AS expected,
                    max(dark_longest_ms, :dark) + :grace AS longest
                FROM operations
@@ -171,7 +163,7 @@ const SILENCE: &str = "SELECT count(*),
                    AND status IN ('idle', 'in-progress') AND grant_open)";
 
 /// How long those have been silent that may be being flashed. While the coordinator was down,
-/// nobody was.
+/// nobody was. A modem in recovery is as bad as one that says nothing, however much its router talks.
 pub(super) fn silence(
     conn: &Connection,
     batch: BatchId,
@@ -213,13 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_found_in_an_index() {
-        for sql in [
-            pool(Draw::Ready, "1"),
-            pool(Draw::Present, "1"),
-            pool(Draw::All, "1"),
-            undecided(Whom::Offline),
-            undecided(Whom::Stragglers),
-        ] {
+        for sql in [pool("1"), undecided(Whom::Offline), undecided(Whom::Stragglers)] {
             let plan = plan(&sql);
             assert!(plan.contains("operations_undecided (batch=? AND wave=?)"), "{plan}");
             assert!(!plan.contains("SCAN"), "{plan}");
