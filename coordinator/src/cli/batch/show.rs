@@ -60,23 +60,17 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
 /// `20 success, 4 in progress of 24 (1 dark)`, the zeroes left out; who is silent is one of those in
 /// progress.
 pub fn tally(tally: &Value) -> String {
-    let words = [
-        "success",
-        "failed",
-        "aborted",
-        "cancelled",
-        "in_progress",
-        "dark",
-        "suspect",
-        "overdue",
-        "idle",
-    ];
     let part = |word: &&str| {
         let count = tally[*word].as_u64().filter(|count| *count > 0)?;
         Some(format!("{count} {}", word.replace('_', " ")))
     };
-    let parts: Vec<_> = words.iter().filter_map(part).collect();
-    format!("{}: {}", cell(&tally["total"]), parts.join(", "))
+    let parts = |words: &[&str]| words.iter().filter_map(part).collect::<Vec<_>>().join(", ");
+    let all = parts(&["success", "failed", "aborted", "cancelled", "in_progress", "idle"]);
+    let silent = match parts(&["dark", "suspect", "overdue"]) {
+        none if none.is_empty() => none,
+        silent => format!(" ({silent})"),
+    };
+    format!("{all} of {}{silent}", cell(&tally["total"]))
 }
 
 fn wave(wave: &Value) -> [String; 7] {
