@@ -155,7 +155,7 @@ impl State {
 
     /// After an earlier attempt, "untouched" means that the old version was seen since.
     fn fail(self, mut failure: Failure) -> Self {
-        if self.record.attempts > 0 && failure.condition == ModemCondition::Untouched {
+        if self.earlier_attempts() > 0 && failure.condition == ModemCondition::Untouched {
             failure.condition = ModemCondition::OldVersion;
         }
         self.finish(Ending::Failed { failure })
@@ -181,15 +181,18 @@ impl State {
     fn already_installed(mut self, target: Target) -> Self {
         let versions = target.reaches.clone();
         self.record.target = Some(target);
-        // In Preparing the attempt is counted and its tool not started.
-        let earlier = self.record.attempts.saturating_sub(u32::from(self.step == Step::Preparing));
-        if earlier == 0 {
+        if self.earlier_attempts() == 0 {
             self.finish(Ending::AlreadyInstalled { versions })
         } else {
             // Confirming takes hold again.
             self.record.holding = true;
             self.to(Step::Confirming)
         }
+    }
+
+    /// In Preparing the attempt is counted and its tool not started.
+    fn earlier_attempts(&self) -> u32 {
+        self.record.attempts.saturating_sub(u32::from(self.step == Step::Preparing))
     }
 
     fn refused(mut self, refusal: Refusal) -> Self {

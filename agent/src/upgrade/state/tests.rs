@@ -240,6 +240,23 @@ fn a_failure_after_an_attempt_does_not_call_the_modem_untouched() {
 }
 
 #[test]
+fn what_the_last_look_refuses_ends_as_before_the_grant() {
+    for (attempts, condition) in [(1, ModemCondition::Untouched), (2, ModemCondition::OldVersion)] {
+        let mut state = at(Step::Preparing);
+        state.record.holding = true;
+        state.record.attempts = attempts;
+        let failure = Failure::untouched(Phase::Preparing, FailureKind::WrongModel, "");
+        let state = apply(state, Outcome::Failed(failure));
+        let Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } =
+            state.step
+        else {
+            panic!("{state:?}")
+        };
+        assert_eq!((failure.kind, failure.condition), (FailureKind::WrongModel, condition));
+    }
+}
+
+#[test]
 fn waiting_and_retrying_cost_no_journal_writes() {
     let saved = at(Step::Inspecting);
     let mut state = saved.clone();
