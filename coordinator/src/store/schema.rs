@@ -7,11 +7,12 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::StoreError;
 
-const MIGRATIONS: &[&str] = &[
-    include_str!("schema.sql"),
-    include_str!("schema/0002-batches.sql"),
-    include_str!("schema/0003-accounts.sql"),
-    include_str!("schema/0004-retention.sql"),
+/// A new one goes to the end: a database knows how many it has seen, and not which.
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("schema", include_str!("schema.sql")),
+    ("0002-batches", include_str!("schema/0002-batches.sql")),
+    ("0003-accounts", include_str!("schema/0003-accounts.sql")),
+    ("0004-retention", include_str!("schema/0004-retention.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -25,7 +26,7 @@ pub(super) fn migrate(conn: &mut Connection, now: u64) -> Result<(), StoreError>
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
-    for (step, sql) in MIGRATIONS.iter().enumerate().skip(found) {
+    for (step, (_, sql)) in MIGRATIONS.iter().enumerate().skip(found) {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute_batch(sql)?;
         tx.pragma_update(None, "user_version", step + 1)?;
@@ -40,4 +41,15 @@ pub(super) fn migrate(conn: &mut Connection, now: u64) -> Result<(), StoreError>
 
 fn version(conn: &Connection) -> rusqlite::Result<usize> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_keep_their_places_and_new_ones_come_last() {
+        let names: Vec<_> = MIGRATIONS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["schema", "0002-batches", "0003-accounts", "0004-retention"]);
+    }
 }
