@@ -10,6 +10,8 @@ pub enum Standing {
     Good,
     /// Pending, revoked or deactivated.
     Quarantined,
+    /// Two boards use its identity, until somebody has looked.
+    Doubtful,
     /// Its batch's wave has not opened.
     NotYet,
     /// Its batch is paused, or about to be.
@@ -77,6 +79,10 @@ fn check_standing(standing: Standing) -> Result<(), Refusal> {
         Standing::Quarantined => {
             Err(refusal(RefusalCode::Quarantined, "the device is not accepted"))
         }
+        Standing::Doubtful => Err(again(
+            ASK_LATER_S,
+            refusal(RefusalCode::Quarantined, "two boards use the device's identity"),
+        )),
         Standing::NotYet => Err(again(
             ASK_LATER_S,
             refusal(RefusalCode::Paused, "the batch's next wave has not opened"),

@@ -77,8 +77,10 @@ fn generation(conn: &Connection, device: DeviceId) -> rusqlite::Result<String> {
 }
 
 fn jobs(conn: &Connection, device: DeviceId) -> rusqlite::Result<Vec<Job>> {
+    // Two boards' jobs stay listed, for whoever finds a job gone takes it for withdrawn and ends it.
+    // The grant holds them.
     let held = match device::standing(conn, device)? {
-        Some(standing) => standing.deactivated || standing.duplicate || !standing.accepted,
+        Some(standing) => standing.deactivated || !standing.accepted,
         None => true,
     };
     let mut jobs = Vec::new();

@@ -143,11 +143,14 @@ impl Store {
             let mut operation = found.ok_or(Rejection::Refused(StartRefused::Unknown))?;
             let standing = match device::standing(tx, device)? {
                 Some(device::Standing {
-                    accepted: true,
-                    deactivated: false,
-                    duplicate: false,
-                    ..
-                }) => batch::standing(tx, &operation)?,
+                    accepted: true, deactivated: false, duplicate, ..
+                }) => {
+                    if duplicate {
+                        Standing::Doubtful
+                    } else {
+                        batch::standing(tx, &operation)?
+                    }
+                }
                 Some(_) | None => Standing::Quarantined,
             };
             let leave = grant::start(&mut operation, standing, &request, tx.now)
