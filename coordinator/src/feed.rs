@@ -26,7 +26,7 @@ const RING_CHANGES: usize = 4096;
 const RING_BYTES: usize = 4 * 1024 * 1024;
 /// Batches whose latest state is kept, per organization; the oldest published go first.
 const BATCHES: usize = 256;
-/// Changes looked at under the lock before others get it.
+/// Changes looked at, and states passed on, under the lock before others get it.
 const LOOK: usize = 1024;
 /// Larger states do not fit a dashboard's packet and are not published.
 const LARGEST: usize = 64 * 1024;
@@ -230,19 +230,22 @@ impl State {
         looked.into_iter().filter(|published| interest.covers(&published.change)).cloned().collect()
     }
 
-    /// A cursor that fell out of the ring, or is of another life: the latest states instead.
+    /// A cursor that fell out of the ring, or is of another life: the latest states instead, a page
+    /// of the oldest at a time.
     fn catch_up(&self, cursor: &mut u64, interest: &Interest) -> Vec<Arc<Published>> {
         let missed_since = if *cursor > self.latest { 0 } else { *cursor };
         *cursor = self.latest;
-        let mut states: Vec<_> = self
-            .retained
-            .values()
-            .flat_map(BTreeMap::values)
+        let states = self.retained.values().flat_map(BTreeMap::values);
+        let mut states: Vec<_> = states
             .filter(|state| state.id > missed_since && interest.covers(&state.change))
-            .cloned()
             .collect();
-        states.sort_by_key(|state| state.id);
-        states
+        if states.len() > LOOK {
+            states.select_nth_unstable_by_key(LOOK - 1, |state| state.id);
+            states.truncate(LOOK);
+            *cursor = states.iter().map(|state| state.id).max().unwrap_or(self.latest);
+        }
+        states.sort_unstable_by_key(|state| state.id);
+        states.into_iter().cloned().collect()
     }
 }
 
@@ -255,7 +258,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// What there is by now, some thousand at most, and the id up to which that is all.
+    /// What there is by now, two thousand at most, and the id up to which that is all.
     pub fn now(&mut self) -> (Vec<Arc<Published>>, u64) {
         let mut all = Vec::new();
         let state = self.feed.lock();

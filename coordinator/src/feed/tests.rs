@@ -112,6 +112,30 @@ async fn an_id_of_a_later_life_gets_the_latest_states() {
     assert_eq!(texts(&soon(&mut feed.resume(of("acme"), 0)).await), ["b"]);
 }
 
+#[tokio::test]
+async fn the_latest_states_come_in_pages() {
+    let feed = feed();
+    let devices = LOOK as u128 + 10;
+    for device in 0..devices {
+        feed.publish(change("acme", device, &device.to_string()));
+    }
+    let mut behind = feed.resume(of("acme"), 0);
+    for _ in 0..RING_CHANGES {
+        feed.publish(change("other", 1, "x"));
+    }
+    let mut seen = Vec::new();
+    for size in [LOOK, 10] {
+        let (page, last) = behind.now();
+        assert_eq!(page.len(), size);
+        assert!(page.iter().all(|published| published.id <= last));
+        seen.extend(page);
+        behind = feed.resume(of("acme"), last);
+    }
+    assert!(behind.now().0.is_empty());
+    let expected: Vec<_> = (0..devices).map(|device| device.to_string()).collect();
+    assert_eq!(texts(&seen), expected);
+}
+
 #[test]
 fn ids_of_before_a_restart_are_older() {
     let before = Feed::new(&Clock::manual(1000).0).publish(batch(1));
