@@ -26,6 +26,8 @@ pub enum Unavailable {
     QueueFull,
     #[error("the database is locked by somebody else")]
     Busy,
+    #[error("other dry runs are being made")]
+    Looking,
     #[error("the disk is full")]
     DiskFull,
     #[error("the database is read-only")]
@@ -43,7 +45,9 @@ impl Unavailable {
     pub fn is_of_the_disk(self) -> bool {
         match self {
             Self::DiskFull | Self::ReadOnly | Self::Disk => true,
-            Self::QueueFull | Self::Busy | Self::Stopped | Self::RolledBack => false,
+            Self::QueueFull | Self::Busy | Self::Looking | Self::Stopped | Self::RolledBack => {
+                false
+            }
         }
     }
 

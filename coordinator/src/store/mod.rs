@@ -46,6 +46,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use shared::ids::UserId;
+use tokio::sync::Semaphore;
 
 use note::{Listener, Note, Notes};
 
@@ -101,6 +102,8 @@ struct Shared {
     readers: reader::Readers,
     clock: Clock,
     changes: Listener,
+    /// Dry runs read every device of a selection: one at a time.
+    looks: Arc<Semaphore>,
     /// Unix milliseconds: no device was heard before.
     listening_since: u64,
     _checkpointer: checkpoint::Checkpointer,
@@ -122,7 +125,9 @@ impl Store {
         let writer = writer::Writer::start(conn, clock.clone(), changes.clone(), health)?;
         let listening_since = clock.now();
         let _checkpointer = checkpointer;
-        let shared = Shared { writer, readers, clock, changes, listening_since, _checkpointer };
+        let looks = Arc::new(Semaphore::new(1));
+        let shared =
+            Shared { writer, readers, clock, changes, looks, listening_since, _checkpointer };
         Ok(Self { shared: Arc::new(shared), entry: None, repeat: None })
     }
 

@@ -2,6 +2,7 @@
 //! devices there are.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use rusqlite::{Connection, Row, params_from_iter};
 use shared::event::VersionLine;
@@ -11,13 +12,17 @@ use shared::ids::{
 };
 use shared::inventory::{Inventory, Modem};
 use shared::manifest::Manifest;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::create::Member;
 use crate::batch::verdict::{Active, Allowance, Candidate, Place, Reason, Router, concerns, judge};
 use crate::store::column::{json, json_opt, parsed, parsed_opt, word};
 use crate::store::listing::Where;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Unavailable};
+
+/// How long a dry run waits for another one.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which devices are looked at. Empty lists select all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,10 +88,21 @@ impl Preview {
 }
 
 impl Store {
-    /// Looks at every device of the selection.
+    /// Looks at every device of the selection, one such look at a time: the other readers are for
+    /// everybody else.
+    ///
+    /// # Errors
+    /// [`Unavailable::Looking`] where it would have to wait for long.
     pub async fn preview(&self, ask: Ask) -> Result<Preview, StoreError> {
+        let turn = timeout(PATIENCE, self.shared.looks.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| Unavailable::Looking)?.map_err(|_| Unavailable::Stopped)?;
         let now = self.clock().now();
-        self.read(move |conn| Ok(preview(conn, &ask, now)?)).await
+        // With the query, which goes on where its asker goes away.
+        self.read(move |conn| {
+            let _turn = turn;
+            Ok(preview(conn, &ask, now)?)
+        })
+        .await
     }
 }
 
