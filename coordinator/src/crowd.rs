@@ -84,7 +84,7 @@ fn leave(counts: &mut HashMap<Ipv6Addr, usize>, key: Ipv6Addr) {
 }
 
 /// The address or /64, and the /48 around the latter.
-fn neighbourhood(address: IpAddr) -> (Ipv6Addr, Option<Ipv6Addr>) {
+pub(crate) fn neighbourhood(address: IpAddr) -> (Ipv6Addr, Option<Ipv6Addr>) {
     match address.to_canonical() {
         IpAddr::V4(address) => (address.to_ipv6_mapped(), None),
         IpAddr::V6(address) => {

@@ -213,7 +213,8 @@ pub async fn me(State(app): State<App>, operator: Operator) -> Answer<Json<UserV
     Ok(Json(view(user.ok_or_else(ApiError::not_found)?)))
 }
 
-/// A new password of one's own. It ends all of one's tokens, that of this request too.
+/// A new password of one's own. It ends all of one's tokens, that of this request too. The first one
+/// cannot be set with a token that ends.
 #[utoipa::path(patch, path = "/user/me/", tag = "users", request_body = OwnPatch,
     responses((status = 200, body = UserView)))]
 pub async fn change_me(
@@ -228,17 +229,32 @@ pub async fn change_me(
         return Err(ApiError::field("password", "This field is required."));
     };
     let id = operator.user.user;
-    if let Some(hash) = app.store.password(id).await? {
+    let was = app.store.password(id).await?;
+    if was.is_none() && would_outlive_itself(&operator) {
+        return Err(ApiError::forbidden_because("A token that ends gives nobody a password."));
+    }
+    if was.is_some() {
         let attempt = app.logins.take(id.0, app.store.clock().now());
         attempt.map_err(ApiError::throttled)?;
-        let right = app.passwords.verify(current.unwrap_or_default(), Some(hash)).await?;
+        let right = app.passwords.verify(current.unwrap_or_default(), was.clone()).await?;
         if !right {
-            return Err(ApiError::field("current_password", "This is not the password."));
+            return Err(wrong_password());
         }
     }
     let password = Some(Some(app.passwords.hash(new).await?));
-    let change = UserChange { password, ..UserChange::default() };
+    let change = UserChange { password, password_was: Some(was), ..UserChange::default() };
     Ok(Json(view(operator.store(&app).change_user(id, change).await?)))
+}
+
+/// Whether the token could make itself a password, and with that a login and tokens without an end.
+/// Superusers set everybody's passwords.
+fn would_outlive_itself(operator: &Operator) -> bool {
+    let user = &operator.user;
+    user.expires.is_some() && !user.login && !user.superuser
+}
+
+fn wrong_password() -> ApiError {
+    ApiError::field("current_password", "This is not the password.")
 }
 
 async fn read(app: &App, mut fields: Fields) -> Answer<UserChange> {
@@ -247,11 +263,11 @@ async fn read(app: &App, mut fields: Fields) -> Answer<UserChange> {
     let superuser = fields.optional("superuser", boolean);
     let active = fields.optional("active", boolean);
     let asked = fields.optional("memberships", memberships);
-    let mut memberships = None;
+    // An empty list is one as well: it takes all of them away.
+    let mut memberships = asked.as_ref().map(|_| Vec::new());
     for (organization, role) in asked.into_iter().flatten() {
-        let own = memberships.get_or_insert_with(Vec::new);
         match organization_of(app, &organization).await? {
-            Some(id) => own.push((id, role)),
+            Some(id) => memberships.get_or_insert_default().push((id, role)),
             None => {
                 let message = format!("There is no organization {organization:?}.");
                 fields.refuse("memberships", message);
@@ -264,7 +280,7 @@ async fn read(app: &App, mut fields: Fields) -> Answer<UserChange> {
         Some(None) => Some(None),
         None => None,
     };
-    Ok(UserChange { name, superuser, active, password, memberships })
+    Ok(UserChange { name, superuser, active, password, password_was: None, memberships })
 }
 
 /// By its id or its slug.
@@ -314,6 +330,7 @@ impl From<Rejection<UserRefusal>> for ApiError {
         match rejection {
             Rejection::Store(error) => error.into(),
             Rejection::Refused(UserRefusal::Unknown) => Self::not_found(),
+            Rejection::Refused(UserRefusal::PasswordChanged) => wrong_password(),
             Rejection::Refused(UserRefusal::NameTaken) => {
                 Self::field("username", "A user of this name exists.")
             }

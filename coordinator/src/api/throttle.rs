@@ -6,13 +6,21 @@ use std::sync::{Mutex, PoisonError};
 use uuid::Uuid;
 
 const WINDOW_MS: u64 = 60_000;
-/// From here on, those whose window is over are forgotten.
+/// From here on, those whose window is over are forgotten, once a window.
 const MANY: usize = 65_536;
+/// From here on nobody else gets in.
+const FULL: usize = 16 * MANY;
 
 #[derive(Debug)]
 pub struct Throttle {
     limit: u32,
-    windows: Mutex<HashMap<Uuid, Window>>,
+    windows: Mutex<Windows>,
+}
+
+#[derive(Debug, Default)]
+struct Windows {
+    of: HashMap<Uuid, Window>,
+    swept: u64,
 }
 
 #[derive(Debug)]
@@ -32,17 +40,26 @@ impl Throttle {
     /// # Errors
     /// Seconds to wait.
     pub fn take(&self, who: Uuid, now: u64) -> Result<(), u64> {
+        self.take_of(self.limit, who, now)
+    }
+
+    /// As [`Throttle::take`], with a limit of its own.
+    ///
+    /// # Errors
+    /// Seconds to wait.
+    pub fn take_of(&self, limit: u32, who: Uuid, now: u64) -> Result<(), u64> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        if windows.len() > MANY {
-            windows.retain(|_, window| window.ends > now);
+        windows.sweep(now);
+        if windows.of.len() >= FULL && !windows.of.contains_key(&who) {
+            return Err(WINDOW_MS / 1000);
         }
         let fresh = || Window { ends: now + WINDOW_MS, requests: 0 };
-        let window = windows.entry(who).or_insert_with(fresh);
+        let window = windows.of.entry(who).or_insert_with(fresh);
         // A clock set back must not lock anybody out for longer than a window.
         if window.ends <= now || window.ends > now + WINDOW_MS {
             *window = fresh();
         }
-        if window.requests >= self.limit {
+        if window.requests >= limit {
             return Err((window.ends - now).div_ceil(1000));
         }
         window.requests += 1;
@@ -50,9 +67,29 @@ impl Throttle {
     }
 }
 
+impl Windows {
+    fn sweep(&mut self, now: u64) {
+        if self.of.len() > MANY && now.abs_diff(self.swept) >= WINDOW_MS {
+            self.swept = now;
+            self.of.retain(|_, window| window.ends > now);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_over_is_forgotten_and_a_crowd_has_an_end() {
+        let throttle = Throttle::new(1);
+        for n in 0..FULL as u128 {
+            assert_eq!(throttle.take(Uuid::from_u128(n), 100_000), Ok(()));
+        }
+        assert!(throttle.take(Uuid::from_u128(FULL as u128), 100_001).is_err());
+        assert_eq!(throttle.take(Uuid::from_u128(FULL as u128), 160_000), Ok(()));
+        assert_eq!(throttle.windows.lock().unwrap().of.len(), 1);
+    }
 
     #[test]
     fn each_has_a_window_of_their_own() {

@@ -1,6 +1,6 @@
 //! `users/`: how a user gets in, and what they need beside the API itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use axum::{
@@ -19,6 +19,7 @@ use super::{
     error::{Answer, ApiError},
     time::Time,
 };
+use crate::crowd::neighbourhood;
 use crate::secret;
 use crate::store::account::{Login, LoginRefusal};
 use crate::store::{Rejection, audit::Entry};
@@ -28,9 +29,14 @@ use crate::tokens::{Audience, Bearer, Kind};
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// How long a login is good.
 const LOGIN_MS: u64 = 12 * 3600 * 1000;
-/// Passwords that one peer may try for one user in a minute; for all users together, six times that.
+/// Passwords that one peer may try for one user in a minute.
 pub const ATTEMPTS_A_MINUTE: u32 = 10;
-const ATTEMPTS_OF_A_PEER: u8 = 6;
+/// For all users together; a peer is an address of IPv4 or a /64 of IPv6.
+const ATTEMPTS_OF_A_PEER: u32 = 60;
+/// A /48 of IPv6.
+const ATTEMPTS_OF_A_SITE: u32 = 2 * ATTEMPTS_OF_A_PEER;
+/// By all peers together, for one user.
+const ATTEMPTS_FOR_A_USER: u32 = 100;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy)]
@@ -116,11 +122,18 @@ fn take_attempt(app: &App, peer: Option<IpAddr>, username: &str) -> Answer<()> {
         id.copy_from_slice(&digest.0[..16]);
         Uuid::from_bytes(id)
     };
-    let peer = peer.map_or_else(String::new, |address| address.to_string());
-    app.logins.take(place(format!("{peer} {username}")), now).map_err(ApiError::throttled)?;
-    // A peer's attempts are spread over a few windows by their user's name.
-    let part = sha256(username.as_bytes()).0[0] % ATTEMPTS_OF_A_PEER;
-    app.logins.take(place(format!("{peer}#{part}")), now).map_err(ApiError::throttled)
+    let (near, site) = neighbourhood(peer.unwrap_or(Ipv6Addr::UNSPECIFIED.into()));
+    let take = |limit, text: String| {
+        let taken = app.logins.take_of(limit, place(text), now);
+        taken.map_err(ApiError::throttled)
+    };
+    // The peer first: one that is refused leaves no trace of the names it tries.
+    if let Some(site) = site {
+        take(ATTEMPTS_OF_A_SITE, format!("site {site}"))?;
+    }
+    take(ATTEMPTS_OF_A_PEER, format!("peer {near}"))?;
+    take(ATTEMPTS_A_MINUTE, format!("peer {near} {username}"))?;
+    take(ATTEMPTS_FOR_A_USER, format!("user {username}"))
 }
 
 #[derive(Debug, ToSchema)]
@@ -172,7 +185,8 @@ pub async fn mqtt_token(
     let left =
         operator.user.expires.map(|expires| Duration::from_millis(expires.saturating_sub(now)));
     let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
-    app.store.record_audit(operator.entry.clone()).await?;
+    let entry = Entry { organization: Some(organization.to_string()), ..operator.entry };
+    app.store.record_audit(entry).await?;
     let token = app.tokens.issue(Audience::Mqtt, &bearer, lifetime);
     let token = token.map_err(|error| ApiError::internal(&error))?;
     let answer = MqttToken {

@@ -47,6 +47,8 @@ pub struct UserChange {
     pub active: Option<bool>,
     /// A hash; `Some(None)`: no password any more.
     pub password: Option<Option<String>>,
+    /// The hash that a change of one's own password was checked against; `None`: it was not.
+    pub password_was: Option<Option<String>>,
     /// All of them.
     pub memberships: Option<Vec<(OrganizationId, Role)>>,
 }
@@ -138,6 +140,9 @@ impl Store {
     ) -> Result<User, Rejection<UserRefusal>> {
         self.write(move |tx| {
             let before = found(tx, id)?;
+            if change.password_was.is_some() && change.password_was != Some(password(tx, id)?) {
+                return refuse(UserRefusal::PasswordChanged);
+            }
             if change.name.as_ref().is_some_and(|name| *name != before.name)
                 && is_taken(tx, change.name.as_deref().unwrap_or_default(), Some(id))?
             {
@@ -197,14 +202,7 @@ impl Store {
 
     /// The hash of the user's password.
     pub async fn password(&self, id: UserId) -> Result<Option<String>, StoreError> {
-        self.read(move |conn| {
-            let found = conn
-                .prepare_cached("SELECT password FROM users WHERE id = ?1")?
-                .query_row([id.to_string()], |row| row.get(0))
-                .optional()?;
-            Ok(found.flatten())
-        })
-        .await
+        self.read(move |conn| Ok(password(conn, id)?)).await
     }
 
     /// Opens a login; answers when its token ends, in unix milliseconds.
@@ -228,6 +226,14 @@ fn refuse<T>(refusal: UserRefusal) -> Result<T, Rejection<UserRefusal>> {
 
 fn found(tx: &Tx<'_>, id: UserId) -> Result<User, Rejection<UserRefusal>> {
     find(tx, id)?.ok_or(Rejection::Refused(UserRefusal::Unknown))
+}
+
+fn password(conn: &Connection, id: UserId) -> rusqlite::Result<Option<String>> {
+    let found = conn
+        .prepare_cached("SELECT password FROM users WHERE id = ?1")?
+        .query_row([id.to_string()], |row| row.get(0))
+        .optional()?;
+    Ok(found.flatten())
 }
 
 fn is_taken(tx: &Tx<'_>, name: &str, by: Option<UserId>) -> rusqlite::Result<bool> {

@@ -123,6 +123,8 @@ pub enum UserRefusal {
     UnknownOrganization,
     #[error("nobody would be left who may do everything: make another superuser first")]
     LastSuperuser,
+    #[error("the password was changed meanwhile")]
+    PasswordChanged,
 }
 
 /// `last_used` is for people: a minute is fine enough.

@@ -1,6 +1,9 @@
 //! Users: made, changed, shut out, and let in by password.
 
 use axum::http::header;
+use coordinator::store::Rejection;
+use coordinator::store::account::UserChange;
+use coordinator::store::user::UserRefusal;
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -55,6 +58,9 @@ async fn a_users_life() {
     world.post(&eve, "category/", json!({"name": "x"})).await.ok(201);
     let me = world.get(&eve, "user/me/").await.ok(200);
     assert_eq!((&me["username"], &me["last_login"]), (&json!("eve"), &json!(NOW_TEXT)));
+    let none = world.patch(ADMIN, &path, json!({"memberships": []})).await.ok(200);
+    assert_eq!(none["memberships"], json!([]));
+    world.post(&eve, "category/", json!({"name": "y"})).await.ok(403);
 
     world.delete(ADMIN, &path).await.ok(204);
     world.get(ADMIN, &path).await.ok(404);
@@ -227,4 +233,42 @@ async fn guessing_is_slowed_down() {
     answer.ok(429);
     world.pass(60_000);
     login(&world, "eve", PASSWORD).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_makes_no_first_password() {
+    let world = World::new().await;
+    let soon = json!({"name": "a", "expires": "2023-11-15T00:00:00.000Z"});
+    let made = world.post(OPERATOR, "token/", soon).await.ok(201);
+    let password = json!({"password": PASSWORD});
+    let ends = made["token"].as_str().unwrap();
+    world.patch(ends, "user/me/", password.clone()).await.ok(403);
+    world.patch(OPERATOR, "user/me/", password).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_password_is_compared_with_the_one_that_is_replaced() {
+    let world = World::new().await;
+    let id = user(&world, "eve", json!({})).await.parse().unwrap();
+    let store = &world.app.store;
+    let was = store.password(id).await.unwrap();
+    let change = UserChange {
+        password: Some(Some("a hash".into())),
+        password_was: Some(was.clone()),
+        ..UserChange::default()
+    };
+    store.change_user(id, change.clone()).await.unwrap();
+    let late = store.change_user(id, change).await;
+    assert!(matches!(late, Err(Rejection::Refused(UserRefusal::PasswordChanged))));
+}
+
+#[tokio::test]
+async fn a_peer_that_guesses_everybody_is_slowed_down() {
+    let world = World::new().await;
+    for n in 0..60 {
+        login(&world, &format!("user-{n}"), "a wrong guess").await.ok(400);
+    }
+    login(&world, "user-60", "a wrong guess").await.ok(429);
+    world.pass(60_000);
+    login(&world, "user-60", "a wrong guess").await.ok(400);
 }
