@@ -143,6 +143,9 @@ impl Store {
                 }
                 deleted => deleted?,
             };
+            // The slug may come again, and the log names organizations by it.
+            tx.prepare_cached("UPDATE audit SET organization = NULL WHERE organization = ?1")?
+                .execute([before.slug.as_str()])?;
             tx.tell(Told::default().before(shown(&before)));
             Ok(files)
         })

@@ -70,3 +70,18 @@ async fn administrators_look_after_members_and_raise_nobody_to_themselves() {
     assert_eq!(world.delete(ADMINISTRATOR, &eve).await.ok(204), Value::Null);
     world.get(ADMINISTRATOR, &eve).await.ok(404);
 }
+
+#[tokio::test]
+async fn a_slug_that_comes_again_brings_no_log_of_before() {
+    let world = World::new().await;
+    let new = json!({"slug": "north"});
+    let id = world.post(ADMIN, "organization/", new.clone()).await.id(201);
+    let path = format!("organization/{id}/");
+    world.patch(ADMIN, &path, json!({"name": "The first"})).await.ok(200);
+    world.delete(ADMIN, &path).await.ok(204);
+    world.post(ADMIN, "organization/", new).await.ok(201);
+    let listing = world.get(ADMIN, "audit/?organization=north").await.ok(200);
+    assert_eq!(listing["count"], 1, "{listing}");
+    let all = world.get(ADMIN, "audit/").await.ok(200).to_string();
+    assert!(all.contains("The first"), "superusers see it still: {all}");
+}
