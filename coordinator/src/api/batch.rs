@@ -232,9 +232,18 @@ fn strategy(report: &Report) -> Value {
     strategy
 }
 
-/// The same as JSON bytes, for the feed.
+/// The same as JSON bytes, for the feed: without the build's changelog, which never changes with the
+/// batch and may be longer than a dashboard's packet.
 pub fn payload(report: &Report) -> Bytes {
-    serde_json::to_vec(&BatchView::of(report)).map(Bytes::from).unwrap_or_default()
+    let mut view = BatchView::of(report);
+    if let Some(build) = &mut view.build {
+        build.changelog.clear();
+    }
+    bytes(&view)
+}
+
+fn bytes(view: &BatchView) -> Bytes {
+    serde_json::to_vec(view).map(Bytes::from).unwrap_or_default()
 }
 
 #[utoipa::path(get, path = "/batch-upgrade-operation/", tag = "batches",
@@ -268,7 +277,7 @@ pub async fn detail(
 ) -> Answer<Response> {
     let report = find(&app, &operator, id).await?;
     let logs = report.batch.counts.total() <= WITH_LOGS;
-    let mut head = payload(&report).to_vec();
+    let mut head = bytes(&BatchView::of(&report)).to_vec();
     // The object goes on.
     head.pop();
     head.extend(br#","upgradeoperations":["#);

@@ -56,7 +56,8 @@ pub struct BuildView {
     modified: Time,
     version: String,
     modem_model: String,
-    changelog: String,
+    /// Empty in a batch's live events.
+    pub(super) changelog: String,
     #[schema(value_type = Uuid)]
     category: CategoryId,
 }

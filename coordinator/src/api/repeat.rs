@@ -5,13 +5,13 @@
 //! |---|---|
 //! | the same request, answered | the first answer |
 //! | the same request, still running | 409, Retry-After |
-//! | the same request, carried out, its answer lost in a crash | 409 |
+//! | the same request, carried out, its answer too long to keep or lost in a crash | 409 |
 //! | another request | 422 |
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{FromRequestParts, MatchedPath, OriginalUri, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -38,7 +38,7 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Characters of a key.
 const LONGEST: usize = 128;
-/// Bytes of an answer that is kept.
+/// Bytes of an answer that is kept; a longer one is given once.
 const ANSWER: usize = 64 << 10;
 
 /// Requests with a key that run just now.
@@ -115,6 +115,10 @@ async fn with_key(app: App, request: Request, next: Next) -> Result<Response, Ap
 async fn keep(app: &App, repeat: Repeat, response: Response) -> Result<Response, ApiError> {
     if !response.status().is_success() {
         app.store.end_repeat(repeat, None).await?;
+        return Ok(response);
+    }
+    // A long one is not kept: the next one is told that this one was carried out.
+    if response.body().size_hint().exact().is_none_or(|size| size > ANSWER as u64) {
         return Ok(response);
     }
     let (parts, body) = response.into_parts();

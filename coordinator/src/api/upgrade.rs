@@ -346,20 +346,27 @@ async fn make(
     members: Vec<Member>,
 ) -> Answer<BatchId> {
     let batch = app.store.create_batch(new).await?;
-    let by = &operator.user.name;
-    for piece in members.chunks(PIECE) {
-        if let Err(error) = app.store.add_members(batch, piece.to_vec(), by.clone()).await {
-            // Where even that fails, the next start takes it back.
-            let _ = app.store.abandon_batch(batch).await;
-            return Err(batch::refused("started")(error));
-        }
+    if let Err(error) = fill(app, operator, batch, &members).await {
+        // Where even that fails, the pilot takes it back.
+        let _ = match &error {
+            Rejection::Refused(BatchRefused::Empty) => app.store.discard_batch(batch).await,
+            Rejection::Refused(_) | Rejection::Store(_) => app.store.abandon_batch(batch).await,
+        };
+        return Err(batch::refused("started")(error));
     }
-    let launched = operator.store(app).launch_batch(batch).await;
-    if let Err(Rejection::Refused(BatchRefused::Empty)) = &launched {
-        app.store.discard_batch(batch).await?;
-    }
-    launched.map_err(batch::refused("started"))?;
     Ok(batch)
+}
+
+async fn fill(
+    app: &App,
+    operator: &Operator,
+    batch: BatchId,
+    members: &[Member],
+) -> Result<(), Rejection<BatchRefused>> {
+    for piece in members.chunks(PIECE) {
+        app.store.add_members(batch, piece.to_vec(), operator.user.name.clone()).await?;
+    }
+    operator.store(app).launch_batch(batch).await.map(drop)
 }
 
 async fn look(app: &App, ask: Ask) -> Answer<Preview> {

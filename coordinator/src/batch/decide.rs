@@ -51,10 +51,15 @@ pub enum Whom {
 
 const NOTHING: Decision = Decision::Wait { until: None };
 
+/// A batch that takes longer to be made will not be: whoever made it has given up, and failed to say
+/// so.
+const MAKING_MS: u64 = 15 * 60 * 1000;
+
 /// Decides.
 pub fn decide(batch: &Batch, tally: &Tally, now: u64) -> Decision {
     match batch.course {
-        Course::Preparing | Course::Finished => return NOTHING,
+        Course::Preparing => return unfinished(batch, now),
+        Course::Finished => return NOTHING,
         Course::Open | Course::Paused | Course::Cancelling | Course::Expiring => {}
     }
     if tally.all.undecided() == 0 {
@@ -65,6 +70,15 @@ pub fn decide(batch: &Batch, tally: &Tally, now: u64) -> Decision {
         _ if now >= batch.expires_at => Decision::Expire,
         Course::Paused => Decision::Wait { until: Some(batch.expires_at) },
         Course::Open | Course::Preparing | Course::Finished => roll_out(batch, tally, now),
+    }
+}
+
+fn unfinished(batch: &Batch, now: u64) -> Decision {
+    let late = batch.created.saturating_add(MAKING_MS);
+    if now < late {
+        Decision::Wait { until: Some(late) }
+    } else {
+        Decision::Abort(Reason::Unfinished)
     }
 }
 

@@ -95,7 +95,7 @@ pub enum Reason {
         failures: u64,
     },
     Expired,
-    /// The coordinator stopped before all operations were made; nobody was told of the batch.
+    /// Something failed before all operations were made; no device was told of the batch.
     Unfinished,
 }
 
@@ -115,7 +115,7 @@ impl std::fmt::Display for Reason {
                 "wave {wave} did not pass its gate: {success} succeeded, {failures} failed"
             ),
             Self::Expired => f.write_str("its time is over"),
-            Self::Unfinished => f.write_str("the coordinator stopped while it was being made"),
+            Self::Unfinished => f.write_str("it could not be made to its end"),
         }
     }
 }

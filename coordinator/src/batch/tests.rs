@@ -220,9 +220,16 @@ fn what_is_stopped_ends_what_is_in_nobodys_hands() {
     for course in [Course::Open, Course::Paused, Course::Cancelling, Course::Expiring] {
         decides(&Batch { course, ..batch() }, &tally, Decision::Finish);
     }
-    for course in [Course::Preparing, Course::Finished] {
-        decides(&Batch { course, ..batch() }, &tally, NOTHING);
-    }
+    decides(&Batch { course: Course::Finished, ..batch() }, &tally, NOTHING);
+}
+
+#[test]
+fn what_is_not_made_to_its_end_is_taken_back() {
+    let making = Batch { course: Course::Preparing, created: NOW - 1, ..batch() };
+    let late = NOW - 1 + HOUR / 4;
+    decides(&making, &ended(0, 0), Decision::Wait { until: Some(late) });
+    let left = Batch { created: NOW - HOUR, ..making };
+    decides(&left, &ended(0, 0), Decision::Abort(Reason::Unfinished));
 }
 
 #[test]

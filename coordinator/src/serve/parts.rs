@@ -65,8 +65,8 @@ impl Parts {
 
     /// Fills what lives in memory from what is on disk.
     pub(super) async fn recall(&self) -> Result<(), StartError> {
+        // Who watches has to see that the disk is full, and devices what they may.
         match self.store.forget_presence().await {
-            // Who watches has to see that the disk is full, and devices what they may.
             Err(error) if error.passes() => tracing::error!(%error, "presence of before"),
             forgotten => forgotten?,
         }
@@ -81,7 +81,11 @@ impl Parts {
         for operation in &operations {
             self.feed.publish(changes::change(operation));
         }
-        self.store.recover_batches().await?;
+        match self.store.recover_batches().await {
+            // The pilot takes them back later.
+            Err(error) if error.passes() => tracing::error!(%error, "batches that were being made"),
+            recovered => drop(recovered?),
+        }
         self.pilot.recall(BATCHES).await?;
         let used = self.store.used_files().await?;
         let artifacts = self.artifacts.clone();

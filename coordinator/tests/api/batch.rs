@@ -528,6 +528,93 @@ async fn whoever_watches_is_told() {
     assert!(retained.iter().any(|state| state.change.topic().to_string() == topic));
 }
 
+#[tokio::test]
+async fn one_that_cannot_be_launched_is_taken_back() {
+    let fleet = Fleet::new(2).await;
+    let db = rusqlite::Connection::open(fleet.world.folder.path().join("db")).unwrap();
+    db.execute_batch(
+        "CREATE TRIGGER broken BEFORE UPDATE OF course ON batches WHEN NEW.course = 'open'
+         BEGIN SELECT RAISE(ABORT, 'broken'); END",
+    )
+    .unwrap();
+    let body = json!({"upgrade_all": true});
+    fleet.world.post(OPERATOR, &fleet.upgrade(), body).await.ok(500);
+    let listing = fleet.world.get(VIEWER, "batch-upgrade-operation/").await.ok(200);
+    let batch = listing["results"][0]["id"].as_str().unwrap();
+    fleet.fly(batch).await;
+    assert_eq!(fleet.show(batch).await["phase"], "finished");
+
+    // Where not even that can be said.
+    db.execute_batch("UPDATE batches SET course = 'preparing', finished_at = NULL").unwrap();
+    assert_eq!(fleet.act(batch, "cancel").await.ok(200)["cancelled"], 0);
+    db.execute_batch("UPDATE batches SET course = 'preparing', finished_at = NULL").unwrap();
+    fleet.fly(batch).await;
+    assert_eq!(fleet.show(batch).await["phase"], "preparing", "it may be being made");
+    fleet.pass(15 * 60);
+    fleet.fly(batch).await;
+    assert_eq!(fleet.show(batch).await["phase"], "finished");
+}
+
+#[tokio::test]
+async fn a_long_changelog_keeps_no_answer_and_no_event_back() {
+    let fleet = Fleet::new(1).await;
+    let changelog = json!({"changelog": "x".repeat(65_536)});
+    fleet.world.patch(OPERATOR, &format!("build/{}/", fleet.build), changelog).await.ok(200);
+    let body = json!({"build": fleet.build, "upgrade_all": true});
+    let send = async || {
+        let path = "batch-upgrade-operation/";
+        let request = crate::world::request(axum::http::Method::POST, OPERATOR, path)
+            .header("content-type", "application/json")
+            .header("Idempotency-Key", "k")
+            .body(axum::body::Body::from(body.to_string()));
+        fleet.world.send(request.unwrap()).await
+    };
+    let batch = send().await.id(201);
+    send().await.ok(409);
+    fleet.fly(&batch).await;
+    let (retained, _) = fleet.world.app.feed.retained(&"acme".parse().unwrap());
+    let topic = format!("mu/acme/batches/{batch}");
+    assert!(retained.iter().any(|state| state.change.topic().to_string() == topic));
+    let shown = fleet.show(&batch).await;
+    assert_eq!(shown["build"]["changelog"].as_str().unwrap().len(), 65_536);
+}
+
+#[tokio::test]
+async fn what_is_done_with_places_and_batches_is_on_record_in_their_organization() {
+    let fleet = Fleet::new(2).await;
+    let log = async || {
+        let listing = fleet.world.get(ADMINISTRATOR, "audit/").await.ok(200);
+        let newest = &listing["results"][0];
+        assert_eq!(newest["organization"], "acme", "{newest}");
+        (newest["before"].clone(), newest["after"].clone())
+    };
+    for kind in ["group", "location"] {
+        let new = json!({"name": "north"});
+        let id = fleet.world.post(ADMINISTRATOR, &format!("{kind}/"), new).await.id(201);
+        let (before, after) = log().await;
+        assert_eq!((before, &after["name"]), (Value::Null, &json!("north")));
+        let path = format!("{kind}/{id}/");
+        fleet.world.patch(ADMINISTRATOR, &path, json!({"name": "south"})).await.ok(200);
+        let (before, after) = log().await;
+        assert_eq!((&before["name"], &after["name"]), (&json!("north"), &json!("south")));
+        fleet.world.delete(ADMINISTRATOR, &path).await.ok(204);
+        let (before, after) = log().await;
+        assert_eq!((&before["name"], after), (&json!("south"), Value::Null));
+    }
+    let batch = fleet.start(quick()).await;
+    let (before, after) = log().await;
+    assert_eq!((before, &after["id"]), (Value::Null, &json!(batch)));
+    for (verb, was, is) in [
+        ("pause", "open", "paused"),
+        ("resume", "paused", "open"),
+        ("cancel", "open", "cancelling"),
+    ] {
+        fleet.act(&batch, verb).await.ok(200);
+        let (before, after) = log().await;
+        assert_eq!((&before["course"], &after["course"]), (&json!(was), &json!(is)));
+    }
+}
+
 fn request_to(token: &str, path: &str) -> axum::http::Request<axum::body::Body> {
     crate::world::request(axum::http::Method::GET, token, path)
         .body(axum::body::Body::empty())

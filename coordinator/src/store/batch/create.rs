@@ -1,5 +1,6 @@
 //! A batch is made in pieces, so that the writer is free in between; until it is launched nothing of
-//! it can be granted, and one that was never launched is taken back at the next start.
+//! it can be granted, and one that was never launched is taken back: by whoever made it, at the next
+//! start, or by the pilot.
 
 use serde_json::{Map, Value, json};
 use shared::ids::{BatchId, BuildId, DeviceId, ImageId, OperationId, OrganizationId, Slot};
@@ -89,7 +90,11 @@ impl Store {
     /// Gives up one that could not be made to its end; the pilot ends what there is of it.
     pub async fn abandon_batch(&self, id: BatchId) -> Result<(), StoreError> {
         let abandoned = self.write::<_, Never, _>(move |tx| {
-            Ok(set_course(tx, id, Course::Cancelling, Some(&Reason::Unfinished))?)
+            // Somebody else may have ended it.
+            if find(tx, id)?.is_some_and(|batch| batch.course == Course::Preparing) {
+                set_course(tx, id, Course::Cancelling, Some(&Reason::Unfinished))?;
+            }
+            Ok(())
         });
         Ok(abandoned.await?)
     }

@@ -108,7 +108,7 @@ impl Store {
     ) -> Refused<Withdrawal> {
         let since = self.shared.listening_since;
         self.write(move |tx| {
-            let batch = at(tx, &scope, id, &[Course::Open, Course::Paused])?;
+            let batch = at(tx, &scope, id, &[Course::Preparing, Course::Open, Course::Paused])?;
             set_course(tx, id, Course::Cancelling, Some(&reason))?;
             let will_finish = tally::silence(tx, id, since, tx.now)?.granted;
             let cancelled = batch.counts.undecided().saturating_sub(will_finish);
