@@ -13,7 +13,7 @@ use agent::{
 };
 use anyhow::{Context, ensure};
 use lab::{
-    bench::{Budget, Figure, Report, Workplace, fleet, machine, short},
+    bench::{Budget, Figure, Report, Workplace, fleet, machine, short, small},
     coordinator::{self, Coordinator},
     demo,
     firmware::Model,
@@ -22,7 +22,7 @@ use lab::{
 };
 use shared::{hex::Sha256, ids::ImageId};
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -48,7 +48,10 @@ fn main() -> anyhow::Result<()> {
             runtime.block_on(downloads(&report, &coordinator, work.path()))?;
         }
         if report.wants("idle") {
-            match small_binary()? {
+            match small::build(
+                Path::new(env!("CARGO_MANIFEST_DIR")),
+                Path::new(env!("CARGO_TARGET_TMPDIR")),
+            )? {
                 Ok(exe) => runtime.block_on(idle(&report, &coordinator, &exe, work.path()))?,
                 Err(why) => report.skip("agent, profile small", &why),
             }
@@ -228,23 +231,6 @@ impl Job {
         ensure!(found == self.manifest.manifest().file.sha256, "curl fetched something else");
         Ok(Taken { seconds, cpu: machine::cpu_seconds_of_children(own)? - cpu })
     }
-}
-
-/// Builds the agent as a router gets it, but for this machine; why not, if that cannot be.
-fn small_binary() -> anyhow::Result<Result<PathBuf, String>> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target directory")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    eprintln!("# building the agent with profile small");
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "agent", "--profile", "small", "--target-dir"])
-        .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    Ok(match built {
-        Ok(status) if status.success() => Ok(target.join("small/modem-upgrader-agent")),
-        Ok(status) => Err(format!("the build ended with {status}")),
-        Err(error) => Err(format!("cargo does not start: {error}")),
-    })
 }
 
 /// The small agent on a simulated router, once it is connected and has nothing to do.

@@ -3,10 +3,14 @@
 //! A figure is a value with its budget and what it was compared with in the same run. Nothing here
 //! asserts: a figure that misses its budget is printed as missing it.
 
+pub mod dist;
 pub mod fleet;
 pub mod http;
+pub mod life;
 pub mod line;
 pub mod machine;
+pub mod small;
+pub mod suite;
 
 use crate::coordinator::Coordinator;
 use serde::Serialize;

@@ -110,9 +110,35 @@ pub fn memory(pid: u32) -> anyhow::Result<Memory> {
     })
 }
 
+/// Bytes that a process has made the kernel write to disks, in whole pages; what it wrote to memory
+/// file systems, pipes and sockets is not in it (proc(5), `write_bytes`).
+///
+/// # Errors
+/// There is no such process, or it is somebody else's.
+pub fn bytes_to_disk(pid: u32) -> anyhow::Result<u64> {
+    let io = read_to_string(format!("/proc/{pid}/io"))?;
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(line.context("no write_bytes")?.parse()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_to_memory_does_not_go_to_disk() {
+        let own = std::process::id();
+        let file = std::path::Path::new("/dev/shm").join(format!("bench-memory-{own}"));
+        if std::fs::write(&file, vec![1; 1 << 20]).is_err() {
+            return;
+        }
+        let before = bytes_to_disk(own).unwrap();
+        std::fs::write(&file, vec![2; 8 << 20]).unwrap();
+        let after = bytes_to_disk(own).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        // Other tests of this process may write as well, but not so much.
+        assert!(after - before < 8 << 20, "{before} -> {after}");
+    }
 
     #[test]
     fn this_process_is_seen() {

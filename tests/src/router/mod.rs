@@ -19,6 +19,7 @@ use nix::{
 };
 use shared::stages::Phase;
 use std::{
+    ffi::OsString,
     fs, io,
     net::IpAddr,
     os::unix::process::CommandExt,
@@ -61,6 +62,8 @@ pub struct Router {
     pub modem: SimulatedModem,
     pub link: Link,
     exe: PathBuf,
+    /// The agent's program and what comes before its own arguments.
+    program: Vec<OsString>,
     agent: Option<Child>,
     random: Random,
 }
@@ -89,6 +92,8 @@ impl Router {
         let mut router = Self {
             random: Random::new(plan.seed ^ 0x5eed),
             exe: exe.to_owned(),
+            // A cross-built agent, for instance, which the kernel starts through an emulator.
+            program: vec![std::env::var_os("LAB_AGENT").unwrap_or_else(|| exe.into())],
             agent: None,
             dir,
             name,
@@ -101,6 +106,12 @@ impl Router {
         Ok(router)
     }
 
+    /// Another agent than the lab's own from its next start on: its program, and what comes before
+    /// its arguments where that is an emulator.
+    pub fn use_agent(&mut self, program: &[&Path]) {
+        self.program = program.iter().map(|word| word.as_os_str().to_owned()).collect();
+    }
+
     /// Starts the agent, if it does not run.
     ///
     /// # Errors
@@ -110,10 +121,10 @@ impl Router {
             return Ok(());
         }
         let log = fs::File::options().create(true).append(true).open(self.dir.join("agent.log"))?;
-        // A cross-built agent, for instance, which the kernel starts through an emulator.
-        let exe = std::env::var_os("LAB_AGENT").map_or_else(|| self.exe.clone(), PathBuf::from);
-        let agent = Command::new(exe)
+        let (program, before) = self.program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let agent = Command::new(program)
             .arg0("modem-upgrader-agent")
+            .args(before)
             .args(["run".as_ref(), "--config".as_ref(), self.dir.join("agent.toml").as_os_str()])
             .env("RUST_LOG", "info")
             .env("LAB_ROUTER", &self.dir)
@@ -218,7 +229,14 @@ impl Router {
         Ok(fs::write(path, text.replace(from, to))?)
     }
 
-    /// The phase of the upgrade under way, by the agent's own word to `status`.
+    /// What the agent says to `status`.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        let text = fs::read(self.dir.join("run/status.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// The phase of the upgrade under way, by the agent's own word.
     #[must_use]
     pub fn phase(&self) -> Option<Phase> {
         self.status()?.phase
@@ -228,11 +246,6 @@ impl Router {
     #[must_use]
     pub fn fetched(&self) -> Option<u64> {
         self.status()?.progress?.fetched
-    }
-
-    fn status(&self) -> Option<Status> {
-        let text = fs::read(self.dir.join("run/status.json")).ok()?;
-        serde_json::from_slice(&text).ok()
     }
 
     #[must_use]
