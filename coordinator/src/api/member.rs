@@ -33,7 +33,8 @@ pub struct MemberView {
 
 #[derive(Debug, ToSchema)]
 pub struct NewMember {
-    /// A user whom the superuser has made.
+    /// A user whom the superuser has made. Who belongs to others' organizations is the superuser's
+    /// to add.
     pub username: String,
     pub role: RoleName,
 }
@@ -79,7 +80,8 @@ pub async fn create(
     if name == operator.user.name && !operator.user.superuser {
         return Err(ApiError::forbidden());
     }
-    let member = operator.store(&app).add_member(id, name, role).await?;
+    let scope = operator.looks_after()?;
+    let member = operator.store(&app).add_member(scope, id, name, role).await?;
     Ok((StatusCode::CREATED, Json(view(member))))
 }
 

@@ -75,6 +75,7 @@ pub struct App {
     pub counters: Arc<Counters>,
     pub throttle: Arc<Throttle>,
     pub census: Arc<metrics::LastCensus>,
+    pub ready: Arc<health::LastCheck>,
     pub streams: Arc<stream::Streams>,
     pub repeats: Arc<repeat::Running>,
     pub passwords: Arc<Passwords>,

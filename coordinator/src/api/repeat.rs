@@ -89,7 +89,8 @@ async fn with_key(app: App, request: Request, next: Next) -> Result<Response, Ap
     let body = to_bytes(body, body::LIMIT).await;
     let body = body.map_err(|_| ApiError::too_large(body::LIMIT as u64))?;
     let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
-    let route = format!("{} {uri}", parts.method);
+    let path = uri.path_and_query().map_or_else(|| uri.path(), |path| path.as_str());
+    let route = Repeat::route(parts.method.as_str(), path);
     let repeat = Repeat { user, key, route, digest: sha256(&body) };
     let Some(turn) = app.repeats.enter(&repeat) else {
         let running = ApiError::conflict("A request with this key is running: ask again.");

@@ -16,13 +16,11 @@ use super::{
 };
 use crate::secret;
 use crate::store::{
-    account::OwnToken,
-    listing::{Order, Rows},
+    Rejection,
+    account::{OWN_TOKENS, OwnToken, TooManyTokens},
+    listing::Order,
     user::{NewApiToken, TokenScope},
 };
-
-/// Tokens that one user may have.
-const MOST: u64 = 100;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TokenView {
@@ -104,11 +102,6 @@ pub async fn create(
     let asked = fields.optional("expires", nullable(later_than(app.store.clock().now())));
     fields.finish()?;
     let name = name.ok_or_else(|| ApiError::field("name", "This field is required."))?;
-    let newest = Order { column: "created", descending: true };
-    let rows = Rows { offset: 0, limit: 1 };
-    if app.store.own_tokens(operator.user.user, newest, rows).await?.count >= MOST {
-        return Err(ApiError::conflict(format!("You have {MOST} tokens: delete some first.")));
-    }
     let bound = operator.user.expires.filter(|_| !operator.user.login);
     let expires = match (asked.flatten(), bound) {
         (Some(asked), Some(bound)) => Some(asked.min(bound)),
@@ -122,7 +115,14 @@ pub async fn create(
         scope: scope.unwrap_or(TokenScope::Write),
         expires,
     };
-    let made = operator.store(&app).create_own_token(new).await?;
+    let made = match operator.store(&app).create_own_token(new).await {
+        Ok(made) => made,
+        Err(Rejection::Store(error)) => return Err(error.into()),
+        Err(Rejection::Refused(TooManyTokens)) => {
+            let message = format!("You have {OWN_TOKENS} tokens: delete some first.");
+            return Err(ApiError::conflict(message));
+        }
+    };
     Ok((StatusCode::CREATED, Json(NewTokenView { view: view(made), token })))
 }
 

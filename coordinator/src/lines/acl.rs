@@ -37,6 +37,14 @@ impl Admission {
         self.write().insert(subject, Some(epoch));
     }
 
+    /// As [`Admission::set_epoch`], by what may have been read before another change: an epoch only
+    /// rises.
+    pub fn raise_epoch(&self, subject: Uuid, epoch: Epoch) {
+        let mut standing = self.write();
+        let current = standing.entry(subject).or_default();
+        *current = Some(current.map_or(epoch, |current| current.max(epoch)));
+    }
+
     /// No token of `subject` is good any more, until the next [`Admission::set_epoch`].
     pub fn revoke(&self, subject: Uuid) {
         self.write().insert(subject, None);

@@ -198,8 +198,11 @@ async fn follow_users(store: Store, admission: Arc<Admission>, registry: Arc<Reg
             stays
         });
         for (user, epoch) in users {
-            admission.set_epoch(user.0, epoch);
-            if known.insert(user, epoch).is_some_and(|before| before != epoch) {
+            let before = known.insert(user, epoch);
+            if before != Some(epoch) {
+                admission.raise_epoch(user.0, epoch);
+            }
+            if before.is_some_and(|before| before != epoch) {
                 registry.kick_user(user.0);
             }
         }
@@ -235,6 +238,9 @@ async fn clear_away(store: Store, keep: Retention) {
             Ok(cleared) if cleared.is_nothing() => {}
             Ok(cleared) => tracing::info!(?cleared, "what was older than is to be kept"),
             Err(error) => tracing::error!(%error, "what is older than is to be kept"),
+        }
+        if let Err(error) = store.sweep_tokens().await {
+            tracing::error!(%error, "tokens that ended long ago");
         }
     }
 }

@@ -122,6 +122,7 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         counters: parts.counters.clone(),
         throttle: Arc::new(Throttle::new(config.requests_a_minute)),
         census: Arc::default(),
+        ready: Arc::default(),
         streams: Arc::default(),
         passwords: Arc::default(),
         repeats: Arc::default(),

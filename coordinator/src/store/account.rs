@@ -81,8 +81,14 @@ pub enum LoginRefusal {
     TooMany(u64),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the user has {OWN_TOKENS} tokens")]
+pub struct TooManyTokens;
+
 /// Tokens of logins that one user may have at a time.
 pub const LIVE_LOGINS: u64 = 10;
+/// Tokens that one user may have at a time.
+pub const OWN_TOKENS: u64 = 100;
 /// Logins of one user in a day (UTC).
 pub const LOGINS_A_DAY: u64 = 20;
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -419,8 +425,14 @@ impl Store {
     }
 
     /// Makes a token of the user's own; answers with its id and time.
-    pub async fn create_own_token(&self, new: NewApiToken) -> Result<OwnToken, StoreError> {
-        let made = self.write::<_, Never, _>(move |tx| {
+    pub async fn create_own_token(
+        &self,
+        new: NewApiToken,
+    ) -> Result<OwnToken, Rejection<TooManyTokens>> {
+        self.write(move |tx| {
+            if live_tokens(tx, new.user, tx.now)? >= OWN_TOKENS {
+                return Err(Rejection::Refused(TooManyTokens));
+            }
             let id = user::insert_token(tx, &new, Kind::default())?;
             let told = json!({"id": id, "name": new.name, "scope": new.scope.as_str(), "expires": new.expires});
             tx.tell(Told::default().after(told));
@@ -433,8 +445,8 @@ impl Store {
                 expires: new.expires,
                 last_used: None,
             })
-        });
-        Ok(made.await?)
+        })
+        .await
     }
 
     /// Ends a token of the user's, and the MQTT tokens that may have been got by it. False where
@@ -455,6 +467,15 @@ impl Store {
         });
         Ok(deleted.await?)
     }
+}
+
+fn live_tokens(conn: &Connection, user: UserId, now: u64) -> rusqlite::Result<u64> {
+    let ends = user::ENDS;
+    conn.prepare_cached(&format!(
+        "SELECT count(*) FROM api_tokens t
+         WHERE t.user = ?1 AND coalesce({ends}, 9000000000000000) > ?2"
+    ))?
+    .query_row((user.to_string(), now), |row| row.get(0))
 }
 
 fn own_token(row: &Row<'_>) -> rusqlite::Result<OwnToken> {

@@ -7,8 +7,8 @@ use shared::ids::{OrganizationId, UserId};
 use super::account::raise_epoch;
 use super::audit::Told;
 use super::column::parsed;
-use super::listing::{Found, Order, Rows, Where, list};
-use super::user::Role;
+use super::listing::{Found, Order, Rows, Scope, Where, list};
+use super::user::{self, Role};
 use super::{Rejection, Store, StoreError, Tx};
 
 /// A user as their organization sees them.
@@ -55,9 +55,11 @@ impl Store {
         self.read(move |conn| Ok(find(conn, organization, user)?)).await
     }
 
-    /// Makes the user of this name a member.
+    /// Makes the user of this name a member. Who belongs to an organization that `scope` does not
+    /// see is not there.
     pub async fn add_member(
         &self,
+        scope: Scope,
         organization: OrganizationId,
         name: String,
         role: Role,
@@ -70,6 +72,9 @@ impl Store {
                 .ok_or(Rejection::Refused(MemberRefusal::UnknownUser))?;
             if find(tx, organization, user)?.is_some() {
                 return Err(Rejection::Refused(MemberRefusal::Known));
+            }
+            if !is_within(tx, &scope, user)? {
+                return Err(Rejection::Refused(MemberRefusal::UnknownUser));
             }
             set(tx, user, organization, role)?;
             tx.tell(
@@ -136,6 +141,17 @@ pub(super) fn set(
 
 pub(super) fn is_organization(tx: &Tx<'_>, id: OrganizationId) -> rusqlite::Result<bool> {
     tx.prepare_cached("SELECT 1 FROM organizations WHERE id = ?1")?.exists([id.to_string()])
+}
+
+fn is_within(tx: &Tx<'_>, scope: &Scope, id: UserId) -> rusqlite::Result<bool> {
+    if *scope == Scope::Everything {
+        return Ok(true);
+    }
+    let superuser: bool = tx
+        .prepare_cached("SELECT superuser FROM users WHERE id = ?1")?
+        .query_row([id.to_string()], |row| row.get(0))?;
+    let elsewhere = user::memberships(tx, id)?;
+    Ok(!superuser && elsewhere.iter().all(|of| scope.sees(Some(of.organization))))
 }
 
 fn find(

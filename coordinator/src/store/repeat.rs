@@ -5,13 +5,15 @@
 //! whether it was carried out.
 
 use rusqlite::OptionalExtension;
-use shared::hex::Sha256;
+use shared::hex::{Sha256, sha256};
 use shared::ids::UserId;
 
 use super::{Never, Rejection, Store, StoreError, Tx};
 
 /// How long answers are kept.
 pub const KEPT_MS: u64 = 24 * 3600 * 1000;
+/// Expired keys that go with each new one.
+const PIECE: u32 = 250;
 /// Keys that one user may have at a time.
 const OF_ONE_USER: u64 = 10_000;
 
@@ -20,10 +22,17 @@ const OF_ONE_USER: u64 = 10_000;
 pub struct Repeat {
     pub user: UserId,
     pub key: String,
-    /// Method and path with its query.
+    /// As [`Repeat::route`] makes it.
     pub route: String,
     /// Of the body.
     pub digest: Sha256,
+}
+
+impl Repeat {
+    /// Of a method and a path with its query, which may be long.
+    pub fn route(method: &str, path_and_query: &str) -> String {
+        sha256(format!("{method} {path_and_query}").as_bytes()).to_string()
+    }
 }
 
 /// The answer to a request.
@@ -94,7 +103,12 @@ impl Store {
 fn begin(tx: &Tx<'_>, repeat: &Repeat) -> Result<Known, Rejection<RepeatRefused>> {
     let user = repeat.user.to_string();
     let over = tx.now.saturating_sub(KEPT_MS);
-    tx.prepare_cached("DELETE FROM repeats WHERE created <= ?1")?.execute([over])?;
+    tx.prepare_cached(
+        "DELETE FROM repeats WHERE created <= ?1 AND (user, key) IN (
+             SELECT ?2, ?3 UNION ALL
+             SELECT * FROM (SELECT user, key FROM repeats WHERE created <= ?1 LIMIT ?4))",
+    )?
+    .execute((over, &user, &repeat.key, PIECE))?;
     let found = tx
         .prepare_cached(
             "SELECT route, digest, done, status, body FROM repeats WHERE user = ?1 AND key = ?2",

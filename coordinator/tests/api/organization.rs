@@ -85,3 +85,18 @@ async fn a_slug_that_comes_again_brings_no_log_of_before() {
     let all = world.get(ADMIN, "audit/").await.ok(200).to_string();
     assert!(all.contains("The first"), "superusers see it still: {all}");
 }
+
+#[tokio::test]
+async fn whoever_belongs_elsewhere_is_not_there_for_administrators() {
+    let world = World::new().await;
+    let path = format!("organization/{}/member/", world.acme.id);
+    let add = async |token: &str, name: &str| {
+        world.post(token, &path, json!({"username": name, "role": "viewer"})).await
+    };
+    let rival = format!("user of {RIVAL}");
+    let nobody = add(ADMINISTRATOR, "nobody").await.ok(400);
+    for name in [rival.as_str(), "admin"] {
+        assert_eq!(add(ADMINISTRATOR, name).await.ok(400), nobody, "{name}");
+    }
+    add(ADMIN, &rival).await.ok(201);
+}

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, header};
+use coordinator::api::BASE;
 use coordinator::store::listing::Scope;
 use coordinator::store::repeat::{Known, Repeat};
 use serde_json::{Value, json};
@@ -92,7 +93,7 @@ async fn a_crash_after_the_change_does_not_repeat_it() {
     let repeat = Repeat {
         user: operator.parse().unwrap(),
         key: "k".into(),
-        route: format!("PUT {}/device/{device}/modem-firmware/", coordinator::api::BASE),
+        route: Repeat::route("PUT", &format!("{BASE}/device/{device}/modem-firmware/")),
         digest: sha256(body.to_string().as_bytes()),
     };
     // As the request does it, up to the crash: before its change, and after it.

@@ -105,6 +105,7 @@ impl World {
             registry: Arc::default(),
             throttle: Arc::new(Throttle::new(requests_a_minute)),
             census: Arc::default(),
+            ready: Arc::default(),
             counters: Arc::default(),
             streams: Arc::default(),
             passwords: Arc::default(),

@@ -37,7 +37,7 @@ CREATE INDEX devices_by_duplicate ON devices (duplicate_since) WHERE duplicate_s
 CREATE TABLE repeats (
     user    TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     key     TEXT NOT NULL,
-    route   TEXT NOT NULL,              -- method and path with its query
+    route   TEXT NOT NULL,              -- SHA-256 of method and path with its query
     digest  BLOB NOT NULL,              -- of the body
     done    INTEGER NOT NULL DEFAULT 0, -- its change is committed
     status  INTEGER,                    -- of the answer; NULL: not answered yet
