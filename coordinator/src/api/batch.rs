@@ -24,7 +24,7 @@ use super::{
     page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
-    upgrade::StrategyBody,
+    upgrade::shapes::StrategyBody,
 };
 use crate::batch::{Counts, Phase, Reason, Wave, phase::phase};
 use crate::operation::Status;

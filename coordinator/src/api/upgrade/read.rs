@@ -1,0 +1,136 @@
+//! Reading what is asked for: whose modems, and how they are to be upgraded.
+
+use serde_json::{Map, Value};
+use shared::ids::DeviceId;
+use uuid::Uuid;
+
+use super::VOLATILE;
+use crate::api::App;
+use crate::api::body::{Fields, boolean, id, list, nullable, object, text, texts};
+use crate::api::error::{Answer, ApiError};
+use crate::api::page::ListQuery;
+use crate::batch::Strategy;
+use crate::batch::verdict::Allowance;
+use crate::store::batch::Selection;
+
+/// Devices, models and the like that one request may name.
+const MOST: usize = 5000;
+
+/// Who is asked about, as it came.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    pub selection: Selection,
+    pub allowance: Allowance,
+    pub organization: Option<String>,
+}
+
+/// What a body asks for.
+pub struct Wish {
+    pub asked: Asked,
+    pub upgrade_options: Map<String, Value>,
+    pub roll_out: RollOut,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RollOut {
+    pub strategy: Strategy,
+    pub start_at: Option<u64>,
+    pub expires_at: Option<u64>,
+}
+
+/// `?upgrade_all=&group=&location=&tag=&device=&model=&board=&from_version=&organization=
+/// &include_unsigned=&allow_volatile_staging=`; lists are separated by commas.
+pub fn asked_in(query: &ListQuery) -> Answer<Asked> {
+    let flag = |name: &str| -> Answer<bool> {
+        match query.text(name) {
+            None | Some("false" | "False" | "0") => Ok(false),
+            Some("true" | "True" | "1") => Ok(true),
+            Some(_) => Err(ApiError::field(name, "Must be a valid boolean.")),
+        }
+    };
+    let words = |name: &str| -> Vec<String> {
+        let words = query.text(name).unwrap_or_default().split(',').map(str::trim);
+        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    };
+    let device = |text: String| Uuid::try_parse(&text).map(DeviceId);
+    let devices: Result<Vec<_>, _> = words("device").into_iter().map(device).collect();
+    let devices = devices.map_err(|_| ApiError::field("device", "Enter a valid UUID."))?;
+    let selection = Selection {
+        group: query.id("group")?,
+        location: query.id("location")?,
+        tags: words("tag"),
+        models: words("model"),
+        boards: query.text("board").map(str::to_owned).into_iter().collect(),
+        from_versions: words("from_version"),
+        devices,
+        retry_of: None,
+    };
+    let allowance = Allowance {
+        firmwareless: flag("upgrade_all")? || !selection.devices.is_empty(),
+        include_unsigned: flag("include_unsigned")?,
+        allow_volatile_staging: flag(VOLATILE)?,
+    };
+    let organization = query.text("organization").map(str::to_owned);
+    Ok(Asked { selection, allowance, organization })
+}
+
+/// The fields of a body that starts a batch.
+pub fn wish(app: &App, fields: &mut Fields) -> Wish {
+    let mut words = |field| fields.optional(field, texts(MOST, 128)).unwrap_or_default();
+    let (tags, models, boards) = (words("tags"), words("models"), words("boards"));
+    let from_versions = words("from_versions");
+    let devices: Vec<DeviceId> = fields.optional("devices", list(MOST, id)).unwrap_or_default();
+    let selection = Selection {
+        group: fields.optional("group", nullable(id)).flatten(),
+        location: fields.optional("location", nullable(id)).flatten(),
+        tags,
+        devices,
+        models,
+        boards,
+        from_versions,
+        retry_of: None,
+    };
+    let mut flag = |field| fields.optional(field, boolean).unwrap_or_default();
+    let allowance = Allowance {
+        firmwareless: flag("upgrade_all") || !selection.devices.is_empty(),
+        include_unsigned: flag("include_unsigned"),
+        allow_volatile_staging: flag(VOLATILE),
+    };
+    let organization = fields.optional("organization", nullable(text(64))).flatten();
+    let upgrade_options = fields.optional("upgrade_options", nullable(object)).flatten();
+    let roll_out = fields.optional("strategy", nullable(|value| roll_out(app, value))).flatten();
+    Wish {
+        asked: Asked { selection, allowance, organization },
+        upgrade_options: upgrade_options.unwrap_or_default(),
+        roll_out: roll_out.unwrap_or_default(),
+    }
+}
+
+/// A strategy, with the times in it that are the batch's.
+pub fn roll_out(app: &App, value: Value) -> Result<RollOut, String> {
+    let mut given = object(value)?;
+    let mut time = |field: &str| match given.remove(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => read_time(&text)
+            .map(Some)
+            .map_err(|()| format!("{field}: expected a time as 2026-01-31T22:00:00Z.")),
+        Some(_) => Err(format!("{field}: expected a time as 2026-01-31T22:00:00Z.")),
+    };
+    let (start_at, expires_at) = (time("start_at")?, time("expires_at")?);
+    if given.remove("window").is_some_and(|window| !window.is_null()) {
+        return Err("window: maintenance windows are set on the routers.".into());
+    }
+    let strategy: Strategy =
+        serde_json::from_value(Value::Object(given)).map_err(|error| format!("{error}."))?;
+    strategy.check().map_err(|bad| format!("{bad}."))?;
+    let begins = start_at.unwrap_or(0).max(app.store.clock().now());
+    if expires_at.is_some_and(|expires| expires <= begins) {
+        return Err("expires_at: it would be over before it begins.".into());
+    }
+    Ok(RollOut { strategy, start_at, expires_at })
+}
+
+fn read_time(text: &str) -> Result<u64, ()> {
+    let time: jiff::Timestamp = text.parse().map_err(drop)?;
+    time.as_millisecond().try_into().map_err(drop)
+}

@@ -1,0 +1,192 @@
+//! What batches look like in requests and answers, and in the API's document.
+
+use serde::Serialize;
+use serde_json::Value;
+use shared::ids::{BatchId, DeviceId, ImageId, Slot};
+use utoipa::openapi::{Object, ObjectBuilder, schema::Type};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::api::error::{Answer, ApiError};
+use crate::api::page::ListQuery;
+use crate::api::time::Time;
+use crate::batch::verdict::Reason;
+use crate::store::batch::{Preview, Verdict};
+
+/// How to roll out; see docs/batches.md. Every field has a default.
+#[derive(Debug, ToSchema)]
+pub struct StrategyBody {
+    #[schema(minimum = 1, default = 1)]
+    pub canary: Option<u32>,
+    #[schema(minimum = 1, maximum = 100, default = 2.0)]
+    pub growth: Option<f64>,
+    pub gate: Option<GateBody>,
+    #[schema(minimum = 1)]
+    pub max_concurrent: Option<u32>,
+    pub failure_threshold: Option<ThresholdBody>,
+    #[schema(minimum = 60, default = 3600)]
+    pub offline_after_s: Option<u64>,
+    pub start_at: Option<Time>,
+    /// By default in 30 days.
+    pub expires_at: Option<Time>,
+    /// Null: windows are set on the routers.
+    #[schema(nullable, schema_with = nothing)]
+    pub window: (),
+}
+
+/// What a wave has to show.
+#[derive(Debug, ToSchema)]
+pub struct GateBody {
+    #[schema(minimum = 1, maximum = 100, default = 100)]
+    pub success_percent: Option<u8>,
+    #[schema(minimum = 1, default = 1)]
+    pub minimum: Option<u32>,
+    #[schema(default = 600)]
+    pub soak_s: Option<u64>,
+}
+
+/// When the batch stops by itself.
+#[derive(Debug, ToSchema)]
+pub struct ThresholdBody {
+    #[schema(minimum = 1)]
+    pub count: Option<u32>,
+    #[schema(minimum = 1, maximum = 100, default = 20)]
+    pub percent: Option<u8>,
+    #[schema(default = 5)]
+    pub minimum: Option<u32>,
+    pub then: Option<ThenName>,
+}
+
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum ThenName {
+    Pause,
+    Abort,
+}
+
+fn nothing() -> Object {
+    ObjectBuilder::new().schema_type(Type::Null).build()
+}
+
+/// Which modems, and how.
+#[derive(Debug, ToSchema)]
+pub struct UpgradeBody {
+    pub upgrade_all: Option<bool>,
+    pub group: Option<Uuid>,
+    pub location: Option<Uuid>,
+    pub tags: Option<Vec<String>>,
+    pub devices: Option<Vec<Uuid>>,
+    pub models: Option<Vec<String>>,
+    pub boards: Option<Vec<String>>,
+    pub from_versions: Option<Vec<String>>,
+    pub include_unsigned: Option<bool>,
+    pub allow_volatile_staging: Option<bool>,
+    /// A slug or an id; of a shared build alone, and only by who sees several.
+    pub organization: Option<String>,
+    #[schema(value_type = Option<Object>)]
+    pub upgrade_options: Option<Value>,
+    pub strategy: Option<StrategyBody>,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct BatchBody {
+    pub build: Uuid,
+    #[schema(inline)]
+    #[serde(flatten)]
+    pub upgrade: UpgradeBody,
+}
+
+#[derive(Debug, ToSchema)]
+pub struct RetryBody {
+    pub strategy: Option<StrategyBody>,
+    pub include_unsigned: Option<bool>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Started {
+    #[schema(value_type = Uuid)]
+    pub batch: BatchId,
+}
+
+/// What would become of every modem of the selection.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PreviewView {
+    /// The associations that would change.
+    device_modem_firmwares: Vec<Uuid>,
+    /// Devices that have none yet and would get one.
+    #[schema(value_type = Vec<Uuid>)]
+    devices: Vec<DeviceId>,
+    /// Modems that would be upgraded.
+    count: usize,
+    excluded: usize,
+    /// A page of all.
+    verdicts: Vec<VerdictView>,
+    verdicts_next: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct VerdictView {
+    #[schema(value_type = Uuid)]
+    device: DeviceId,
+    name: String,
+    #[schema(value_type = String)]
+    slot: Slot,
+    will_upgrade: bool,
+    /// The one it would get.
+    #[schema(value_type = Option<Uuid>)]
+    image: Option<ImageId>,
+    #[schema(value_type = Option<String>)]
+    reason: Option<Reason>,
+    detail: &'static str,
+}
+
+/// What a dry run takes; lists are separated by commas.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PreviewQuery {
+    pub upgrade_all: Option<bool>,
+    pub group: Option<Uuid>,
+    pub location: Option<Uuid>,
+    pub tag: Option<String>,
+    pub device: Option<String>,
+    pub model: Option<String>,
+    pub board: Option<String>,
+    pub from_version: Option<String>,
+    pub include_unsigned: Option<bool>,
+    pub allow_volatile_staging: Option<bool>,
+}
+
+/// The page of a preview that was asked for.
+pub fn shown(preview: &Preview, query: &ListQuery) -> Answer<PreviewView> {
+    let chosen = || preview.verdicts.iter().filter(|verdict| verdict.image.is_ok());
+    let firmwares: Vec<Uuid> = chosen().filter_map(|verdict| verdict.firmware).collect();
+    let without = chosen().filter(|verdict| verdict.firmware.is_none());
+    let devices: Vec<DeviceId> = without.map(|verdict| verdict.device).collect();
+    let (count, all) = (chosen().count(), preview.verdicts.len());
+    let rows = query.rows();
+    let (skip, take) = (rows.offset as usize, rows.limit as usize);
+    let page: Vec<_> = preview.verdicts.iter().skip(skip).take(take).map(verdict).collect();
+    if page.is_empty() && skip > 0 {
+        return Err(ApiError::invalid_page());
+    }
+    Ok(PreviewView {
+        device_modem_firmwares: firmwares,
+        devices,
+        count,
+        excluded: all - count,
+        verdicts: page,
+        verdicts_next: query.next(all.try_into().unwrap_or(u64::MAX)),
+    })
+}
+
+fn verdict(verdict: &Verdict) -> VerdictView {
+    VerdictView {
+        device: verdict.device,
+        name: verdict.name.clone(),
+        slot: verdict.slot.clone(),
+        will_upgrade: verdict.image.is_ok(),
+        image: verdict.image.ok(),
+        reason: verdict.image.err(),
+        detail: verdict.image.err().map_or("It will be upgraded.", Reason::detail),
+    }
+}
