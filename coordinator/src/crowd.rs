@@ -63,6 +63,14 @@ impl Crowd {
     }
 }
 
+impl Crowd {
+    /// Whether more than half of the places are taken.
+    #[must_use]
+    pub fn is_dense(&self) -> bool {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner).count > self.all / 2
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut present = self.crowd.present.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,8 +119,9 @@ mod tests {
         let three = enter("192.0.2.1");
         assert!(three.is_some());
         assert!(enter("192.0.2.2").is_none(), "all places taken");
+        assert!(crowd.is_dense());
         drop((one, two, three));
-        assert!(enter("2001:db8::4").is_some());
+        assert!(enter("2001:db8::4").is_some() && !crowd.is_dense());
         let present = crowd.present.lock().unwrap();
         assert!(present.by_peer.is_empty() && present.by_site.is_empty() && present.count == 0);
     }

@@ -6,7 +6,12 @@
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use lab::{
-    bench::{Budget, Figure, Report, Workplace, fleet, http, line::Line, machine},
+    bench::{
+        Budget, Figure, Report, Workplace, fleet, http,
+        line::Line,
+        live::{Watch, percentile},
+        machine::{self, syncs_a_second},
+    },
     coordinator::{self, Coordinator},
     demo,
 };
@@ -18,10 +23,8 @@ use shared::{
     stages::Phase,
 };
 use std::{
-    fs::File,
-    io::Write,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -277,71 +280,4 @@ fn tick(member: &mut fleet::Member, epoch: Instant) -> Tick {
         detail: Some(epoch.elapsed().as_nanos().to_string()),
         fetched: Some(member.n << 20),
     }
-}
-
-/// Somebody who watches the live events and notes how old each tick is when it comes.
-struct Watch {
-    waits: Arc<Mutex<Vec<f64>>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Watch {
-    async fn start(coordinator: &Coordinator, epoch: Instant) -> anyhow::Result<Self> {
-        let client = coordinator::client(&coordinator.bootstrap.pin)?;
-        let url = format!("{}/api/v1/modem-upgrader/events/", coordinator.url());
-        let request = client.get(url).bearer_auth(&coordinator.bootstrap.api_token);
-        let mut answer = request.send().await?.error_for_status()?;
-        let waits = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&waits);
-        let task = tokio::spawn(async move {
-            let mut text = Vec::new();
-            while let Ok(Some(bytes)) = answer.chunk().await {
-                text.extend_from_slice(&bytes);
-                let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-                let now = epoch.elapsed().as_secs_f64();
-                let sent = text[..whole].split(|byte| *byte == b'\n').filter_map(sent_at);
-                noted.lock().map(|mut waits| waits.extend(sent.map(|sent| now - sent))).ok();
-                text.drain(..whole);
-            }
-        });
-        Ok(Self { waits, task })
-    }
-
-    fn end(self) -> Vec<f64> {
-        self.task.abort();
-        self.waits.lock().map(|waits| waits.clone()).unwrap_or_default()
-    }
-}
-
-/// Seconds, from a live event's line.
-fn sent_at(line: &[u8]) -> Option<f64> {
-    let line = std::str::from_utf8(line.strip_prefix(b"data: ")?).ok()?;
-    let (_, rest) = line.split_once("\"detail\":\"")?;
-    let nanoseconds: f64 = rest.split_once('"')?.0.parse().ok()?;
-    Some(nanoseconds / 1e9)
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "an index below the length"
-)]
-fn percentile(mut values: Vec<f64>, share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let index = (values.len() as f64 * share) as usize;
-    values.get(index.min(values.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
-}
-
-/// What the disk gives for one commit after another.
-fn syncs_a_second(work: &Path) -> anyhow::Result<f64> {
-    let path = work.join("syncs");
-    let mut file = File::options().create(true).append(true).open(&path)?;
-    let (started, mut count) = (Instant::now(), 0_u32);
-    while started.elapsed() < Duration::from_secs(1) {
-        file.write_all(&[0; 4096])?;
-        file.sync_data()?;
-        count += 1;
-    }
-    std::fs::remove_file(path)?;
-    Ok(f64::from(count) / started.elapsed().as_secs_f64())
 }

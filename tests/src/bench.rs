@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod http;
 pub mod life;
 pub mod line;
+pub mod live;
 pub mod machine;
 pub mod small;
 pub mod suite;

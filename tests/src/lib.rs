@@ -15,6 +15,7 @@ pub mod coordinator;
 pub mod demo;
 pub mod faults;
 pub mod firmware;
+pub mod fleet;
 pub mod link;
 pub mod modem;
 pub mod random;

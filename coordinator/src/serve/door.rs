@@ -38,6 +38,11 @@ impl<S> Accept<TcpStream, S> for Door {
 }
 
 impl Door {
+    /// Whether connections that only wait had better go.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.0.is_dense()
+    }
+
     fn admit(&self, stream: TcpStream) -> io::Result<Guest> {
         let peer = stream.peer_addr()?;
         let place = self.0.enter(peer.ip()).ok_or(io::ErrorKind::QuotaExceeded)?;

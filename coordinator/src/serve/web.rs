@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_LENGTH;
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH};
+use axum::http::{HeaderValue, StatusCode, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum_server::Handle;
@@ -49,9 +49,10 @@ impl Web {
         listener: TcpListener,
     ) -> Result<Self, StartError> {
         let tls = RustlsConfig::from_config(parts.identity.https()?);
-        let acceptor =
-            RustlsAcceptor::new(tls).handshake_timeout(PATIENCE).acceptor(Door::default());
-        let routes = routes(parts, config, mqtt_port)?;
+        let door = Door::default();
+        let acceptor = RustlsAcceptor::new(tls).handshake_timeout(PATIENCE).acceptor(door.clone());
+        let routes = routes(parts, config, mqtt_port)?
+            .layer(middleware::from_fn_with_state(door, make_room));
         let (address, handle) = (config.https, Handle::new());
         let mut server = axum_server::from_tcp(listener)
             .map_err(|source| StartError::Listen { address, source })?
@@ -95,6 +96,17 @@ impl Web {
         self.handle.shutdown();
         self.task.abort();
     }
+}
+
+/// While it is crowded an answer is the last one of its connection: when a whole fleet comes back, places
+/// that are kept for a next request are what the others wait for.
+async fn make_room(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let may_close = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if may_close && door.is_crowded() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Takes a small body in before anybody answers. An answer to a body that nobody has read, say a 401,

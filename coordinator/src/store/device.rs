@@ -107,8 +107,11 @@ impl Store {
             filter.and_if("t.name = ?", wanted.name);
             filter.and_if("t.board = ?", wanted.board);
             filter.and_if("t.online = CAST(? AS INTEGER)", wanted.online.map(u8::from));
-            let duplicate = wanted.duplicate.map(u8::from);
-            filter.and_if("(t.duplicate_since IS NOT NULL) = CAST(? AS INTEGER)", duplicate);
+            match wanted.duplicate {
+                Some(true) => filter.only("t.duplicate_since IS NOT NULL"),
+                Some(false) => filter.only("t.duplicate_since IS NULL"),
+                None => &mut filter,
+            };
             filter.and_if("t.device_group = ?", wanted.group);
             filter.and_if("t.location = ?", wanted.location);
             filter

@@ -52,6 +52,9 @@ pub(super) const OF_ORGANIZATION: &str =
 #[derive(Debug, Default)]
 pub(super) struct Where {
     sql: String,
+    /// The same for a page of rows: it is read in their order, and not gathered from several places of an
+    /// index and sorted, however many rows those have.
+    ordered: String,
     values: Vec<Value>,
 }
 
@@ -60,6 +63,12 @@ impl Where {
     pub(super) fn and(&mut self, condition: &str, value: impl Into<Value>) -> &mut Self {
         self.push(condition);
         self.values.push(value.into());
+        self
+    }
+
+    /// A condition without a value.
+    pub(super) fn only(&mut self, condition: &str) -> &mut Self {
+        self.push(condition);
         self
     }
 
@@ -90,7 +99,7 @@ impl Where {
     ) -> &mut Self {
         let values: Vec<_> =
             values.into_iter().map(|value| Value::from(value.to_string())).collect();
-        self.push(&format!("{column} IN ({})", vec!["?"; values.len()].join(",")));
+        self.push_among(values.len(), |marks| format!("{column} IN ({marks})"));
         self.values.extend(values);
         self
     }
@@ -99,7 +108,7 @@ impl Where {
         let Scope::Organizations(members) = scope else {
             return self;
         };
-        self.push(&condition(vec!["?"; members.len()].join(",")));
+        self.push_among(members.len(), condition);
         self.values.extend(members.iter().map(|member| Value::from(member.to_string())));
         self
     }
@@ -115,9 +124,24 @@ impl Where {
         (&self.sql, &self.values)
     }
 
+    /// A condition on one of `count` values.
+    fn push_among(&mut self, count: usize, condition: impl Fn(String) -> String) {
+        let condition = condition(vec!["?"; count].join(","));
+        // What has a sign is no key to an index.
+        let ordered = if count > 1 { format!("+{condition}") } else { condition.clone() };
+        self.push_both(&condition, &ordered);
+    }
+
     fn push(&mut self, condition: &str) {
-        self.sql.push_str(if self.sql.is_empty() { " WHERE " } else { " AND " });
-        self.sql.push_str(condition);
+        self.push_both(condition, condition);
+    }
+
+    fn push_both(&mut self, condition: &str, ordered: &str) {
+        let word = if self.sql.is_empty() { " WHERE " } else { " AND " };
+        for (sql, condition) in [(&mut self.sql, condition), (&mut self.ordered, ordered)] {
+            sql.push_str(word);
+            sql.push_str(condition);
+        }
     }
 }
 
@@ -131,72 +155,77 @@ pub(super) fn list<T>(
     rows: Rows,
     read: fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Found<T>, StoreError> {
-    let filter = &wanted.sql;
+    let counting = format!("SELECT count(*) FROM {from}{}", wanted.sql);
     let count = conn
-        .prepare_cached(&format!("SELECT count(*) FROM {from}{filter}"))?
+        .prepare_cached(&counting)?
         .query_row(params_from_iter(&wanted.values), |row| row.get(0))?;
     let direction = if order.descending { "DESC" } else { "ASC" };
     let sql = format!(
-        "SELECT {columns} FROM {from}{filter}
+        "SELECT {columns} FROM {from}{}
          ORDER BY t.{} {direction}, t.rowid {direction} LIMIT ? OFFSET ?",
-        order.column,
+        wanted.ordered, order.column,
     );
+    #[cfg(test)]
+    plans::note(conn, &counting, &sql);
     let mut statement = conn.prepare_cached(&sql)?;
     let page = [Value::from(rows.limit), Value::from(rows.offset)];
     let found = statement.query_map(params_from_iter(wanted.values.iter().chain(&page)), read)?;
     Ok(Found { count, rows: found.collect::<Result<_, _>>()? })
 }
 
+/// How lists are read, for the test that no list which grows is read from end to end.
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
+pub(super) mod plans {
+    use std::collections::HashMap;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    use super::*;
+    use rusqlite::Connection;
 
-    fn plan(from: &str, organization: Option<&str>, column: &str) -> String {
-        let mut conn = Connection::open_in_memory().unwrap();
-        super::super::schema::migrate(&mut conn, 0).unwrap();
-        let mut wanted = Where::default();
-        if let Some(column) = organization {
-            wanted.visible(column, &Scope::Organizations(vec![OrganizationId(Uuid::nil())]));
-        }
-        let sql = format!(
-            "EXPLAIN QUERY PLAN SELECT t.id FROM {from}{}
-             ORDER BY t.{column} DESC, t.rowid DESC LIMIT 9",
-            wanted.sql,
-        );
-        let mut statement = conn.prepare(&sql).unwrap();
-        let rows = statement
-            .query_map(params_from_iter(&wanted.values), |row| row.get::<_, String>("detail"))
-            .unwrap();
-        rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    /// The plans of counting and of a page, with the page's SQL.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Plan {
+        pub counting: String,
+        pub page: String,
+        pub sql: String,
     }
 
-    #[test]
-    fn lists_that_grow_are_read_in_order_from_an_index() {
-        for (from, columns) in [
-            ("operations t", &["created", "modified"][..]),
-            ("devices t", &["created", "modified", "last_seen", "name"]),
-            ("device_firmware t", &["created", "modified"]),
-        ] {
-            for column in columns {
-                let plan = plan(from, None, column);
-                assert!(plan.contains("USING") && !plan.contains("ORDER BY"), "{from}: {plan}");
-            }
-        }
+    static NOTED: Mutex<Option<HashMap<String, Vec<Plan>>>> = Mutex::new(None);
+
+    fn noted() -> MutexGuard<'static, Option<HashMap<String, Vec<Plan>>>> {
+        NOTED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[test]
-    fn a_members_lists_are_read_from_the_index_of_their_organization() {
-        for (from, columns) in [
-            ("operations t", &["created", "modified"][..]),
-            ("devices t", &["created", "modified", "last_seen"]),
-        ] {
-            for column in columns {
-                let plan = plan(from, Some("t.organization"), column);
-                assert!(plan.contains("(organization=?)"), "{from} by {column}: {plan}");
-                assert!(!plan.contains("ORDER BY"), "{from} by {column}: {plan}");
-            }
+    /// From now on, of this database.
+    pub(crate) fn watch(path: &str) {
+        noted().get_or_insert_default().insert(path.to_owned(), Vec::new());
+    }
+
+    /// The plans since the last look.
+    pub(crate) fn take(path: &str) -> Vec<Plan> {
+        let mut noted = noted();
+        let seen = noted.as_mut().and_then(|all| all.get_mut(path));
+        seen.map(std::mem::take).unwrap_or_default()
+    }
+
+    pub(super) fn note(conn: &Connection, counting: &str, sql: &str) {
+        let Some(path) = conn.path().map(str::to_owned) else { return };
+        if !noted().as_ref().is_some_and(|all| all.contains_key(&path)) {
+            return;
         }
+        let (counting, page) = (plan(conn, counting), plan(conn, sql));
+        let plan = Plan { counting, page, sql: sql.to_owned() };
+        noted().as_mut().and_then(|all| all.get_mut(&path)).into_iter().for_each(|all| {
+            all.push(plan.clone());
+        });
+    }
+
+    /// Of what the rows are found and ordered by; what a row's columns ask for is not of interest.
+    fn plan(conn: &Connection, sql: &str) -> String {
+        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let rows = statement.query_map([], |row| {
+            Ok((row.get::<_, i64>("parent")?, row.get::<_, String>("detail")?))
+        });
+        let top = rows.unwrap().map(Result::unwrap).filter(|(parent, _)| *parent == 0);
+        top.map(|(_, detail)| detail).collect::<Vec<_>>().join("; ")
     }
 }

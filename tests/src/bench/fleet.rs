@@ -59,14 +59,18 @@ pub async fn enrol(
     members.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-struct Applicant<'a> {
-    coordinator: &'a Coordinator,
-    client: Client,
+/// Enrols devices with keys of their own.
+pub struct Applicant<'a> {
+    pub coordinator: &'a Coordinator,
+    pub client: Client,
 }
 
 impl Applicant<'_> {
     /// As `agent` does it: a proof over a nonce to enrol, another one for the tokens.
-    async fn apply(&self) -> anyhow::Result<Tokens> {
+    ///
+    /// # Errors
+    /// The coordinator refuses.
+    pub async fn apply(&self) -> anyhow::Result<Tokens> {
         let mut seed = [0; 32];
         SystemRandom::new().fill(&mut seed).map_err(|_| anyhow::anyhow!("no randomness"))?;
         let key = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| rejected())?;

@@ -11,14 +11,18 @@ use rumqttc::{
 use rustls::{ClientConfig, pki_types::ServerName};
 use shared::{
     ack::Acks,
-    event::{Events, Tick},
+    event::{Events, Presence, Tick},
+    identity::Tokens,
     limits::MQTT_PACKET,
     topics::{Down, Topic, Up},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -32,7 +36,10 @@ pub struct Line {
     output: BytesMut,
     event_topic: String,
     tick_topic: String,
+    presence_topic: String,
     pkid: u16,
+    /// A wake came while something else was waited for.
+    woken: bool,
 }
 
 /// # Errors
@@ -41,7 +48,21 @@ pub async fn open_tls(
     address: SocketAddr,
     tls: &Arc<ClientConfig>,
 ) -> anyhow::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(address).await?;
+    open_tls_from(Ipv4Addr::LOCALHOST, address, tls).await
+}
+
+/// The same from an address of 127.0.0.0/8: a fleet is not behind one peer.
+///
+/// # Errors
+/// As [`open_tls`].
+pub async fn open_tls_from(
+    own: Ipv4Addr,
+    address: SocketAddr,
+    tls: &Arc<ClientConfig>,
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((own, 0)))?;
+    let tcp = socket.connect(address).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::IpAddress(address.ip().into());
     Ok(TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?)
@@ -55,15 +76,29 @@ impl Line {
         tls: &Arc<ClientConfig>,
         member: &Member,
     ) -> anyhow::Result<Self> {
-        let tokens = &member.tokens;
+        Self::open_from(Ipv4Addr::LOCALHOST, address, tls, &member.tokens).await
+    }
+
+    /// The same from an address of its own.
+    ///
+    /// # Errors
+    /// As [`Line::open`].
+    pub async fn open_from(
+        own: Ipv4Addr,
+        address: SocketAddr,
+        tls: &Arc<ClientConfig>,
+        tokens: &Tokens,
+    ) -> anyhow::Result<Self> {
         let topic = |up| Topic::Up(tokens.organization.clone(), tokens.device, up).to_string();
         let mut line = Self {
-            stream: open_tls(address, tls).await?,
+            stream: open_tls_from(own, address, tls).await?,
             input: BytesMut::new(),
             output: BytesMut::new(),
             event_topic: topic(Up::Event),
             tick_topic: topic(Up::Progress),
+            presence_topic: topic(Up::Presence),
             pkid: 0,
+            woken: false,
         };
         let id = tokens.device.to_string();
         let mut connect = Connect::new(&id);
@@ -90,18 +125,52 @@ impl Line {
     /// # Errors
     /// The connection ends.
     pub async fn report(&mut self, events: &Events) -> anyhow::Result<Acks> {
-        self.pkid = self.pkid % 1000 + 1;
-        let payload = serde_json::to_vec(events)?;
-        let mut publish = Publish::new(&self.event_topic, QoS::AtLeastOnce, payload);
-        publish.pkid = self.pkid;
-        self.send(&Packet::Publish(publish)).await?;
+        let topic = self.event_topic.clone();
+        self.publish(&topic, serde_json::to_vec(events)?).await?;
         loop {
-            if let Packet::Publish(publish) = self.packet().await?
-                && publish.topic.ends_with("/ack")
-            {
-                return Ok(serde_json::from_slice(&publish.payload)?);
+            if let Packet::Publish(publish) = self.packet().await? {
+                if publish.topic.ends_with("/ack") {
+                    return Ok(serde_json::from_slice(&publish.payload)?);
+                }
+                self.woken |= publish.topic.ends_with("/wake");
             }
         }
+    }
+
+    /// Says that the device is there; returns once that is committed.
+    ///
+    /// # Errors
+    /// The connection ends.
+    pub async fn present(&mut self, presence: &Presence) -> anyhow::Result<()> {
+        let topic = self.presence_topic.clone();
+        self.publish(&topic, serde_json::to_vec(presence)?).await?;
+        loop {
+            match self.packet().await? {
+                Packet::PubAck(_) => return Ok(()),
+                Packet::Publish(publish) => self.woken |= publish.topic.ends_with("/wake"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Until the coordinator says that there is something to fetch.
+    ///
+    /// # Errors
+    /// The connection ends.
+    pub async fn wake(&mut self) -> anyhow::Result<()> {
+        while !std::mem::take(&mut self.woken) {
+            if let Packet::Publish(publish) = self.packet().await? {
+                self.woken |= publish.topic.ends_with("/wake");
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, topic: &str, payload: Vec<u8>) -> anyhow::Result<()> {
+        self.pkid = self.pkid % 1000 + 1;
+        let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload);
+        publish.pkid = self.pkid;
+        self.send(&Packet::Publish(publish)).await
     }
 
     /// # Errors
@@ -118,8 +187,13 @@ impl Line {
     pub async fn settle(&mut self) -> anyhow::Result<()> {
         PingReq.write(&mut self.output)?;
         self.flush().await?;
-        while self.packet().await? != Packet::PingResp {}
-        Ok(())
+        loop {
+            match self.packet().await? {
+                Packet::PingResp => return Ok(()),
+                Packet::Publish(publish) => self.woken |= publish.topic.ends_with("/wake"),
+                _ => {}
+            }
+        }
     }
 
     async fn send(&mut self, packet: &Packet) -> anyhow::Result<()> {

@@ -5,7 +5,12 @@ use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
-use std::fs::read_to_string;
+use std::{
+    fs::{File, read_to_string},
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// Clock ticks a second in `/proc/<pid>/stat`: always 100 towards user space (proc(5)).
 const USER_HZ: f64 = 100.0;
@@ -121,6 +126,23 @@ pub fn bytes_to_disk(pid: u32) -> anyhow::Result<u64> {
     Ok(line.context("no write_bytes")?.parse()?)
 }
 
+/// What the disk gives for one commit after another.
+///
+/// # Errors
+/// It cannot be written.
+pub fn syncs_a_second(work: &Path) -> anyhow::Result<f64> {
+    let path = work.join("syncs");
+    let mut file = File::options().create(true).append(true).open(&path)?;
+    let (started, mut count) = (Instant::now(), 0_u32);
+    while started.elapsed() < Duration::from_secs(1) {
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        count += 1;
+    }
+    std::fs::remove_file(path)?;
+    Ok(f64::from(count) / started.elapsed().as_secs_f64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +170,7 @@ mod tests {
         let parts = memory.anonymous + memory.file + memory.shared;
         assert!((memory.resident - parts).abs() < 1.0);
         let before = cpu_seconds(own).unwrap();
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while cpu_seconds(own).unwrap() - before < 0.02 {
             assert!(started.elapsed().as_secs() < 60, "time does not pass");
         }

@@ -11,6 +11,7 @@
 
 mod batch;
 mod coordinator;
+mod fleet;
 mod full_disk;
 mod gates;
 mod grant;

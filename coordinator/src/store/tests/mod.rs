@@ -5,6 +5,7 @@ mod enrolment;
 mod event;
 mod inventory;
 mod migration;
+mod plans;
 mod preview;
 mod retention;
 mod silence;
