@@ -234,6 +234,7 @@ impl Device {
             versions: vec![VersionLine { command: COMMAND.into(), line: 1, value }],
             usb: None,
             sole_uplink: true,
+            network: None,
             unreadable: None,
         };
         let path = "/mnt/staging".into();

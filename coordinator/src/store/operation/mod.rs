@@ -12,7 +12,7 @@ use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug};
 use super::audit::Told;
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
-use super::{Never, Rejection, Store, StoreError, Tx, batch, device};
+use super::{Never, Rejection, Store, StoreError, batch, device};
 use crate::operation::cancel::{self, CannotCancel};
 use crate::operation::grant::{self, Leave, Standing};
 use crate::operation::report::{self, Report, ReportRefused};
@@ -210,10 +210,16 @@ impl Store {
 
     /// Ends operations whose time has come, some at a time; answers how many.
     pub async fn expire_operations(&self) -> Result<usize, StoreError> {
-        let since = self.shared.listening_since;
+        let (since, now) = (self.shared.listening_since, self.clock().now());
+        // All that is unfinished is looked at, which is not the writer's work.
+        let due = self.read(move |conn| Ok(due(conn, since, now)?)).await?;
+        if due.is_empty() {
+            return Ok(0);
+        }
         let ended = self.write::<_, Never, _>(move |tx| {
             let mut ended = 0;
-            for mut operation in due(tx, since)? {
+            for id in due {
+                let Some(mut operation) = find(tx, id)? else { continue };
                 if expiry::expire(&mut operation, since, tx.now) {
                     save(tx, &operation)?;
                     device::bump(tx, operation.device)?;
@@ -230,18 +236,18 @@ impl Store {
 const PIECE: u32 = 200;
 
 /// The same rule as [`expiry`]'s, so that a piece is never full of what is not due.
-fn due(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Operation>> {
+fn due(conn: &Connection, since: u64, now: u64) -> rusqlite::Result<Vec<OperationId>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM {FROM} WHERE t.status IN ('idle', 'in-progress')
+        "SELECT t.id FROM {FROM} WHERE t.status IN ('idle', 'in-progress')
              AND ((NOT t.grant_open AND t.deadline <= :now)
                   OR (t.grant_open
                       AND max(coalesce(t.heard_at, 0), t.granted_at, :since) + t.dark_longest_ms
                           + :patience <= :now))
          LIMIT {PIECE}"
     );
-    let mut statement = tx.prepare_cached(&sql)?;
-    let times = named_params! { ":now": tx.now, ":since": since, ":patience": expiry::PATIENCE_MS };
-    let rows = statement.query_map(times, operation)?;
+    let mut statement = conn.prepare_cached(&sql)?;
+    let times = named_params! { ":now": now, ":since": since, ":patience": expiry::PATIENCE_MS };
+    let rows = statement.query_map(times, |row| parsed(row, "id"))?;
     rows.collect()
 }
 
