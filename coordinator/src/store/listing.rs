@@ -222,10 +222,14 @@ pub(super) mod plans {
     /// Of what the rows are found and ordered by; what a row's columns ask for is not of interest.
     fn plan(conn: &Connection, sql: &str) -> String {
         let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let rows = statement.query_map([], |row| {
-            Ok((row.get::<_, i64>("parent")?, row.get::<_, String>("detail")?))
-        });
-        let top = rows.unwrap().map(Result::unwrap).filter(|(parent, _)| *parent == 0);
-        top.map(|(_, detail)| detail).collect::<Vec<_>>().join("; ")
+        // A plan needs no values.
+        let mut rows = statement.raw_query();
+        let mut top = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            if row.get::<_, i64>("parent").unwrap() == 0 {
+                top.push(row.get::<_, String>("detail").unwrap());
+            }
+        }
+        top.join("; ")
     }
 }
