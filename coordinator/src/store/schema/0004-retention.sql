@@ -8,8 +8,6 @@ CREATE TABLE retention (
 CREATE INDEX operations_by_end ON operations (finished_at, id) WHERE finished_at IS NOT NULL;
 
 -- Lists that grow are read from an index, and counted in it.
-CREATE INDEX operations_of_batch_by_status ON operations (batch, status, created)
-    WHERE batch IS NOT NULL;
 CREATE INDEX devices_of_organization_by_name ON devices (organization, name);
 DROP INDEX devices_by_state;
 CREATE INDEX devices_by_state ON devices (state, created);
