@@ -40,7 +40,7 @@ const ATTEMPTS_FOR_A_USER: u32 = 100;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(Option<IpAddr>);
+pub struct Peer(pub Option<IpAddr>);
 
 impl<S: Sync> FromRequestParts<S> for Peer {
     type Rejection = ApiError;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::secret;
 use crate::store::Store;
+use crate::store::audit::Entry;
 use crate::store::bootstrap::NewEnrolmentToken;
 use crate::store::user::{NewApiToken, TokenScope};
 
@@ -74,8 +75,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         arguments.data.display()
     );
     let store = Store::open(&database, Clock::System)?;
+    let entry = Entry {
+        actor: "command line".into(),
+        action: "new token".into(),
+        subject: "token".into(),
+        ..Entry::default()
+    };
     match arguments.verb {
-        Verb::New(new) => make(&store, new).await?,
+        Verb::New(new) => make(&store.on_record(entry), new).await?,
         Verb::List => list(&store).await?,
         Verb::Revoke { id } => {
             anyhow::ensure!(store.revoke_token(id).await?, "there is no token {id}");

@@ -125,7 +125,35 @@ pub(super) fn change(operation: &Operation) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::Pace;
+    use crate::lines::reason::Reason;
     use crate::operation::tests::operation;
+    use crate::store::account::UserChange;
+    use crate::store::fixture::Fixture;
+
+    #[tokio::test]
+    async fn who_is_shut_out_is_off_the_line_at_once() {
+        let f = Fixture::new().await;
+        let (admission, registry) = (Arc::<Admission>::default(), Arc::<Registry>::default());
+        let audience = Audience {
+            admission: admission.clone(),
+            dispatch: Dispatch::new(registry.clone(), Pace::default()),
+            registry: registry.clone(),
+            pending: Arc::default(),
+            marked: Arc::default(),
+        };
+        audience.hear(&f.store);
+        let user = f.store.create_user("eve".into(), false).await.unwrap();
+        assert_eq!(admission.check(user.0, 1), Ok(()));
+        let (seat, _) = registry.seat_dashboard(user.0, "a");
+        let set = |active| UserChange { active: Some(active), ..UserChange::default() };
+        f.store.change_user(user, set(false)).await.unwrap();
+        assert_eq!(admission.check(user.0, 1), Err(Reason::Revoked));
+        assert_eq!(seat.mail(|mail| mail.close), Some(Reason::Revoked));
+        f.store.change_user(user, set(true)).await.unwrap();
+        assert_eq!(admission.check(user.0, 1), Err(Reason::Revoked), "the old token stays dead");
+        assert_eq!(admission.check(user.0, 2), Ok(()));
+    }
 
     #[tokio::test]
     async fn a_feed_that_lags_gets_the_newest_state_of_each() {

@@ -1,9 +1,11 @@
 //! The first start: somebody who may do everything, a first organization, and a way in for devices.
 
+use serde_json::json;
 use shared::hex::Sha256;
 use shared::ids::{OrganizationId, OrganizationSlug};
 use uuid::Uuid;
 
+use super::audit::Told;
 use super::user::{NewApiToken, TokenScope};
 use super::{Never, Store, StoreError, Tx, organization, user};
 
@@ -65,7 +67,14 @@ impl Store {
 
     /// Answers with the token's id.
     pub async fn create_enrolment_token(&self, new: NewEnrolmentToken) -> Result<Uuid, StoreError> {
-        Ok(self.write::<_, Never, _>(move |tx| Ok(insert_enrolment_token(tx, &new, None)?)).await?)
+        Ok(self
+            .write::<_, Never, _>(move |tx| {
+                let id = insert_enrolment_token(tx, &new, None)?;
+                let told = json!({"id": id, "name": new.name, "auto_accept": new.auto_accept});
+                tx.tell(Told::of(Some(new.organization)).after(told));
+                Ok(id)
+            })
+            .await?)
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod claims;
 
+use std::net::IpAddr;
+
 use rusqlite::{OptionalExtension, Row};
 use shared::hex::{Hex, Sha256};
 use shared::identity::{Claims, DeviceState, Enrolled};
@@ -27,6 +29,8 @@ pub struct Enrolment {
     /// Digest of the enrolment token.
     pub token: Sha256,
     pub claims: Claims,
+    /// The address that it came from.
+    pub peer: Option<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +95,7 @@ fn enrol(tx: &Tx<'_>, enrolment: &Enrolment) -> Result<(Enrolled, bool), Rejecti
         return refuse(EnrolRefusal::TooManyReplacements);
     }
     use_up(tx, &token)?;
-    Ok((insert(tx, enrolment.public_key, &token, claims, replaced)?, true))
+    Ok((insert(tx, enrolment, &token, claims, replaced)?, true))
 }
 
 fn find_token(tx: &Tx<'_>, digest: Sha256) -> rusqlite::Result<Option<Token>> {
@@ -158,7 +162,7 @@ fn waiting(tx: &Tx<'_>, replaced: DeviceId) -> rusqlite::Result<u32> {
 
 fn insert(
     tx: &Tx<'_>,
-    key: Hex<32>,
+    enrolment: &Enrolment,
     token: &Token,
     claims: Plain,
     replaced: Option<DeviceId>,
@@ -176,7 +180,7 @@ fn insert(
         token.organization.to_string(),
         claims.name.unwrap_or_else(|| format!("device-{}", &device.to_string()[..8])),
         claims.board.unwrap_or_default(),
-        key.0,
+        enrolment.public_key.0,
         claims.mac,
         claims.serial,
         state.as_str(),
@@ -192,7 +196,7 @@ fn insert(
             Some(replaced) => format!("{}, would replace {replaced}", state.as_str()),
             None => state.as_str().into(),
         }),
-        peer: None,
+        peer: enrolment.peer.map(|address| address.to_string()),
     };
     audit::record(tx, &entry, None)?;
     if accepted {

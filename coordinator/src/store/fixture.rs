@@ -67,7 +67,7 @@ impl Fixture {
     ) -> Result<(Enrolled, bool), Rejection<EnrolRefusal>> {
         let claims = Claims { mac: mac.map(str::to_owned), ..Claims::default() };
         let token = sha256(TOKEN.as_bytes());
-        self.store.enrol(Enrolment { public_key: Hex([key; 32]), token, claims }).await
+        self.store.enrol(Enrolment { public_key: Hex([key; 32]), token, claims, peer: None }).await
     }
 
     pub(crate) async fn device(&self, key: u8) -> DeviceId {

@@ -5,6 +5,7 @@ use shared::hex::Sha256;
 use shared::ids::{OrganizationId, OrganizationSlug, UserId};
 use uuid::Uuid;
 
+use super::audit::Told;
 use super::column::parsed;
 use super::listing::Scope;
 use super::note::Note;
@@ -162,7 +163,17 @@ impl Store {
     /// Answers with the token's id.
     pub async fn create_api_token(&self, new: NewApiToken) -> Result<Uuid, StoreError> {
         Ok(self
-            .write::<_, Never, _>(move |tx| Ok(insert_token(tx, &new, Kind::default())?))
+            .write::<_, Never, _>(move |tx| {
+                let id = insert_token(tx, &new, Kind::default())?;
+                tx.tell(Told::default().after(serde_json::json!({
+                    "id": id,
+                    "user": new.user,
+                    "name": new.name,
+                    "scope": new.scope.as_str(),
+                    "expires": new.expires,
+                })));
+                Ok(id)
+            })
             .await?)
     }
 

@@ -17,7 +17,7 @@ async fn enrol(
 ) -> Result<Enrolled, Rejection<EnrolRefusal>> {
     let claims = Claims { mac: mac.map(str::to_owned), ..Claims::default() };
     let token = sha256(token.as_bytes());
-    let enrolment = Enrolment { public_key: Hex([key; 32]), token, claims };
+    let enrolment = Enrolment { public_key: Hex([key; 32]), token, claims, peer: None };
     world.app.store.enrol(enrolment).await.map(|(enrolled, _)| enrolled)
 }
 

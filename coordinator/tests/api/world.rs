@@ -217,6 +217,7 @@ impl World {
         let enrolment = Enrolment {
             public_key: Hex(key),
             token: sha256(b"enrolment"),
+            peer: None,
             claims: Claims { hostname: "router".into(), ..serde_json::from_str("{}").unwrap() },
         };
         let device = self.app.store.enrol(enrolment).await.unwrap().0.device;

@@ -17,6 +17,7 @@ use shared::limits;
 use super::AgentApi;
 use super::error::Error;
 use super::nonce::{BadNonce, LIFETIME_S};
+use crate::api::user::Peer;
 use crate::store::Rejection;
 use crate::store::device::Device;
 use crate::store::enrolment::{EnrolRefusal, Enrolment};
@@ -37,6 +38,7 @@ pub(super) async fn nonce(State(api): State<AgentApi>) -> Result<Json<Nonce>, Er
 
 pub(super) async fn enrol(
     State(api): State<AgentApi>,
+    Peer(peer): Peer,
     body: Body,
 ) -> Result<(StatusCode, Json<Enrolled>), Error> {
     let request: Enrol = read(body, ENROL)?;
@@ -58,7 +60,7 @@ pub(super) async fn enrol(
         return Err(refused(Rejection::Refused(EnrolRefusal::UnknownToken)));
     }
     use_up(&api, &request.nonce)?;
-    let enrolment = Enrolment { public_key: request.public_key, token, claims };
+    let enrolment = Enrolment { public_key: request.public_key, token, claims, peer };
     let (enrolled, new) = api.store.enrol(enrolment).await.map_err(refused)?;
     tracing::info!(device = %enrolled.device, state = ?enrolled.state, new, "enrolled");
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(enrolled)))

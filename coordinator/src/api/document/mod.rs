@@ -17,7 +17,7 @@ use bytes::Bytes;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, HeaderBuilder, InfoBuilder, ObjectBuilder, OpenApi, Ref, RefOr,
+    AllOf, ContentBuilder, HeaderBuilder, InfoBuilder, Object, ObjectBuilder, OpenApi, Ref, RefOr,
     ResponseBuilder, Schema, schema::Type,
 };
 use utoipa::{PartialSchema, ToSchema};
@@ -56,6 +56,7 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
     ] {
         components.schemas.insert(name.into_owned(), schema);
     }
+    join(&mut components.schemas);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     for (path, item) in &mut document.paths.paths {
@@ -64,6 +65,39 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
         }
     }
     document
+}
+
+/// One object where several are to hold at once: it says the same, plainer for people and for
+/// programs that make requests of it.
+fn join(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    let known = schemas.clone();
+    for schema in schemas.values_mut() {
+        if let RefOr::T(Schema::AllOf(all)) = schema
+            && let Some(whole) = joined(all, &known)
+        {
+            *schema = RefOr::T(whole.into());
+        }
+    }
+}
+
+fn joined(all: &AllOf, known: &BTreeMap<String, RefOr<Schema>>) -> Option<Object> {
+    let mut whole = Object::new();
+    whole.description.clone_from(&all.description);
+    for item in &all.items {
+        let item = match item {
+            RefOr::Ref(item) => known.get(item.ref_location.rsplit('/').next()?)?,
+            RefOr::T(_) => item,
+        };
+        let part = match item {
+            RefOr::T(Schema::Object(part)) => part.clone(),
+            RefOr::T(Schema::AllOf(all)) => joined(all, known)?,
+            RefOr::T(_) | RefOr::Ref(_) => return None,
+        };
+        whole.description = whole.description.or(part.description);
+        whole.properties.extend(part.properties);
+        whole.required.extend(part.required);
+    }
+    Some(whole)
 }
 
 const BEARER: &str = "token";

@@ -30,7 +30,7 @@ pub struct StrategyBody {
     /// By default in 30 days.
     pub expires_at: Option<Time>,
     /// Null: windows are set on the routers.
-    #[schema(nullable, schema_with = nothing)]
+    #[schema(nullable, required = false, schema_with = nothing)]
     pub window: (),
 }
 
