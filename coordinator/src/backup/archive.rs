@@ -80,7 +80,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads an archive; nothing of it is to be believed before [`Reader::finish`].
+/// Reads an archive; nothing of it is to be believed before [`Reader::entry`] says that there is no more.
 pub struct Reader<R> {
     from: R,
     found: BTreeMap<String, Sha256>,
