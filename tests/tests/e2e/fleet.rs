@@ -38,7 +38,6 @@ async fn online(coordinator: &Coordinator) -> usize {
 }
 
 #[tokio::test]
-#[ignore = "not run yet since batches are there"]
 async fn a_fleet_is_woken_granted_and_done() {
     let (coordinator, firmware, mut fleet) = fleet("fleet-batch").await;
     fleet.each(async |device: &mut Device| device.connect().await).await.unwrap();
