@@ -183,7 +183,7 @@ impl<'a> Bench<'a> {
     async fn begin(&mut self, part: &str) -> anyhow::Result<String> {
         let body = json!({
             "upgrade_all": true,
-            "strategy": { "canary": self.count, "gate": { "soak_s": 0 } },
+            "strategy": { "canary": u32::MAX, "gate": { "soak_s": 0 } },
         });
         let path = format!("build/{}/upgrade/", self.firmware.build);
         let api = self.api.clone();
