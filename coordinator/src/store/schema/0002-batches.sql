@@ -140,7 +140,8 @@ END;
 
 CREATE TRIGGER batch_counts_change AFTER UPDATE OF status, wave, charged, unproved ON operations
 WHEN NEW.batch IS NOT NULL
-    AND (NEW.status <> OLD.status OR NEW.wave IS NOT OLD.wave OR NEW.charged <> OLD.charged)
+    AND (NEW.status <> OLD.status OR NEW.wave IS NOT OLD.wave OR NEW.charged <> OLD.charged
+        OR NEW.unproved <> OLD.unproved)
 BEGIN
     UPDATE batches SET
         idle = idle + (NEW.status = 'idle') - (OLD.status = 'idle'),
