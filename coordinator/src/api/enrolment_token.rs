@@ -18,8 +18,9 @@ use super::{
 };
 use crate::secret;
 use crate::store::{
+    Rejection,
     bootstrap::NewEnrolmentToken,
-    enrolment_token::{EnrolmentToken, EnrolmentTokenList},
+    enrolment_token::{EnrolmentToken, EnrolmentTokenList, UnknownToken},
     listing::Order,
 };
 
@@ -153,8 +154,11 @@ pub async fn delete(
     Ids(id): Ids<Uuid>,
 ) -> Answer<StatusCode> {
     find(&app, &operator, id).await?;
-    operator.store(&app).delete_enrolment_token(id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    match operator.store(&app).delete_enrolment_token(id).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(Rejection::Refused(UnknownToken)) => Err(ApiError::not_found()),
+        Err(Rejection::Store(error)) => Err(error.into()),
+    }
 }
 
 async fn find(app: &App, operator: &Operator, id: Uuid) -> Answer<EnrolmentToken> {

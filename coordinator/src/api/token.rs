@@ -17,8 +17,8 @@ use super::{
 use crate::secret;
 use crate::store::{
     Rejection,
-    account::{OWN_TOKENS, OwnToken, TooManyTokens},
     listing::Order,
+    own_token::{OWN_TOKENS, OwnToken, OwnTokenRefusal},
     user::{NewApiToken, TokenScope},
 };
 
@@ -115,14 +115,7 @@ pub async fn create(
         scope: scope.unwrap_or(TokenScope::Write),
         expires,
     };
-    let made = match operator.store(&app).create_own_token(new).await {
-        Ok(made) => made,
-        Err(Rejection::Store(error)) => return Err(error.into()),
-        Err(Rejection::Refused(TooManyTokens)) => {
-            let message = format!("You have {OWN_TOKENS} tokens: delete some first.");
-            return Err(ApiError::conflict(message));
-        }
-    };
+    let made = operator.store(&app).create_own_token(new).await?;
     Ok((StatusCode::CREATED, Json(NewTokenView { view: view(made), token })))
 }
 
@@ -134,8 +127,18 @@ pub async fn delete(
     operator: Operator,
     Ids(id): Ids<Uuid>,
 ) -> Answer<StatusCode> {
-    match operator.store(&app).delete_own_token(operator.user.user, id).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(ApiError::not_found()),
+    operator.store(&app).delete_own_token(operator.user.user, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<Rejection<OwnTokenRefusal>> for ApiError {
+    fn from(rejection: Rejection<OwnTokenRefusal>) -> Self {
+        match rejection {
+            Rejection::Store(error) => error.into(),
+            Rejection::Refused(OwnTokenRefusal::Unknown) => Self::not_found(),
+            Rejection::Refused(OwnTokenRefusal::TooMany) => {
+                Self::conflict(format!("You have {OWN_TOKENS} tokens: delete some first."))
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use axum::{
     Json, extract::FromRequestParts, extract::State, http::StatusCode, http::request::Parts,
 };
 use serde::Serialize;
+use serde_json::json;
 use shared::hex::sha256;
 use shared::{ids::OrganizationSlug, topics::ROOT};
 use utoipa::ToSchema;
@@ -21,8 +22,11 @@ use super::{
 };
 use crate::crowd::neighbourhood;
 use crate::secret;
-use crate::store::account::{Login, LoginRefusal};
-use crate::store::{Rejection, audit::Entry};
+use crate::store::login::{Login, LoginRefusal};
+use crate::store::{
+    Rejection,
+    audit::{Entry, Told},
+};
 use crate::tokens::{Audience, Bearer, Kind};
 
 /// A dashboard asks again before its hour is over.
@@ -186,7 +190,9 @@ pub async fn mqtt_token(
         operator.user.expires.map(|expires| Duration::from_millis(expires.saturating_sub(now)));
     let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
     let entry = Entry { organization: Some(organization.to_string()), ..operator.entry };
-    app.store.record_audit(entry).await?;
+    let ends = now.saturating_add(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
+    let told = Told::default().after(json!({ "mqtt_token_expires": ends }));
+    app.store.record_audit(entry, told).await?;
     let token = app.tokens.issue(Audience::Mqtt, &bearer, lifetime);
     let token = token.map_err(|error| ApiError::internal(&error))?;
     let answer = MqttToken {

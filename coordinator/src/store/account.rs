@@ -1,17 +1,15 @@
-//! Users as those see them who look after them: made, changed, shut out, and let in by password.
+//! Users as those see them who look after them: made, changed and shut out.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::{Value, json};
-use shared::hex::Sha256;
 use shared::ids::{OrganizationId, OrganizationSlug, UserId};
-use uuid::Uuid;
 
 use super::audit::Told;
 use super::column::parsed;
 use super::listing::{Found, Order, Rows, Where, list};
 use super::note::Note;
-use super::user::{self, Kind, Membership, NewApiToken, Role, TokenScope, UserRefusal};
-use super::{Never, Rejection, Store, StoreError, Tx, membership};
+use super::user::{self, Membership, Role, UserRefusal};
+use super::{Rejection, Store, StoreError, Tx, membership};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -52,46 +50,6 @@ pub struct UserChange {
     /// All of them.
     pub memberships: Option<Vec<(OrganizationId, Role)>>,
 }
-
-/// What a login is checked against.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    pub user: UserId,
-    /// A hash; `None`: nobody logs in.
-    pub password: Option<String>,
-}
-
-/// A password that was right.
-#[derive(Debug, Clone)]
-pub struct Login {
-    pub user: UserId,
-    /// The hash that it was checked against.
-    pub password: String,
-    /// Of the token to be.
-    pub digest: Sha256,
-    pub lifetime_ms: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LoginRefusal {
-    #[error("the user or the password changed meanwhile")]
-    Changed,
-    /// Until when, in unix milliseconds.
-    #[error("too many logins are open: end one, or wait")]
-    TooMany(u64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the user has {OWN_TOKENS} tokens")]
-pub struct TooManyTokens;
-
-/// Tokens of logins that one user may have at a time.
-pub const LIVE_LOGINS: u64 = 10;
-/// Tokens that one user may have at a time.
-pub const OWN_TOKENS: u64 = 100;
-/// Logins of one user in a day (UTC).
-pub const LOGINS_A_DAY: u64 = 20;
-const DAY_MS: u64 = 24 * 3600 * 1000;
 
 const FROM: &str = "users t";
 const COLUMNS: &str = "t.id, t.name, t.superuser, t.active, t.password IS NOT NULL AS has_password,
@@ -192,37 +150,9 @@ impl Store {
         .await
     }
 
-    /// Of the active user of this name.
-    pub async fn credentials(&self, name: String) -> Result<Option<Credentials>, StoreError> {
-        self.read(move |conn| {
-            let found = conn
-                .prepare_cached("SELECT id, password FROM users WHERE name = ?1 AND active")?
-                .query_row([name], |row| {
-                    Ok(Credentials { user: parsed(row, "id")?, password: row.get("password")? })
-                })
-                .optional()?;
-            Ok(found)
-        })
-        .await
-    }
-
     /// The hash of the user's password.
     pub async fn password(&self, id: UserId) -> Result<Option<String>, StoreError> {
         self.read(move |conn| Ok(password(conn, id)?)).await
-    }
-
-    /// Opens a login; answers when its token ends, in unix milliseconds.
-    pub async fn login(&self, login: Login) -> Result<u64, Rejection<LoginRefusal>> {
-        self.write(move |tx| open_login(tx, &login)).await
-    }
-
-    /// Forgets tokens that ended long ago.
-    pub async fn sweep_tokens(&self) -> Result<usize, StoreError> {
-        let swept = self.write::<_, Never, _>(|tx| {
-            let sql = "DELETE FROM api_tokens WHERE expires + ?2 <= ?1";
-            Ok(tx.prepare_cached(sql)?.execute((tx.now, 30 * DAY_MS))?)
-        });
-        Ok(swept.await?)
     }
 }
 
@@ -304,50 +234,6 @@ fn admit(tx: &Tx<'_>, id: UserId) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn open_login(tx: &Tx<'_>, login: &Login) -> Result<u64, Rejection<LoginRefusal>> {
-    let id = login.user.to_string();
-    let day = tx.now / DAY_MS;
-    let standing: Option<(Option<String>, u64, u64)> = tx
-        .prepare_cached("SELECT password, login_day, logins FROM users WHERE id = ?1 AND active")?
-        .query_row([&id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let Some((Some(password), last_day, logins)) = standing else {
-        return Err(Rejection::Refused(LoginRefusal::Changed));
-    };
-    if password != login.password {
-        return Err(Rejection::Refused(LoginRefusal::Changed));
-    }
-    let logins = if last_day == day { logins } else { 0 };
-    if logins >= LOGINS_A_DAY {
-        return Err(Rejection::Refused(LoginRefusal::TooMany((day + 1) * DAY_MS)));
-    }
-    let (live, next_end): (u64, Option<u64>) = tx
-        .prepare_cached(
-            "SELECT count(*), min(expires) FROM api_tokens
-             WHERE user = ?1 AND kind = 'login' AND expires > ?2",
-        )?
-        .query_row((&id, tx.now), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if live >= LIVE_LOGINS {
-        let until = next_end.unwrap_or(tx.now + login.lifetime_ms);
-        return Err(Rejection::Refused(LoginRefusal::TooMany(until)));
-    }
-    tx.prepare_cached(
-        "UPDATE users SET last_login = ?2, login_day = ?3, logins = ?4 WHERE id = ?1",
-    )?
-    .execute((&id, tx.now, day, logins + 1))?;
-    let expires = tx.now + login.lifetime_ms;
-    let new = NewApiToken {
-        user: login.user,
-        name: "login".into(),
-        digest: login.digest,
-        scope: TokenScope::Write,
-        expires: Some(expires),
-    };
-    user::insert_token(tx, &new, Kind { login: true, idle_ms: None })?;
-    tx.tell(Told::default().after(json!({ "login": login.user, "expires": expires })));
-    Ok(expires)
-}
-
 /// For the log.
 fn shown(user: &User) -> Value {
     let of = |of: &Membership| json!({"organization": of.slug, "role": of.role.as_str()});
@@ -381,111 +267,5 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
         last_login: row.get("last_login")?,
         created: row.get("created")?,
         modified: row.get("modified")?,
-    })
-}
-
-/// A token of a user's own, of which only the digest is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnToken {
-    pub id: Uuid,
-    pub name: String,
-    pub scope: TokenScope,
-    /// Whether it came of a password.
-    pub login: bool,
-    /// Unix milliseconds, as the two below.
-    pub created: u64,
-    pub expires: Option<u64>,
-    pub last_used: Option<u64>,
-}
-
-impl Store {
-    /// The user's tokens that are still good.
-    pub async fn own_tokens(
-        &self,
-        user: UserId,
-        order: Order,
-        rows: Rows,
-    ) -> Result<Found<OwnToken>, StoreError> {
-        let now = self.clock().now();
-        self.read(move |conn| {
-            let ends = user::ENDS;
-            let columns = format!(
-                "t.id, t.name, t.scope, t.kind = 'login' AS login, t.created, t.last_used,
-                 {ends} AS expires"
-            );
-            let mut filter = Where::default();
-            filter.and("t.user = ?", user.to_string());
-            filter.and(
-                &format!("coalesce({ends}, 9000000000000000) > ?"),
-                i64::try_from(now).unwrap_or(i64::MAX),
-            );
-            list(conn, (&columns, "api_tokens t"), &filter, order, rows, own_token)
-        })
-        .await
-    }
-
-    /// Makes a token of the user's own; answers with its id and time.
-    pub async fn create_own_token(
-        &self,
-        new: NewApiToken,
-    ) -> Result<OwnToken, Rejection<TooManyTokens>> {
-        self.write(move |tx| {
-            if live_tokens(tx, new.user, tx.now)? >= OWN_TOKENS {
-                return Err(Rejection::Refused(TooManyTokens));
-            }
-            let id = user::insert_token(tx, &new, Kind::default())?;
-            let told = json!({"id": id, "name": new.name, "scope": new.scope.as_str(), "expires": new.expires});
-            tx.tell(Told::default().after(told));
-            Ok(OwnToken {
-                id,
-                name: new.name,
-                scope: new.scope,
-                login: false,
-                created: tx.now,
-                expires: new.expires,
-                last_used: None,
-            })
-        })
-        .await
-    }
-
-    /// Ends a token of the user's, and the MQTT tokens that may have been got by it. False where
-    /// they have none of this id.
-    pub async fn delete_own_token(&self, user: UserId, id: Uuid) -> Result<bool, StoreError> {
-        let deleted = self.write::<_, Never, _>(move |tx| {
-            let gone: Option<String> = tx
-                .prepare_cached(
-                    "DELETE FROM api_tokens WHERE id = ?1 AND user = ?2 RETURNING name",
-                )?
-                .query_row((id.to_string(), user.to_string()), |row| row.get(0))
-                .optional()?;
-            if let Some(name) = &gone {
-                raise_epoch(tx, user)?;
-                tx.tell(Told::default().before(json!({"id": id, "name": name})));
-            }
-            Ok(gone.is_some())
-        });
-        Ok(deleted.await?)
-    }
-}
-
-fn live_tokens(conn: &Connection, user: UserId, now: u64) -> rusqlite::Result<u64> {
-    let ends = user::ENDS;
-    conn.prepare_cached(&format!(
-        "SELECT count(*) FROM api_tokens t
-         WHERE t.user = ?1 AND coalesce({ends}, 9000000000000000) > ?2"
-    ))?
-    .query_row((user.to_string(), now), |row| row.get(0))
-}
-
-fn own_token(row: &Row<'_>) -> rusqlite::Result<OwnToken> {
-    Ok(OwnToken {
-        id: parsed(row, "id")?,
-        name: row.get("name")?,
-        scope: parsed(row, "scope")?,
-        login: row.get("login")?,
-        created: row.get("created")?,
-        expires: row.get("expires")?,
-        last_used: row.get("last_used")?,
     })
 }

@@ -80,8 +80,13 @@ pub struct AuditList {
 
 impl Store {
     /// Records what changes nothing here and is to be known nevertheless.
-    pub async fn record_audit(&self, entry: Entry) -> Result<(), StoreError> {
-        Ok(self.on_record(entry).write::<_, Never, _>(|_| Ok(())).await?)
+    pub async fn record_audit(&self, entry: Entry, told: Told) -> Result<(), StoreError> {
+        let store = self.on_record(entry);
+        let recorded = store.write::<_, Never, _>(|tx| {
+            tx.tell(told);
+            Ok(())
+        });
+        Ok(recorded.await?)
     }
 
     /// The newest entries, newest first.

@@ -10,7 +10,7 @@ use super::bootstrap::{NewEnrolmentToken, insert_enrolment_token};
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::user::ENDS;
-use super::{Never, Store, StoreError};
+use super::{Never, Rejection, Store, StoreError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrolmentToken {
@@ -39,6 +39,10 @@ pub struct EnrolmentTokenList {
     pub order: Order,
     pub rows: Rows,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such token")]
+pub struct UnknownToken;
 
 const FROM: &str = "enrolment_tokens t";
 
@@ -82,16 +86,16 @@ impl Store {
         Ok(made.await?)
     }
 
-    /// Nobody comes with it any more; who came stays. False where there is none of this id.
-    pub async fn delete_enrolment_token(&self, id: Uuid) -> Result<bool, StoreError> {
-        let deleted = self.write::<_, Never, _>(move |tx| {
-            let Some(before) = find(tx, id)? else { return Ok(false) };
+    /// Nobody comes with it any more; who came stays.
+    pub async fn delete_enrolment_token(&self, id: Uuid) -> Result<(), Rejection<UnknownToken>> {
+        self.write(move |tx| {
+            let before = find(tx, id)?.ok_or(Rejection::Refused(UnknownToken))?;
             tx.prepare_cached("DELETE FROM enrolment_tokens WHERE id = ?1")?
                 .execute([id.to_string()])?;
             tx.tell(Told::of(Some(before.organization)).before(shown(&before)));
-            Ok(true)
-        });
-        Ok(deleted.await?)
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -125,13 +125,15 @@ impl Store {
         signed: SignedManifest,
     ) -> Result<Image, Rejection<ImageRefusal>> {
         self.write(move |tx| {
+            let unknown = Rejection::Refused(ImageRefusal::Unknown);
+            let Some(before) = find(tx, id)? else { return Err(unknown) };
             match find_manifest(tx, id)? {
                 Some(known) if known == signed => {}
                 Some(_) => return Err(Rejection::Refused(ImageRefusal::HasManifest)),
                 None => attach(tx, id, &signed)?,
             }
-            let image = find(tx, id)?.ok_or(Rejection::Refused(ImageRefusal::Unknown))?;
-            tx.tell(Told::of(image.organization).after(shown(&image)));
+            let image = find(tx, id)?.ok_or(unknown)?;
+            tx.tell(Told::of(image.organization).before(shown(&before)).after(shown(&image)));
             Ok(image)
         })
         .await

@@ -13,6 +13,7 @@ mod auth;
 mod batch;
 mod build;
 mod category;
+mod changes;
 mod device;
 mod enrolment;
 mod events;

@@ -158,19 +158,7 @@ impl World {
     }
 
     pub async fn multipart(&self, token: &str, path: &str, parts: &[Part<'_>]) -> Answer {
-        let mut body = Vec::new();
-        for (name, file_name, content) in parts {
-            body.extend(
-                format!("--frontier\r\nContent-Disposition: form-data; name=\"{name}\"").bytes(),
-            );
-            if !file_name.is_empty() {
-                body.extend(format!("; filename=\"{file_name}\"").bytes());
-            }
-            body.extend(b"\r\n\r\n");
-            body.extend(*content);
-            body.extend(b"\r\n");
-        }
-        body.extend(b"--frontier--\r\n");
+        let body = multipart(parts);
         let request = request(Method::POST, token, path)
             .header(header::CONTENT_TYPE, "multipart/form-data; boundary=frontier")
             .header(header::CONTENT_LENGTH, body.len())
@@ -246,6 +234,24 @@ impl World {
         let inside = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
         inside(&self.folder.path().join("artifacts")).flat_map(|path| inside(&path)).collect()
     }
+}
+
+/// A body of this boundary: `frontier`.
+pub fn multipart(parts: &[Part<'_>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, file_name, content) in parts {
+        body.extend(
+            format!("--frontier\r\nContent-Disposition: form-data; name=\"{name}\"").bytes(),
+        );
+        if !file_name.is_empty() {
+            body.extend(format!("; filename=\"{file_name}\"").bytes());
+        }
+        body.extend(b"\r\n\r\n");
+        body.extend(*content);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--frontier--\r\n");
+    body
 }
 
 pub fn request(method: Method, token: &str, path: &str) -> axum::http::request::Builder {

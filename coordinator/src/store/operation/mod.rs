@@ -5,7 +5,7 @@ mod row;
 mod waiting;
 
 use rusqlite::{Connection, OptionalExtension, named_params};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::grant::{Refusal, StartRequest};
 use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug};
 
@@ -192,7 +192,7 @@ impl Store {
         self.write(move |tx| {
             let found = find_in(tx, &scope, id)?;
             let mut operation = found.ok_or(Rejection::Refused(ChangeRefused::Unknown))?;
-            let (wanted, before) = (operation.is_wanted(), operation.status);
+            let (wanted, before) = (operation.is_wanted(), shown(&operation));
             rule(&mut operation, tx.now)
                 .map_err(|refused| Rejection::Refused(ChangeRefused::Rule(refused)))?;
             save(tx, &operation)?;
@@ -201,8 +201,7 @@ impl Store {
             }
             let organization = device::standing(tx, operation.device)?;
             let told = Told::of(organization.map(|standing| standing.organization_id));
-            let shown = |status: Status| json!({"status": status, "device": operation.device});
-            tx.tell(told.before(shown(before)).after(shown(operation.status)));
+            tx.tell(told.before(before).after(shown(&operation)));
             Ok(operation)
         })
         .await
@@ -230,6 +229,15 @@ impl Store {
         });
         Ok(ended.await?)
     }
+}
+
+/// For the log.
+fn shown(operation: &Operation) -> Value {
+    json!({
+        "device": operation.device,
+        "status": operation.status,
+        "progress_percent": operation.progress_percent,
+    })
 }
 
 /// Bulk work is done in pieces, so that the writer is free in between.

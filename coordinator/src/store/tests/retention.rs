@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::audit::Entry;
+use crate::store::audit::{Entry, Told};
 use crate::store::retention::{Cleared, PIECE, Retention};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -47,7 +47,7 @@ async fn what_is_old_goes_and_an_end_stays_known() {
         peer: None,
         detail: None,
     };
-    f.store.record_audit(entry).await.unwrap();
+    f.store.record_audit(entry, Told::default()).await.unwrap();
 
     let cleared = f.store.clear_away(all(5)).await.unwrap();
     assert_eq!(cleared, Cleared { milestones: 3, logs: 1, dead_letters: 1, audit: audited });
