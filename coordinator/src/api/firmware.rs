@@ -27,6 +27,7 @@ use crate::store::{
     firmware::{Assigned, Assignment, DeviceFirmware, FirmwareList, FirmwareRefused},
     listing::Order,
     operation::UpgradeRefused,
+    repeat::Answered,
 };
 
 /// Which image a modem is to have.
@@ -99,10 +100,20 @@ fn view(firmware: &DeviceFirmware) -> Value {
     })
 }
 
-fn assigned(assigned: &Assigned) -> Value {
+fn assigned(assigned: &Assigned) -> (StatusCode, Json<Value>) {
     let mut view = view(&assigned.firmware);
     view["upgrade_operation"] = json!(assigned.operation.map(|id| json!({ "id": id })));
-    view
+    let status = if assigned.created { StatusCode::CREATED } else { StatusCode::OK };
+    (status, Json(view))
+}
+
+fn cleared(firmware: &DeviceFirmware) -> (StatusCode, Json<Value>) {
+    (StatusCode::OK, Json(view(firmware)))
+}
+
+/// The same, to be kept.
+fn kept((status, Json(view)): (StatusCode, Json<Value>)) -> Answered {
+    Answered::json(status.as_u16(), &view)
 }
 
 #[utoipa::path(get, path = "/device-firmware/", tag = "upgrades",
@@ -150,8 +161,7 @@ pub async fn create(
     if app.store.device_firmware(device, slot.clone()).await?.is_some() {
         return Err(ApiError::field("device", "This modem has a firmware assigned already."));
     }
-    let done = assign(&app, &operator, (device, slot), wanted).await?;
-    Ok((StatusCode::CREATED, done.1))
+    assign(&app, &operator, (device, slot), wanted).await
 }
 
 #[utoipa::path(get, path = "/device/{id}/modem-firmware/", tag = "upgrades",
@@ -287,8 +297,8 @@ async fn assign(
     wanted: Wanted,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let Some(image) = wanted.image.flatten() else {
-        let firmware = operator.store(app).clear_firmware(device, slot).await?;
-        return Ok((StatusCode::OK, Json(view(&firmware))));
+        let store = operator.store(app).answering(|firmware| kept(cleared(firmware)));
+        return Ok(cleared(&store.clear_firmware(device, slot).await?));
     };
     let found = image::find(app, operator, image).await;
     let found = found.map_err(|_| ApiError::field("image", missing(image)))?;
@@ -300,9 +310,8 @@ async fn assign(
         upgrade_options: wanted.upgrade_options,
         by: operator.user.name.clone(),
     };
-    let done = operator.store(app).assign_firmware(wanted).await?;
-    let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(assigned(&done))))
+    let store = operator.store(app).answering(|done| kept(assigned(done)));
+    Ok(assigned(&store.assign_firmware(wanted).await?))
 }
 
 /// Whether the tool takes these options. Of a profile that only routers know, the form alone can be

@@ -5,13 +5,13 @@
 //! |---|---|
 //! | the same request, answered | the first answer |
 //! | the same request, still running | 409, Retry-After |
-//! | the same request, carried out, its answer too long to keep or lost in a crash | 409 |
+//! | the same request, carried out, its answer too long to keep | 409 |
 //! | another request | 422 |
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, MatchedPath, OriginalUri, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -38,8 +38,6 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Characters of a key.
 const LONGEST: usize = 128;
-/// Bytes of an answer that is kept; a longer one is given once.
-const ANSWER: usize = 64 << 10;
 
 /// Requests with a key that run just now.
 #[derive(Debug, Default)]
@@ -100,36 +98,19 @@ async fn with_key(app: App, request: Request, next: Next) -> Result<Response, Ap
         Known::New => {}
         Known::Answered(answered) => return Ok(replay(answered)),
         Known::Done => {
-            let lost = "The request was carried out before, and its answer was lost: look at what \
-                        there is, and use another key for another one.";
-            return Err(ApiError::conflict(lost));
+            let long = "The request was carried out before, and its answer was too long to keep: look \
+                        at what there is, and use another key for another one.";
+            return Err(ApiError::conflict(long));
         }
     }
     parts.extensions.insert(repeat.clone());
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    let answer = keep(&app, repeat, response).await;
-    drop(turn);
-    answer
-}
-
-/// Keeps a good answer for the next time; whatever else it is, the request may be tried again.
-async fn keep(app: &App, repeat: Repeat, response: Response) -> Result<Response, ApiError> {
+    // A good answer was kept with the change; whatever else it is, the request may be tried again.
     if !response.status().is_success() {
-        app.store.end_repeat(repeat, None).await?;
-        return Ok(response);
+        app.store.forget_repeat(repeat).await?;
     }
-    // A long one is not kept: the next one is told that this one was carried out.
-    if response.body().size_hint().exact().is_none_or(|size| size > ANSWER as u64) {
-        return Ok(response);
-    }
-    let (parts, body) = response.into_parts();
-    let body = to_bytes(body, ANSWER).await.map_err(|error| ApiError::internal(&error))?;
-    let answered = Answered { status: parts.status.as_u16(), body: body.to_vec() };
-    // Without it the next one is told that this one was carried out.
-    if let Err(error) = app.store.end_repeat(repeat, Some(answered)).await {
-        tracing::warn!(%error, "an answer is not kept");
-    }
-    Ok(Response::from_parts(parts, Body::from(body)))
+    drop(turn);
+    Ok(response)
 }
 
 fn replay(answered: Answered) -> Response {

@@ -24,13 +24,14 @@ use super::{
 };
 use crate::batch::Course;
 use crate::batch::verdict::{Allowance, Reason};
-use crate::store::Rejection;
-use crate::store::batch::{Ask, BatchRefused, Member, NewBatch, PIECE, Preview, Selection};
+use crate::store::batch::{Ask, BatchRefused, Member, NewBatch, PIECE, Preview, Report, Selection};
 use crate::store::build::Build;
 use crate::store::image::ImageList;
 use crate::store::listing::{Order, Rows};
 use crate::store::operation::EXPIRY_DAYS;
 use crate::store::place::Kind;
+use crate::store::repeat::Answered;
+use crate::store::{Rejection, Store};
 use read::{Asked, RollOut, Wish, asked_in, roll_out, wish};
 use shapes::{BatchBody, PreviewQuery, PreviewView, RetryBody, Started, UpgradeBody, shown};
 
@@ -67,8 +68,8 @@ pub async fn start(
     let build = build::find(&app, &operator, id).await?;
     let wanted = wish(&app, &mut fields);
     fields.finish()?;
-    let batch = launch(&app, &operator, &build, wanted, None).await?;
-    Ok((StatusCode::CREATED, Json(Started { batch })))
+    let report = launch(&app, &operator, &build, wanted, started).await?;
+    Ok((StatusCode::CREATED, Json(Started { batch: report.batch.id })))
 }
 
 /// Starts a batch, with the build in the body and the batch in the answer.
@@ -87,8 +88,8 @@ pub async fn create(
     let id = build.ok_or_else(|| ApiError::field("build", "This field is required."))?;
     let build = build::find(&app, &operator, id).await;
     let build = build.map_err(|_| ApiError::field("build", missing(id)))?;
-    let batch = launch(&app, &operator, &build, wanted, None).await?;
-    let report = batch::find(&app, &operator, batch).await?;
+    let whole = |report: &Report| Answered::json(201, &BatchView::of(report));
+    let report = launch(&app, &operator, &build, wanted, whole).await?;
     Ok((StatusCode::CREATED, Json(BatchView::of(&report))))
 }
 
@@ -124,8 +125,12 @@ pub async fn retry(
         upgrade_options: failed.upgrade_options.clone(),
         roll_out: roll_out.unwrap_or(own),
     };
-    let batch = launch(&app, &operator, &build, wish, Some(id)).await?;
-    Ok((StatusCode::CREATED, Json(Started { batch })))
+    let report = launch(&app, &operator, &build, wish, started).await?;
+    Ok((StatusCode::CREATED, Json(Started { batch: report.batch.id })))
+}
+
+fn started(report: &Report) -> Answered {
+    Answered::json(201, &Started { batch: report.batch.id })
 }
 
 async fn launch(
@@ -133,8 +138,8 @@ async fn launch(
     operator: &Operator,
     build: &Build,
     mut wish: Wish,
-    retry_of: Option<BatchId>,
-) -> Answer<BatchId> {
+    answer: fn(&Report) -> Answered,
+) -> Answer<Report> {
     if wish.upgrade_options.get(VOLATILE) == Some(&Value::Bool(true)) {
         wish.asked.allowance.allow_volatile_staging = true;
     }
@@ -162,42 +167,39 @@ async fn launch(
         location: selection.location,
         upgrade_options: wish.upgrade_options,
         strategy,
-        retry_of,
+        retry_of: selection.retry_of,
         start_at: wish.roll_out.start_at,
         expires_at: wish.roll_out.expires_at.unwrap_or(now + EXPIRY_DAYS * DAY_MS),
     };
-    make(app, operator, new, members).await
+    make(app, &operator.store(app).answering(answer), &operator.user.name, new, members).await
 }
 
-/// In pieces, so that the writer is free in between. The last step is what goes on record.
+/// In pieces, so that the writer is free in between. The last step is what goes on record, and what
+/// the request is answered by.
 async fn make(
     app: &App,
-    operator: &Operator,
+    record: &Store,
+    by: &str,
     new: NewBatch,
     members: Vec<Member>,
-) -> Answer<BatchId> {
+) -> Answer<Report> {
     let batch = app.store.create_batch(new).await?;
-    if let Err(error) = fill(app, operator, batch, &members).await {
-        // Where even that fails, the pilot takes it back.
-        let _ = match &error {
-            Rejection::Refused(BatchRefused::Empty) => app.store.discard_batch(batch).await,
-            Rejection::Refused(_) | Rejection::Store(_) => app.store.abandon_batch(batch).await,
-        };
-        return Err(batch::refused("started")(error));
-    }
-    Ok(batch)
-}
-
-async fn fill(
-    app: &App,
-    operator: &Operator,
-    batch: BatchId,
-    members: &[Member],
-) -> Result<(), Rejection<BatchRefused>> {
-    for piece in members.chunks(PIECE) {
-        app.store.add_members(batch, piece.to_vec(), operator.user.name.clone()).await?;
-    }
-    operator.store(app).launch_batch(batch).await.map(drop)
+    let filled = async {
+        for piece in members.chunks(PIECE) {
+            app.store.add_members(batch, piece.to_vec(), by.to_owned()).await?;
+        }
+        record.launch_batch(batch).await
+    };
+    let error = match filled.await {
+        Ok(report) => return Ok(report),
+        Err(error) => error,
+    };
+    // Where even that fails, the pilot takes it back.
+    let _ = match &error {
+        Rejection::Refused(BatchRefused::Empty) => app.store.discard_batch(batch).await,
+        Rejection::Refused(_) | Rejection::Store(_) => app.store.abandon_batch(batch).await,
+    };
+    Err(batch::refused("started")(error))
 }
 
 async fn look(app: &App, ask: Ask) -> Answer<Preview> {

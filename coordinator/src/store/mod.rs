@@ -47,7 +47,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use shared::ids::UserId;
 use tokio::sync::Semaphore;
 
 use note::{Listener, Note, Notes};
@@ -94,8 +93,8 @@ pub struct Store {
     shared: Arc<Shared>,
     /// Goes into the audit log with every change made through this clone.
     entry: Option<Arc<audit::Entry>>,
-    /// Of the request that the change is made by, if it has a key.
-    repeat: Option<(UserId, Arc<str>)>,
+    /// The request that the change is made by, if it has a key.
+    once: Option<repeat::Once>,
 }
 
 struct Shared {
@@ -130,17 +129,13 @@ impl Store {
         let looks = Arc::new(Semaphore::new(1));
         let shared =
             Shared { writer, readers, clock, changes, looks, listening_since, _checkpointer };
-        Ok(Self { shared: Arc::new(shared), entry: None, repeat: None })
+        Ok(Self { shared: Arc::new(shared), entry: None, once: None })
     }
 
     /// The same store for somebody whose changes are on record: each commits together with this
     /// entry, and what is refused leaves none.
     pub fn on_record(&self, entry: audit::Entry) -> Self {
-        Self {
-            shared: self.shared.clone(),
-            entry: Some(Arc::new(entry)),
-            repeat: self.repeat.clone(),
-        }
+        Self { shared: self.shared.clone(), entry: Some(Arc::new(entry)), once: self.once.clone() }
     }
 
     /// Has what is committed from now on passed on: in the order of the commits, and before the
@@ -176,14 +171,14 @@ impl Store {
         T: Send + 'static,
         R: Send + 'static,
     {
-        let (entry, repeat) = (self.entry.clone(), self.repeat.clone());
+        let (entry, once) = (self.entry.clone(), self.once.clone());
         let on_record = move |tx: &Tx<'_>| {
             let done = rule(tx)?;
             if let Some(entry) = entry {
                 audit::record(tx, &entry, tx.told.take())?;
             }
-            if let Some(repeat) = repeat {
-                repeat::done(tx, &repeat)?;
+            if let Some(once) = once {
+                repeat::done(tx, &once, &done)?;
             }
             Ok(done)
         };

@@ -1,10 +1,14 @@
 //! Requests that carry an Idempotency-Key: each is carried out once, whatever becomes of its answer.
 //!
-//! A request is noted before it runs, marked done in the transaction of its own change
-//! ([`Store::once`]), and its answer kept for a day. So a crash between the three leaves no doubt
-//! whether it was carried out.
+//! A request is noted before it runs, and marked done in the transaction of its own change
+//! ([`Store::once`]), together with the answer that comes of it ([`Store::answering`]), which is kept
+//! for a day. So a crash leaves no doubt whether it was carried out, and takes no answer.
+
+use std::any::Any;
+use std::sync::Arc;
 
 use rusqlite::OptionalExtension;
+use serde::Serialize;
 use shared::hex::{Sha256, sha256};
 use shared::ids::UserId;
 
@@ -14,6 +18,8 @@ use super::{Never, Rejection, Store, StoreError, Tx};
 pub const KEPT_MS: u64 = 24 * 3600 * 1000;
 /// Expired keys that go with each new one.
 const PIECE: u32 = 250;
+/// Bytes of an answer that is kept; a longer one is given once.
+const ANSWER: usize = 64 << 10;
 /// Keys that one user may have at a time.
 const OF_ONE_USER: u64 = 10_000;
 
@@ -43,13 +49,34 @@ pub struct Answered {
     pub body: Vec<u8>,
 }
 
+impl Answered {
+    pub fn json(status: u16, body: &impl Serialize) -> Self {
+        Self { status, body: serde_json::to_vec(body).unwrap_or_default() }
+    }
+
+    fn is_kept(&self) -> bool {
+        (1..=ANSWER).contains(&self.body.len())
+    }
+}
+
+/// Makes the answer of what a verb returns.
+type Answers = Arc<dyn Fn(&dyn Any) -> Option<Answered> + Send + Sync>;
+
+/// The request that a change is made by.
+#[derive(Clone)]
+pub(super) struct Once {
+    user: UserId,
+    key: Arc<str>,
+    answers: Option<Answers>,
+}
+
 /// What is known of a request that comes in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
     /// Nothing, or that it came to nothing: it may run.
     New,
     Answered(Answered),
-    /// It was carried out, and a crash took the answer.
+    /// It was carried out, and its answer was too long to keep.
     Done,
 }
 
@@ -69,34 +96,30 @@ impl Store {
 
     /// The same store, whose next change is the request's: both commit together.
     pub fn once(&self, repeat: &Repeat) -> Self {
-        let key = (repeat.user, repeat.key.as_str().into());
-        Self { shared: self.shared.clone(), entry: self.entry.clone(), repeat: Some(key) }
+        let once = Once { user: repeat.user, key: repeat.key.as_str().into(), answers: None };
+        Self { shared: self.shared.clone(), entry: self.entry.clone(), once: Some(once) }
     }
 
-    /// Keeps the answer, or forgets a request that came to nothing.
-    pub async fn end_repeat(
-        &self,
-        repeat: Repeat,
-        answered: Option<Answered>,
-    ) -> Result<(), StoreError> {
-        let ended = self.write::<_, Never, _>(move |tx| {
-            let (user, key) = (repeat.user.to_string(), &repeat.key);
-            match answered {
-                Some(answered) => tx
-                    .prepare_cached(
-                        "UPDATE repeats SET status = ?3, body = ?4, done = 1
-                         WHERE user = ?1 AND key = ?2",
-                    )?
-                    .execute((user, key, answered.status, answered.body))?,
-                None => tx
-                    .prepare_cached(
-                        "DELETE FROM repeats WHERE user = ?1 AND key = ?2 AND NOT done",
-                    )?
-                    .execute((user, key))?,
-            };
+    /// The same store, whose next change answers its request: what it returns becomes the answer
+    /// that is kept, in the same transaction.
+    pub fn answering<T: 'static>(
+        mut self,
+        answer: impl Fn(&T) -> Answered + Send + Sync + 'static,
+    ) -> Self {
+        if let Some(once) = &mut self.once {
+            once.answers = Some(Arc::new(move |done| done.downcast_ref().map(&answer)));
+        }
+        self
+    }
+
+    /// Forgets a request that came to nothing.
+    pub async fn forget_repeat(&self, repeat: Repeat) -> Result<(), StoreError> {
+        let forgotten = self.write::<_, Never, _>(move |tx| {
+            tx.prepare_cached("DELETE FROM repeats WHERE user = ?1 AND key = ?2 AND NOT done")?
+                .execute((repeat.user.to_string(), &repeat.key))?;
             Ok(())
         });
-        Ok(ended.await?)
+        Ok(forgotten.await?)
     }
 }
 
@@ -143,12 +166,14 @@ fn begin(tx: &Tx<'_>, repeat: &Repeat) -> Result<Known, Rejection<RepeatRefused>
     Ok(Known::New)
 }
 
-/// Within the transaction of the change itself.
-pub(super) fn done(
-    tx: &Tx<'_>,
-    (user, key): &(UserId, std::sync::Arc<str>),
-) -> rusqlite::Result<()> {
-    tx.prepare_cached("UPDATE repeats SET done = 1 WHERE user = ?1 AND key = ?2")?
-        .execute((user.to_string(), key.as_ref()))?;
+/// Within the transaction of the change itself, which came to `done`.
+pub(super) fn done(tx: &Tx<'_>, once: &Once, done: &dyn Any) -> rusqlite::Result<()> {
+    let answered = once.answers.as_ref().and_then(|answer| answer(done));
+    let (status, body) =
+        answered.filter(Answered::is_kept).map(|answered| (answered.status, answered.body)).unzip();
+    tx.prepare_cached(
+        "UPDATE repeats SET done = 1, status = ?3, body = ?4 WHERE user = ?1 AND key = ?2",
+    )?
+    .execute((once.user.to_string(), once.key.as_ref(), status, body))?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Every route that changes something, as the document has them: who is turned away, and what the
 //! audit log says of the change. A new route fails here until [`requests`] has a request of it.
 
-mod requests;
+pub mod requests;
 
 use std::net::SocketAddr;
 

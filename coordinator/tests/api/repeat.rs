@@ -1,14 +1,21 @@
 //! Requests with an Idempotency-Key.
 
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
 use axum::body::Body;
-use axum::http::{Method, header};
+use axum::http::{Method, Request, header};
 use coordinator::api::BASE;
+use coordinator::pilot::Pilot;
 use coordinator::store::listing::Scope;
+use coordinator::store::note::Note;
 use coordinator::store::repeat::{Known, Repeat};
 use serde_json::{Value, json};
 use shared::hex::sha256;
 use shared::ids::DeviceId;
+use tower::ServiceExt;
 
+use crate::changes::requests::{batch, fail, fleet};
 use crate::world::*;
 
 async fn put(world: &World, token: &str, device: DeviceId, key: &str, body: Value) -> Answer {
@@ -85,7 +92,7 @@ async fn two_at_once_start_one() {
 }
 
 #[tokio::test]
-async fn a_crash_after_the_change_does_not_repeat_it() {
+async fn what_was_carried_out_and_left_no_answer_is_not_repeated() {
     let world = World::new().await;
     let (device, image) = (world.device(&["main"]).await, world.image().await);
     let body = json!({"image": image});
@@ -96,7 +103,7 @@ async fn a_crash_after_the_change_does_not_repeat_it() {
         route: Repeat::route("PUT", &format!("{BASE}/device/{device}/modem-firmware/")),
         digest: sha256(body.to_string().as_bytes()),
     };
-    // As the request does it, up to the crash: before its change, and after it.
+    // A crash before the change leaves the request as it was.
     assert_eq!(world.app.store.begin_repeat(repeat.clone()).await.unwrap(), Known::New);
     assert_eq!(world.app.store.begin_repeat(repeat.clone()).await.unwrap(), Known::New);
     let changed = world.app.store.once(&repeat);
@@ -104,4 +111,117 @@ async fn a_crash_after_the_change_does_not_repeat_it() {
     let again = put(&world, OPERATOR, device, "k", body).await.ok(409);
     assert!(again["error"].as_str().unwrap().contains("carried out before"), "{again}");
     assert_eq!(operations(&world).await, 0);
+}
+
+/// A request with a key.
+#[derive(Clone)]
+struct Keyed {
+    method: Method,
+    path: String,
+    body: Value,
+}
+
+impl Keyed {
+    fn post(path: &str, body: Value) -> Self {
+        Self { method: Method::POST, path: path.to_owned(), body }
+    }
+
+    fn request(&self) -> Request<Body> {
+        request(self.method.clone(), OPERATOR, &self.path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("Idempotency-Key", "k")
+            .body(Body::from(self.body.to_string()))
+            .unwrap()
+    }
+}
+
+/// The request, up to a crash right after the first commit that such a note comes of, and the
+/// coordinator's next start.
+async fn crash(world: World, keyed: &Keyed, point: fn(&Note) -> bool) -> World {
+    let (reached, arrival) = mpsc::channel();
+    let (leave, gate) = mpsc::channel::<()>();
+    world.app.store.on_commit(move |note| {
+        if point(&note) && reached.send(()).is_ok() {
+            let _ = gate.recv();
+        }
+    });
+    let (router, request) = (world.router.clone(), keyed.request());
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = { runtime }.worker_threads(1).enable_all().build().unwrap();
+        let answer = runtime.spawn(router.oneshot(request));
+        arrival.recv_timeout(Duration::from_secs(30)).expect("it never came to that commit");
+        assert!(!answer.is_finished(), "answered before the commit was");
+        drop(runtime);
+    };
+    tokio::task::spawn_blocking(run).await.unwrap();
+    drop(leave);
+    world.app.store.stop();
+    world.app.store.ended().await;
+    let world = world.again();
+    world.app.store.recover_batches().await.unwrap();
+    let pilot = Pilot::new(world.app.store.clone(), world.app.feed.clone(), Arc::default());
+    for batch in world.app.store.unfinished_batches().await.unwrap() {
+        pilot.fly(batch).await.unwrap();
+    }
+    world
+}
+
+/// The same request again is answered as if nothing had been, whether it had come to anything or
+/// not, and once and for all.
+async fn is_made_once(world: World, keyed: Keyed, point: fn(&Note) -> bool, made: bool) -> Value {
+    let world = crash(world, &keyed, point).await;
+    let first = world.send(keyed.request()).await;
+    assert_eq!(first.headers.contains_key("idempotency-replayed"), made, "{}", keyed.path);
+    let first = first.ok(201);
+    let again = world.send(keyed.request()).await;
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(again.ok(201), first);
+    let unfinished = world.get(ADMIN, "upgrade-operation/?status=idle").await.ok(200);
+    assert_eq!(unfinished["count"], 1, "{}: {unfinished}", keyed.path);
+    let operation = &unfinished["results"][0];
+    json!({"answer": first, "batch": operation["batch"], "operation": operation["id"]})
+}
+
+fn members(note: &Note) -> bool {
+    matches!(note, Note::Operation(_))
+}
+
+fn launched(note: &Note) -> bool {
+    matches!(note, Note::Batch(_))
+}
+
+#[tokio::test]
+async fn a_crash_anywhere_in_the_making_of_a_batch_leaves_one_batch_and_its_answer() {
+    for (point, is_made) in [(members as fn(&Note) -> bool, false), (launched, true)] {
+        let world = World::new().await;
+        let build = fleet(&world).await;
+        let start = Keyed::post(&format!("build/{build}/upgrade/"), json!({"upgrade_all": true}));
+        let made = is_made_once(world, start, point, is_made).await;
+        assert_eq!(made["answer"], json!({"batch": made["batch"]}));
+
+        let world = World::new().await;
+        let body = json!({"build": fleet(&world).await, "upgrade_all": true});
+        let create = Keyed::post("batch-upgrade-operation/", body);
+        let made = is_made_once(world, create, point, is_made).await;
+        assert_eq!(made["answer"]["id"], made["batch"]);
+        assert_eq!(made["answer"]["tally"]["total"], 1);
+
+        let world = World::new().await;
+        let failed = batch(&world).await;
+        fail(&world, &failed).await;
+        let retry = format!("batch-upgrade-operation/{failed}/retry/");
+        let made = is_made_once(world, Keyed::post(&retry, json!({})), point, is_made).await;
+        assert_eq!(made["answer"], json!({"batch": made["batch"]}));
+    }
+}
+
+#[tokio::test]
+async fn a_crash_after_an_upgrade_was_asked_for_keeps_the_answer() {
+    let world = World::new().await;
+    let (device, image) = (world.device(&["main"]).await, world.image().await);
+    let path = format!("device/{device}/modem-firmware/");
+    let keyed = Keyed { method: Method::PUT, path, body: json!({"image": image}) };
+    let made = is_made_once(world, keyed, members, true).await;
+    assert_eq!(made["answer"]["upgrade_operation"]["id"], made["operation"]);
 }

@@ -94,27 +94,16 @@ impl World {
     }
 
     pub async fn limited(requests_a_minute: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (clock, hand) = Clock::manual(NOW);
-        let store = Store::open(&folder.path().join("db"), clock.clone()).unwrap();
-        let limits = Limits { file: FILE_LIMIT, quota: 4 * FILE_LIMIT, reserve: 0 };
-        let app = App {
-            artifacts: Artifacts::open(&folder.path().join("artifacts"), limits).unwrap(),
-            tokens: Arc::new(Tokens::load(folder.path(), clock.clone()).unwrap()),
-            feed: Feed::new(&clock),
-            registry: Arc::default(),
-            throttle: Arc::new(Throttle::new(requests_a_minute)),
-            census: Arc::default(),
-            ready: Arc::default(),
-            counters: Arc::default(),
-            streams: Arc::default(),
-            passwords: Arc::default(),
-            repeats: Arc::default(),
-            logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
-            mqtt_port: 8883,
-            store,
-        };
+        let (folder, hand) = (tempfile::tempdir().unwrap(), Arc::new(AtomicU64::new(NOW)));
+        let app = app(folder.path(), &hand, requests_a_minute);
         let acme = people(&app.store).await;
+        Self { router: api::router(app.clone()), app, acme, folder, hand }
+    }
+
+    /// The same after a start of the coordinator.
+    pub fn again(self) -> Self {
+        let Self { acme, folder, hand, .. } = self;
+        let app = app(folder.path(), &hand, api::REQUESTS_A_MINUTE);
         Self { router: api::router(app.clone()), app, acme, folder, hand }
     }
 
@@ -233,6 +222,27 @@ impl World {
     pub fn artifacts(&self) -> Vec<std::path::PathBuf> {
         let inside = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
         inside(&self.folder.path().join("artifacts")).flat_map(|path| inside(&path)).collect()
+    }
+}
+
+fn app(folder: &Path, hand: &Arc<AtomicU64>, requests_a_minute: u32) -> App {
+    let clock = Clock::Manual(hand.clone());
+    let limits = Limits { file: FILE_LIMIT, quota: 4 * FILE_LIMIT, reserve: 0 };
+    App {
+        artifacts: Artifacts::open(&folder.join("artifacts"), limits).unwrap(),
+        tokens: Arc::new(Tokens::load(folder, clock.clone()).unwrap()),
+        feed: Feed::new(&clock),
+        registry: Arc::default(),
+        throttle: Arc::new(Throttle::new(requests_a_minute)),
+        census: Arc::default(),
+        ready: Arc::default(),
+        counters: Arc::default(),
+        streams: Arc::default(),
+        passwords: Arc::default(),
+        repeats: Arc::default(),
+        logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
+        mqtt_port: 8883,
+        store: Store::open(&folder.join("db"), clock).unwrap(),
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use shared::ids::{BatchId, BuildId, DeviceId, ImageId, OperationId, OrganizationId, Slot};
 use uuid::Uuid;
 
-use super::{BatchRefused, find};
+use super::{BatchRefused, Report, find, report};
 use crate::batch::{Batch, Course, Reason, Strategy};
 use crate::store::audit::Told;
 use crate::store::column::to_json;
@@ -70,7 +70,8 @@ impl Store {
     ///
     /// # Errors
     /// [`BatchRefused::Empty`] where nobody was added.
-    pub async fn launch_batch(&self, id: BatchId) -> Result<Batch, Rejection<BatchRefused>> {
+    pub async fn launch_batch(&self, id: BatchId) -> Result<Report, Rejection<BatchRefused>> {
+        let since = self.shared.listening_since;
         self.write(move |tx| {
             let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
             if batch.course != Course::Preparing {
@@ -82,7 +83,7 @@ impl Store {
             set_course(tx, id, Course::Open, None)?;
             let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
             tx.tell(Told::of(Some(batch.organization)).after(told(&batch)));
-            Ok(batch)
+            Ok(report(tx, batch, since, tx.now)?)
         })
         .await
     }

@@ -262,7 +262,7 @@ async fn unsigned(world: &World) -> (String, String) {
 }
 
 /// A build, and a device that it fits.
-async fn fleet(world: &World) -> String {
+pub async fn fleet(world: &World) -> String {
     let image = world.image().await;
     let fit = |inventory: &mut Inventory| {
         inventory.capabilities = CAPABILITIES.iter().map(|&name| name.to_owned()).collect();
@@ -274,14 +274,14 @@ async fn fleet(world: &World) -> String {
     world.app.store.image(image.parse().unwrap()).await.unwrap().unwrap().build.to_string()
 }
 
-async fn batch(world: &World) -> String {
+pub async fn batch(world: &World) -> String {
     let path = format!("build/{}/upgrade/", fleet(world).await);
     let started = world.post(OPERATOR, &path, json!({"upgrade_all": true})).await.ok(201);
     started["batch"].as_str().unwrap().to_owned()
 }
 
 /// By the word of the device's script; then the batch is over.
-async fn fail(world: &World, batch: &str) {
+pub async fn fail(world: &World, batch: &str) {
     let (store, feed) = (world.app.store.clone(), world.app.feed.clone());
     let pilot = Pilot::new(store, feed, std::sync::Arc::new(Marked::default()));
     pilot.fly(batch.parse().unwrap()).await.unwrap();
