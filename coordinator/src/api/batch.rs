@@ -283,7 +283,7 @@ pub async fn detail(
     head.extend(br#","upgradeoperations":["#);
     let head = stream::once(async move { Ok::<_, Infallible>(Bytes::from(head)) });
     let tail = stream::once(async { Ok(Bytes::from_static(b"]}")) });
-    let body = Body::from_stream(head.chain(operations(app.store, id, logs)).chain(tail));
+    let body = Body::from_stream(head.chain(operations(app.store.clone(), id, logs)).chain(tail));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 

@@ -36,6 +36,7 @@ pub mod upgrade;
 mod upload;
 pub mod user;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, http::Method, middleware};
@@ -64,9 +65,25 @@ pub const BASE: &str = "/api/v1/modem-upgrader";
 /// Requests a minute that a user may make.
 pub const REQUESTS_A_MINUTE: u32 = 1000;
 
-/// What handlers work with. Clones share it.
+/// What handlers work with. Cloned with every request, several times.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Services>);
+
+impl Deref for App {
+    type Target = Services;
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
+
+impl From<Services> for App {
+    fn from(services: Services) -> Self {
+        Self(Arc::new(services))
+    }
+}
+
+/// See [`App`].
+pub struct Services {
     pub store: Store,
     pub artifacts: Artifacts,
     pub tokens: Arc<Tokens>,

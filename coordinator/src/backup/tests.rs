@@ -70,8 +70,8 @@ fn put(path: &Path, content: &[u8]) {
 }
 
 async fn epoch(store: &Store) -> String {
-    let query = |conn: &Connection| Ok(conn.query_row("SELECT epoch FROM meta", [], |r| r.get(0))?);
-    store.read(query).await.unwrap()
+    let sql = "SELECT epoch FROM meta";
+    store.read(|conn| Ok(conn.query_row(sql, [], |row| row.get(0))?)).await.unwrap()
 }
 
 async fn status(store: &Store, id: OperationId) -> Status {

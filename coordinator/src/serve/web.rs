@@ -22,7 +22,7 @@ use super::door::Door;
 use super::parts::Parts;
 use crate::api::agent::{AgentApi, Nonces};
 use crate::api::throttle::Throttle;
-use crate::api::{self, App};
+use crate::api::{self, Services};
 use crate::config::Config;
 
 /// A client has this long for TLS, for the head of a request, and for a small body.
@@ -125,7 +125,7 @@ async fn take_small_body(request: Request, next: Next) -> Response {
 }
 
 fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, StartError> {
-    let operators = App {
+    let operators = Services {
         store: parts.store.clone(),
         artifacts: parts.artifacts.clone(),
         tokens: parts.tokens.clone(),
@@ -154,7 +154,7 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         token_lifetime: config.token_lifetime,
         throttle: Arc::new(Throttle::new(api::agent::REQUESTS_A_MINUTE)),
     };
-    let routes = api::router(operators).nest("/api/v1/agent", api::agent::router(agents));
+    let routes = api::router(operators.into()).nest("/api/v1/agent", api::agent::router(agents));
     let routes = routes.layer(middleware::from_fn(take_small_body));
     Ok(routes.layer(middleware::map_request(body::keep_moving)))
 }

@@ -1,10 +1,11 @@
 //! Lists out of the store: whose rows are visible, which of them are wanted, in what order, and how
 //! many at a time.
 
-use rusqlite::{Connection, Row, params_from_iter, types::Value};
+use rusqlite::{Row, params_from_iter, types::Value};
 use shared::ids::OrganizationId;
 
 use super::StoreError;
+use super::reader::Snapshot;
 
 /// Whose rows somebody may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +149,7 @@ impl Where {
 /// Counts and reads `columns` of `from` (a table, or several joined, the first called `t`). What is
 /// equal in `order` stands as it came in, which every index knows without sorting.
 pub(super) fn list<T>(
-    conn: &Connection,
+    conn: &Snapshot<'_>,
     (columns, from): (&str, &str),
     wanted: &Where,
     order: Order,
@@ -156,9 +157,7 @@ pub(super) fn list<T>(
     read: fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Found<T>, StoreError> {
     let counting = format!("SELECT count(*) FROM {from}{}", wanted.sql);
-    let count = conn
-        .prepare_cached(&counting)?
-        .query_row(params_from_iter(&wanted.values), |row| row.get(0))?;
+    let count = conn.count(&counting, &wanted.values)?;
     let direction = if order.descending { "DESC" } else { "ASC" };
     let sql = format!(
         "SELECT {columns} FROM {from}{}

@@ -47,9 +47,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use tokio::sync::Semaphore;
 
 use note::{Listener, Note, Notes};
+use reader::Snapshot;
 
 pub use error::{Never, Rejection, StoreError, Unavailable};
 pub use writer::Priority;
@@ -58,6 +60,8 @@ use crate::clock::Clock;
 
 const READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pages that the writer keeps, at most: those that a group of writes changes, and more.
+const CACHE_KIB: i64 = 16 << 10;
 
 /// A transaction that a rule runs in, and the time it happens at.
 pub struct Tx<'a> {
@@ -189,10 +193,22 @@ impl Store {
     /// Runs `query` on one snapshot of what was committed.
     pub(crate) async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
         self.shared.readers.run(query).await
+    }
+
+    /// As [`Store::read`], for what every request asks; see [`reader::Readers::run_here`].
+    pub(crate) async fn read_here<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        F: Fn(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        match self.shared.readers.run_here(&query) {
+            Some(answer) => answer,
+            None => self.read(query).await,
+        }
     }
 
     /// Whether a write gets through to the disk.
@@ -231,8 +247,19 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // What a savepoint may have to take back, a file else.
+    conn.pragma_update(None, "temp_store", "memory")?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    keep_plans(&conn)?;
     conn.set_prepared_statement_cache_capacity(256);
     Ok(conn)
+}
+
+/// A statement's plan does not depend on its values. If it did, SQLite would parse and plan many of the
+/// cached ones anew each time that they are used.
+fn keep_plans(conn: &Connection) -> Result<(), StoreError> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ impl Store {
     /// The active user whose unexpired token has this digest.
     pub async fn authenticate(&self, digest: Sha256) -> Result<Option<Principal>, StoreError> {
         let now = self.clock().now();
-        let principal = self.read(move |conn| Ok(find(conn, digest, now)?)).await?;
+        let principal = self.read_here(move |conn| Ok(find(conn, digest, now)?)).await?;
         if let Some(principal) = &principal
             && principal.last_used.is_none_or(|used| used + LAST_USED_MS <= now)
         {

@@ -238,7 +238,7 @@ fn run_group(place: &Workplace, first: Box<dyn Verb>, shared: &Shared) {
     let conn = &place.conn;
     let opened = Instant::now();
     let (mut verbs, notes) = (Vec::new(), Notes::default());
-    let mut outcome = conn.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
+    let mut outcome = run_statement(conn, "BEGIN IMMEDIATE");
     let mut next = Some(first);
     while let Some(mut verb) = next.take() {
         if outcome.is_ok() {
@@ -249,7 +249,7 @@ fn run_group(place: &Workplace, first: Box<dyn Verb>, shared: &Shared) {
             next = shared.lock().next();
         }
     }
-    let outcome = outcome.and_then(|()| Ok(conn.execute_batch("COMMIT")?));
+    let outcome = outcome.and_then(|()| run_statement(conn, "COMMIT"));
     match &outcome {
         Ok(()) => place.changes.tell(notes),
         Err(error) => {
@@ -282,7 +282,7 @@ fn note_health(health: &Health, lost: Option<&StoreError>, verbs: &[Box<dyn Verb
 /// Runs one verb in a savepoint. An error means that the whole group is lost.
 fn run_verb(place: &Workplace, verb: &mut dyn Verb, notes: &Notes) -> Result<(), StoreError> {
     let conn = &place.conn;
-    conn.prepare_cached("SAVEPOINT verb")?.execute([])?;
+    run_statement(conn, "SAVEPOINT verb")?;
     let mark = notes.len();
     let tx = Tx { conn, now: place.clock.now(), notes, told: RefCell::default() };
     let kept = catch_unwind(AssertUnwindSafe(|| verb.run(&tx))).unwrap_or_else(|_| {
@@ -296,8 +296,12 @@ fn run_verb(place: &Workplace, verb: &mut dyn Verb, notes: &Notes) -> Result<(),
     }
     if !kept {
         notes.truncate(mark);
-        conn.prepare_cached("ROLLBACK TO verb")?.execute([])?;
+        run_statement(conn, "ROLLBACK TO verb")?;
     }
-    conn.prepare_cached("RELEASE verb")?.execute([])?;
+    run_statement(conn, "RELEASE verb")
+}
+
+fn run_statement(conn: &Connection, sql: &str) -> Result<(), StoreError> {
+    conn.prepare_cached(sql)?.execute([])?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
-use coordinator::api::{self, App, BASE, throttle::Throttle};
+use coordinator::api::{self, App, BASE, Services, throttle::Throttle};
 use coordinator::artifacts::{Artifacts, Limits};
 use coordinator::clock::Clock;
 use coordinator::feed::Feed;
@@ -228,7 +228,7 @@ impl World {
 fn app(folder: &Path, hand: &Arc<AtomicU64>, requests_a_minute: u32) -> App {
     let clock = Clock::Manual(hand.clone());
     let limits = Limits { file: FILE_LIMIT, quota: 4 * FILE_LIMIT, reserve: 0 };
-    App {
+    App::from(Services {
         artifacts: Artifacts::open(&folder.join("artifacts"), limits).unwrap(),
         tokens: Arc::new(Tokens::load(folder, clock.clone()).unwrap()),
         feed: Feed::new(&clock),
@@ -243,7 +243,7 @@ fn app(folder: &Path, hand: &Arc<AtomicU64>, requests_a_minute: u32) -> App {
         logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
         mqtt_port: 8883,
         store: Store::open(&folder.join("db"), clock).unwrap(),
-    }
+    })
 }
 
 /// A body of this boundary: `frontier`.

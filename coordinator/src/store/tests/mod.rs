@@ -7,6 +7,7 @@ mod inventory;
 mod migration;
 mod plans;
 mod preview;
+mod reader;
 mod retention;
 mod silence;
 mod upgrade;

@@ -2,13 +2,13 @@
 
 use super::super::*;
 
-fn scratch() -> (tempfile::TempDir, Store) {
+pub(super) fn scratch() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("db"), Clock::System).unwrap();
     (dir, store)
 }
 
-async fn add(
+pub(super) async fn add(
     store: &Store,
     name: &'static str,
     then: Result<(), &'static str>,
@@ -24,7 +24,7 @@ async fn add(
         .await
 }
 
-async fn names(store: &Store) -> Vec<String> {
+pub(super) async fn names(store: &Store) -> Vec<String> {
     store
         .read(|conn| {
             let mut rows = conn.prepare("SELECT name FROM users ORDER BY name")?;
