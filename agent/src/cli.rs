@@ -6,7 +6,7 @@
 //! | 1 | failed, the reason is on stderr |
 //! | 2 | the command line was not understood |
 //! | 3 | the settings are not valid |
-//! | 4 | `probe`: a modem is being flashed or otherwise in use |
+//! | 4 | `probe`: a modem is being flashed or otherwise in use; `busy`: a tool runs |
 //! | 5 | `probe`: no modem; `status`: the agent does not run |
 //! | 6 | `run`: the settings say `enabled '0'` |
 //! | 7 | `busy`: an upgrade is past its point of no return and not finished |
@@ -80,7 +80,9 @@ fn execute(command: Command) -> ExitCode {
         Command::Profiles { sources, verb } => with(load_local(&sources), |settings| {
             profiles::execute(&settings.paths.profiles_dir, &verb)
         }),
-        Command::Busy(sources) => with(load_local(&sources), |settings| busy::busy(&settings)),
+        Command::Busy { sources, begun } => {
+            with(load_local(&sources), |settings| busy::busy(&settings, begun))
+        }
         Command::Hold { sources, watch: None } => {
             with(load_local(&sources), |settings| hold::hold(&settings))
         }

@@ -64,6 +64,8 @@ pub struct JobContext {
     pub staged: Option<Staged>,
     /// Held while the modem is ours.
     pub lock: Option<ModemLock>,
+    /// Shows that the grant is asked for, or given and its tool not started yet.
+    pub begun: Option<std::fs::File>,
     /// Whether this process has taken hold (again).
     pub holding: bool,
     /// Image bytes fetched over the network, all resumptions counted.

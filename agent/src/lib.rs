@@ -23,6 +23,7 @@ pub mod settings;
 pub mod source;
 pub mod staging;
 pub mod status;
+pub mod sysupgrade;
 #[cfg(test)]
 mod testing;
 pub mod tls;

@@ -28,7 +28,7 @@ pub enum Command {
     CheckConfig(Sources),
     Recover { sources: Sources, slot: Slot },
     Profiles { sources: Sources, verb: ProfilesVerb },
-    Busy(Sources),
+    Busy { sources: Sources, begun: bool },
     Hold { sources: Sources, watch: Option<Duration> },
 }
 
@@ -147,9 +147,12 @@ fn help(command: &str) -> String {
             SETTINGS,
         ),
         "busy" => (
-            "busy [OPTION...]",
+            "busy [--begun] [OPTION...]",
             "Exit status 4 while a tool runs, 7 while an upgrade is past its point of no return and not\n\
-             finished: its modem may need this agent. Otherwise 0. Opens no modem, changes nothing.",
+             finished: its modem may need this agent. Otherwise 0. Opens no modem, changes nothing.\n\
+             --begun: 4 as well while leave for a flash is asked for, or given and about to be used.\n\
+             While no-flash in the run directory begins with the pid of a process that lives, no leave\n\
+             is asked for and no tool started: write it first, ask then.",
             SETTINGS,
         ),
         "hold" => (
@@ -192,6 +195,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, Us
 fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageError> {
     let mut sources = Sources::default();
     let (mut json, mut run_dir, mut slot, mut watch) = (false, None, None, None);
+    let mut begun = false;
     let mut words = Vec::new();
     let (mut record, mut unmasked) = (None, false);
     let (guard, shows) = (command == "guard", matches!(command, "probe" | "status"));
@@ -209,6 +213,7 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
             Long("json") if shows => json = true,
             Long("record") if command == "probe" => record = Some(parser.value()?.into()),
             Long("unmasked") if command == "probe" => unmasked = true,
+            Long("begun") if command == "busy" => begun = true,
             Long("slot") if command == "recover" => {
                 slot = Some(parser.value()?.to_string_lossy().parse()?);
             }
@@ -227,7 +232,7 @@ fn options(command: &str, mut parser: lexopt::Parser) -> Result<Parsed, UsageErr
         "probe" => Command::Probe { sources, wanted: Wanted { json, record, unmasked } },
         "status" => Command::Status { sources, json },
         "check-config" => Command::CheckConfig(sources),
-        "busy" => Command::Busy(sources),
+        "busy" => Command::Busy { sources, begun },
         "hold" => Command::Hold { sources, watch },
         "recover" => Command::Recover { sources, slot: slot.ok_or(UsageError::NoSlot)? },
         "profiles" => Command::Profiles { sources, verb: profiles_verb(words)? },
@@ -288,6 +293,12 @@ mod tests {
             parsed("status"),
             Ok(Parsed::Command(Command::Status { json: false, .. }))
         ));
+        for (line, expected) in [("busy", false), ("busy --begun", true)] {
+            let parsed = parsed(line);
+            assert!(
+                matches!(parsed, Ok(Parsed::Command(Command::Busy { begun, .. })) if begun == expected)
+            );
+        }
     }
 
     #[test]
@@ -331,6 +342,7 @@ mod tests {
             "profiles show",
             "profiles delete x",
             "busy --json",
+            "status --begun",
             "hold --watch soon",
             "--json",
         ] {

@@ -7,12 +7,21 @@ use super::{BUSY, UNFINISHED};
 use crate::environment::journal_path;
 use crate::guardian;
 use crate::settings::Settings;
+use crate::sysupgrade;
 use crate::upgrade::journal::{Found, peek};
 
-/// Tells of a running tool before an upgrade that is not finished.
-pub fn busy(settings: &Settings) -> ExitCode {
-    if guardian::is_any_running(&settings.paths.run_dir) {
+/// Tells of a running tool before an upgrade that is not finished. `begun`: one whose grant is asked for
+/// counts as running.
+pub fn busy(settings: &Settings, begun: bool) -> ExitCode {
+    let run_dir = &settings.paths.run_dir;
+    // In this order: the first is let go when the second is taken.
+    let about_to_start = begun && sysupgrade::is_begun(run_dir);
+    if guardian::is_any_running(run_dir) {
         println!("a tool runs");
+        return ExitCode::from(BUSY);
+    }
+    if about_to_start {
+        println!("an upgrade is about to begin");
         return ExitCode::from(BUSY);
     }
     match unfinished(settings) {

@@ -44,6 +44,9 @@ pub enum NotStarted {
     Spawn(#[source] io::Error),
     #[error("{0}")]
     Refused(String),
+    /// Somebody else comes first.
+    #[error("{0}")]
+    Objected(String),
 }
 
 /// A tool that runs, or ran a moment ago.
@@ -80,13 +83,22 @@ impl Guardian {
         Self { run: RunDir::new(run_dir), program, arg0 }
     }
 
-    /// Starts the tool of `plan` on `image`, in a guardian that outlives this process.
+    /// Starts the tool of `plan` on `image`, in a guardian that outlives this process. `objection` is
+    /// asked when whoever looks for tools already sees this one.
     ///
     /// # Errors
     /// No tool was started and the modem is untouched. Where that is not certain the answer is a
     /// [`Running`], which ends as [`Ended::Lost`] when nothing comes of it.
-    pub async fn start(&self, plan: &Plan, image: &VerifiedImage) -> Result<Running, NotStarted> {
+    pub async fn start(
+        &self,
+        plan: &Plan,
+        image: &VerifiedImage,
+        objection: impl FnOnce() -> Option<String>,
+    ) -> Result<Running, NotStarted> {
         let lock = self.take_lock().await?;
+        if let Some(reason) = objection() {
+            return Err(NotStarted::Objected(reason));
+        }
         self.prepare(plan).map_err(NotStarted::RunDir)?;
         crate::failpoint::at!("guardian.planned");
         let image = image.file().try_clone().map_err(NotStarted::Spawn)?;

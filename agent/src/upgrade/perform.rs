@@ -14,6 +14,7 @@ mod told;
 use crate::{
     environment::Environment,
     modem::{self, ModemLock, NotReady, Ready},
+    sysupgrade,
     upgrade::state::{Action, Before, Outcome, Sighting, State},
     uplink::StartAnswer,
 };
@@ -52,6 +53,27 @@ impl Environment {
     }
 
     async fn request_grant(&mut self, attempt: u32, state: &State) -> Outcome {
+        if let Err(reason) = self.begin() {
+            return Outcome::Again { reason };
+        }
+        let outcome = self.grant_requested(attempt, state).await;
+        if outcome != Outcome::Granted {
+            self.job.begun = None;
+        }
+        outcome
+    }
+
+    /// From here on `busy --begun` sees this upgrade.
+    fn begin(&mut self) -> Result<(), String> {
+        if self.job.begun.is_none() {
+            let begun = sysupgrade::begin(&self.settings.paths.run_dir);
+            let begun = begun.map_err(|error| format!("the run directory: {error}"))?;
+            self.job.begun = Some(begun.ok_or("somebody looks whether an upgrade begins")?);
+        }
+        Ok(())
+    }
+
+    async fn grant_requested(&self, attempt: u32, state: &State) -> Outcome {
         // Hours may have passed since the gates were open: the coordinator was out of reach.
         if let Err(outcome) = self.check_moment(state).await {
             return match outcome {
@@ -86,6 +108,7 @@ impl Environment {
         let imei = state.record.before.as_ref().map(|b| b.imei.clone());
         let failed =
             |reason| Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason));
+        self.check_sysupgrade().map_err(failed)?;
         self.take_hold().await.map_err(failed)?;
         // Another modem may have been lost while the coordinator was asked.
         if let Some(reason) = self.obstacle(imei.as_deref()).await {
@@ -117,6 +140,7 @@ impl Environment {
     }
 
     async fn release(&mut self) -> Outcome {
+        self.job.begun = None;
         self.job.lock = None;
         self.job.holding = false;
         match self.holders.give_back().await {
@@ -129,6 +153,7 @@ impl Environment {
     /// anew. `slow`: for hours, in which the holders may be all that connects the router over another
     /// modem; with one modem alone nothing is gained by disturbing a loader.
     pub async fn park(&mut self, slow: bool) {
+        self.job.begun = None;
         self.job.lock = None;
         self.job.holding = false;
         if slow

@@ -51,7 +51,7 @@ impl Router {
     }
 
     pub async fn start_plan(&self, plan: &Plan) -> Result<Running, NotStarted> {
-        self.guardian().start(plan, &verified(&self.path("image")).await).await
+        self.guardian().start(plan, &verified(&self.path("image")).await, || None).await
     }
 
     pub fn read(&self, name: &str) -> String {
@@ -168,7 +168,7 @@ async fn agent_process() {
     let _presence = Presence::announce(&directory.join("run")).unwrap().unwrap();
     let image = verified(&directory.join("image")).await;
     let mut running =
-        guardian(&directory.join("run")).start(&plan(&directory), &image).await.unwrap();
+        guardian(&directory.join("run")).start(&plan(&directory), &image, || None).await.unwrap();
     running.wait().await;
 }
 

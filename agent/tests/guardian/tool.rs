@@ -1,9 +1,9 @@
 //! How a tool runs, ends and is understood.
 
-use crate::router::{Router, ended, exit_of, until};
+use crate::router::{Router, ended, exit_of, until, verified};
 use agent::files;
 use agent::guardian::record::{FORMAT, Plan, Timeouts};
-use agent::guardian::{Ended, NotStarted, Status};
+use agent::guardian::{Ended, NotStarted, Status, is_any_running};
 use nix::sys::signal::kill;
 use shared::profile::ImageArgument;
 use uuid::Uuid;
@@ -86,6 +86,21 @@ async fn no_second_tool_while_anything_of_the_first_lives() {
     assert_eq!(exit_of(&mut first).await.status, Status::Exited(0));
     // Waited for, so that no process is left in a directory that is gone.
     exit_of(&mut router.start().await).await;
+}
+
+#[tokio::test]
+async fn who_objects_is_asked_when_the_start_can_be_seen_already() {
+    let router = Router::new("exit 0");
+    let image = verified(&router.path("image")).await;
+    let mut seen = false;
+    let objection = || {
+        seen = is_any_running(router.run().path());
+        Some("not now".to_owned())
+    };
+    let refused = router.guardian().start(&router.plan(), &image, objection).await;
+    assert!(matches!(refused, Err(NotStarted::Objected(reason)) if reason == "not now"));
+    assert!(seen, "who looks for tools would have missed this one");
+    assert!(!is_any_running(router.run().path()));
 }
 
 #[tokio::test]

@@ -120,22 +120,36 @@ impl Router {
         if self.agent.is_some() {
             return Ok(());
         }
+        self.agent = Some(self.command(&["run"])?.stdout(Stdio::null()).spawn()?);
+        Ok(())
+    }
+
+    /// What the agent's program answers to `arguments`, as the package's scripts ask it: exit status and
+    /// standard output.
+    ///
+    /// # Errors
+    /// The process cannot be made.
+    pub fn ask(&self, arguments: &[&str]) -> io::Result<(Option<i32>, String)> {
+        let done = self.command(arguments)?.stdout(Stdio::piped()).output()?;
+        Ok((done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned()))
+    }
+
+    fn command(&self, arguments: &[&str]) -> io::Result<Command> {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("agent.log"))?;
         let (program, before) = self.program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let agent = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg0("modem-upgrader-agent")
             .args(before)
-            .args(["run".as_ref(), "--config".as_ref(), self.dir.join("agent.toml").as_os_str()])
+            .args(arguments)
+            .args(["--config".as_ref(), self.dir.join("agent.toml").as_os_str()])
             .env("RUST_LOG", "info")
             .env("LAB_ROUTER", &self.dir)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(log)
             // procd, too, gives each service a process group of its own.
-            .process_group(0)
-            .spawn()?;
-        self.agent = Some(agent);
-        Ok(())
+            .process_group(0);
+        Ok(command)
     }
 
     #[must_use]

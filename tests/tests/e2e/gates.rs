@@ -7,11 +7,12 @@ use lab::{
     release::{TO, Wanted},
     router::Router,
     scene::Scene,
-    watch,
+    watch::{self, until},
 };
 use serde_json::Value;
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -176,4 +177,50 @@ async fn a_download_keeps_below_the_bandwidth() {
     watch::until("the image is fetched", below).await.unwrap();
     let operation = scene.ended(&operation).await.unwrap();
     assert_eq!(operation["status"], "success", "{operation:#}\n{}", router.agent_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_begins_while_the_router_gets_another_system() {
+    let scene = scene("gates-sysupgrade");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    let no_flash = router.dir.join("run/no-flash");
+    let device = scene.enrol(&mut router).await.unwrap();
+    fs::write(&no_flash, format!("{}\n", std::process::id())).unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let waiting = Waiting { router, scene, operation };
+    let operation = waiting.postponed("a sysupgrade is under way").await;
+    assert_eq!(operation["granted"], false, "{operation:#}");
+    assert_eq!(waiting.router.ask(&["busy", "--begun"]).unwrap().0, Some(0));
+
+    // This sysupgrade gave up; the next one comes between the grant and the tool.
+    let hook = waiting.router.dir.join("hooks/pre-flash/sysupgrade");
+    let (own, said) = (std::process::id(), waiting.router.dir.join("begun"));
+    let ask = "modem-upgrader-agent busy --begun --config";
+    let script = format!(
+        "#!/bin/sh\n[ -e {said} ] && exit 0\necho {own} > {no_flash}\n\
+         {agent} {ask} {router}/agent.toml; echo $? > {said}\n",
+        said = said.display(),
+        no_flash = no_flash.display(),
+        agent = env!("CARGO_BIN_EXE_lab"),
+        router = waiting.router.dir.display(),
+    );
+    hook.parent().map(fs::create_dir_all).unwrap().unwrap();
+    fs::write(&hook, script).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    // Above the kernel's largest: nobody's.
+    fs::write(&no_flash, "4194305\n").unwrap();
+    until("the sysupgrade has asked", || said.exists()).await.unwrap();
+    let waits = waiting.scene.operation(&waiting.operation, |operation| {
+        let log = operation["log"].as_str().unwrap_or_default();
+        log.matches("a sysupgrade is under way").count() > 1
+    });
+    waits.await.unwrap();
+    assert_eq!(fs::read_to_string(&said).unwrap(), "4\n", "the sysupgrade is refused");
+    assert_eq!(waiting.router.modem.state().unwrap().flash.begun, 0);
+    watch::given_back(&waiting.router).await.unwrap();
+    fs::remove_file(&no_flash).unwrap();
+    let operation = watch::ended(&waiting.scene.api, &waiting.operation).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", waiting.router.agent_log());
+    assert_eq!(waiting.router.modem.state().unwrap().flash.begun, 1);
 }

@@ -9,6 +9,7 @@ use crate::{
     hooks::{self, Postponed, Stage},
     route::{Network, Way},
     staging::{self, Durability},
+    sysupgrade,
     upgrade::state::{Gates, Outcome, State},
 };
 use shared::failure::FailureKind;
@@ -43,11 +44,17 @@ impl Environment {
         asked.map_err(|postponed| Outcome::Again { reason: postponed.reason })
     }
 
-    /// What may close again while the grant is asked for: time, the maintenance window, memory.
+    /// What may close again while the grant is asked for: a sysupgrade, time, the maintenance window, memory.
     pub(super) async fn check_moment(&self, state: &State) -> Result<(), Outcome> {
+        self.check_sysupgrade().map_err(|reason| Outcome::Again { reason })?;
         self.check_time(state)?;
         self.check_window(state).await?;
         self.check_free_memory()
+    }
+
+    /// A new system ends every tool, and may come without this agent.
+    pub(super) fn check_sysupgrade(&self) -> Result<(), String> {
+        sysupgrade::under_way(&self.settings.paths.run_dir).map_or(Ok(()), Err)
     }
 
     /// The router's own say.

@@ -9,6 +9,7 @@ use crate::{
         record::{FORMAT, Follow, Image, RunDir, Timeouts},
     },
     hooks::Stage,
+    sysupgrade,
     upgrade::state::{Outcome, State, ToolEnd},
     verify::VerifiedImage,
 };
@@ -26,6 +27,9 @@ const ORPHAN_GRACE_S: u64 = 600;
 
 impl Environment {
     pub(super) async fn install(&mut self, state: &State) -> Outcome {
+        if let Err(reason) = self.check_sysupgrade() {
+            return not_started(state, FailureKind::ToolNotStarted, reason);
+        }
         if let Err(reason) = self.take_hold().await {
             return not_started(state, FailureKind::ToolNotStarted, reason);
         }
@@ -86,7 +90,11 @@ impl Environment {
             log::error!("a start of the tool cannot be counted: {error}");
         }
         let plan = self.plan(state, &profile, call, &image);
-        match self.guardian.start(&plan, &image).await {
+        let run_dir = self.settings.paths.run_dir.clone();
+        let started = self.guardian.start(&plan, &image, || sysupgrade::under_way(&run_dir)).await;
+        // The guardian's own lock is there to be seen.
+        self.job.begun = None;
+        match started {
             Ok(running) => self.follow(state, running, &profile).await,
             // Not ours to judge, and nothing may be given back under it.
             Err(NotStarted::Busy) => self.attach(state).await,

@@ -14,6 +14,9 @@ use std::path::Path;
 
 impl Environment {
     pub(super) async fn recover(&mut self, state: &State) -> Outcome {
+        if let Err(reason) = self.check_sysupgrade() {
+            return not_started(state, FailureKind::ToolNotStarted, reason);
+        }
         if let Err(reason) = self.take_hold().await {
             return Outcome::Again { reason };
         }
