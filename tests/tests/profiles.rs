@@ -111,7 +111,7 @@ impl Run {
         let guardian =
             Guardian::with_program(&self.path("run"), lab, "modem-upgrader-agent".into());
         let plan = self.plan(&image);
-        let mut running = guardian.start(&plan, &image).await.unwrap();
+        let mut running = guardian.start(&plan, &image, || None).await.unwrap();
         let mut percents = Vec::new();
         while let Some(progress) = running.next_progress().await {
             percents.extend(progress.percent);
