@@ -5,17 +5,25 @@ config_load() { :; }
 # The one option that an init script asks for.
 config_get_bool() { eval "$1=$(cat /tmp/enabled 2> /dev/null || echo "$4")"; }
 
+include() {
+	local file
+	for file in $(ls "$1"/*.sh 2> /dev/null); do . "$file"; done
+}
+
 append() { eval "$1=\"\${$1:+\$$1 }$2\""; }
 
-# Each runs a package's own script in a subshell, and looks at its status only at the end.
+# Each runs a package's own script in a subshell, and looks at its status only at the end. By opkg it is
+# called with the script's name, by apk with none: apk has no such own script beside the list.
 default_prerm() {
-	local name status=0
-	name="$(basename "${1%.*}")"
+	local name status=0 list
+	name="${pkgname:-$(basename "${1%.*}")}"
+	list="/usr/lib/opkg/info/$name.list"
+	[ -f "$list" ] || list="/lib/apk/packages/$name.list"
 	if [ -f "/usr/lib/opkg/info/$name.prerm-pkg" ]; then
 		(. "/usr/lib/opkg/info/$name.prerm-pkg")
 		status=$?
 	fi
-	for script in $(grep '^/etc/init.d/' "/usr/lib/opkg/info/$name.list"); do
+	for script in $(grep '^/etc/init.d/' "$list"); do
 		"$script" disable
 		"$script" stop
 	done
