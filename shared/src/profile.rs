@@ -62,7 +62,7 @@ pub struct Fits {
     /// Answers to `+CGMM`; empty = any.
     #[serde(default)]
     pub models: Vec<String>,
-    /// Ids in normal operation; empty = any.
+    /// Ids on USB in normal operation; empty = any. A modem that is not on USB fits no profile.
     #[serde(default)]
     pub usb: Vec<UsbId>,
     /// Ids in the download mode that the tool recovers from.
@@ -223,6 +223,20 @@ impl ToolProfile {
     pub fn fits(&self, vendor: &str, model: &str) -> bool {
         let any = |list: &[String], value: &str| list.is_empty() || list.iter().any(|v| v == value);
         any(&self.fits.vendors, vendor) && any(&self.fits.models, model)
+    }
+
+    /// Whether the tool is for a modem that has this id on USB.
+    #[must_use]
+    pub fn fits_usb(&self, id: UsbId) -> bool {
+        self.fits.usb.is_empty() || self.fits.usb.contains(&id)
+    }
+
+    /// What is allowed and perhaps not meant: key and doubt.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<(&'static str, &'static str)> {
+        let any_id = self.fits.usb.is_empty() && !self.fits.download_mode.is_empty();
+        let doubt = "names no id, so the tool may be started for a modem in any USB composition";
+        any_id.then_some(("fits.usb", doubt)).into_iter().collect()
     }
 
     /// Seconds the modem is usually away, and the longest that is no failure.

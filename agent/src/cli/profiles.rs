@@ -7,7 +7,7 @@ use super::FAILED;
 use super::arguments::ProfilesVerb;
 use crate::{files, profiles};
 use shared::limits;
-use shared::profile::place::Mistake;
+use shared::profile::{ToolProfile, place::Mistake};
 
 /// Carries out `verb` for the profiles in `directory` and the built-in ones.
 pub fn execute(directory: &Path, verb: &ProfilesVerb) -> ExitCode {
@@ -89,10 +89,13 @@ fn check_file(file: &Path) -> bool {
     }
 }
 
-fn say<T>(file: &Path, checked: Result<T, Mistake>) -> bool {
+fn say(file: &Path, checked: Result<ToolProfile, Mistake>) -> bool {
     match checked {
-        Ok(_) => {
+        Ok(profile) => {
             println!("{}: good", file.display());
+            for (key, doubt) in profile.doubts() {
+                eprintln!("{}: warning: {key}: {doubt}", file.display());
+            }
             true
         }
         Err(mistake) => {

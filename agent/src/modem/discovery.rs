@@ -70,8 +70,8 @@ impl Snapshot {
 pub struct Modem {
     /// Its place: `2-1.4`, or `0000:01:00.0`.
     pub bus_id: String,
-    /// Its id on its bus. On PCIe that is vendor and device, which no profile lists as a USB id: stock
-    /// kernels have no way to flash an FN990A there.
+    pub bus: Bus,
+    /// Its id on its bus; on PCIe vendor and device.
     pub usb: UsbId,
     pub manufacturer: Option<String>,
     pub product: Option<String>,
@@ -82,6 +82,15 @@ pub struct Modem {
     /// The diag port, which flashing tools take.
     pub diag: Option<String>,
     pub net: Vec<String>,
+}
+
+/// How a modem is attached. An FN990A on PCIe is seen and asked, and never flashed: stock kernels have no
+/// channel to its loader there, and its download mode would not be recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bus {
+    Usb,
+    Pcie,
 }
 
 const TELIT: u16 = 0x1bc7;
@@ -121,6 +130,7 @@ impl Modem {
         };
         Some(Modem {
             bus_id: device.bus_id.clone(),
+            bus: Bus::Usb,
             usb: device.id,
             manufacturer: device.manufacturer.clone(),
             product: device.product.clone(),
@@ -142,6 +152,7 @@ impl Modem {
         let at = named("AT").into_iter().rev().collect();
         Some(Modem {
             bus_id: device.address.clone(),
+            bus: Bus::Pcie,
             usb: id,
             manufacturer: None,
             product: None,

@@ -17,6 +17,17 @@ fn every_built_in_profile_is_sound_and_bears_its_name() {
 }
 
 #[test]
+fn a_profile_is_for_the_ids_that_it_names() {
+    let id = |text: &str| text.parse::<UsbId>().unwrap();
+    assert!(uxfp().fits_usb(id("1bc7:1070")) && uxfp().doubts().is_empty());
+    assert!(!uxfp().fits_usb(id("1bc7:1074")));
+    let line = "usb = [\"1bc7:1070\", \"1bc7:1071\", \"1bc7:1072\", \"1bc7:1073\"]\n";
+    let any = ToolProfile::parse(&BUILT_IN[0].1.replace(line, "")).unwrap();
+    assert!(any.fits_usb(id("1bc7:1074")));
+    assert_eq!(any.doubts().len(), 1, "with a download mode that is a lot");
+}
+
+#[test]
 fn an_option_becomes_one_element_after_its_flag() {
     let word = |w: &str| OptionValue::Word(w.into());
     assert_eq!(choose("speed", word("921600")).unwrap(), ["--speed", "921600"]);

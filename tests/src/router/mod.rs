@@ -5,6 +5,7 @@ pub mod process;
 
 mod files;
 mod manager;
+mod pcie;
 
 use crate::{
     firmware::Model,

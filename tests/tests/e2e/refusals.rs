@@ -282,6 +282,27 @@ async fn a_lower_sequence_than_installed_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_modem_that_the_tool_does_not_reach_is_refused() {
+    let scene = scene("refusals-bus");
+    let image = scene.image(&Wanted::default()).unwrap();
+    for (number, case) in [(1, "on PCIe"), (2, "1bc7:1070 on USB")] {
+        let mut router = scene.router(number, false).await.unwrap();
+        write_tool_faults(&router.dir, &[UNUSED]).unwrap();
+        if number == 1 {
+            until("the modem is there", || router.move_to_pcie().is_ok()).await.unwrap();
+        } else {
+            router.edit("profiles/telit-uxfp.toml", "\"1bc7:1070\", ", "").unwrap();
+        }
+        let device = scene.enrol(&mut router).await.unwrap();
+        let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+        expect_refused(&scene, &router, case, &operation, "inspecting", "no_profile").await;
+        let ended = scene.ended(&operation).await.unwrap();
+        let detail = ended["failure"]["detail"].as_str().unwrap();
+        assert!(detail.contains(case) && ended["granted"] == false, "{ended:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_a_place_is_refused() {
     let scene = scene("refusals-place");
     let image = scene.image(&Wanted::default()).unwrap();

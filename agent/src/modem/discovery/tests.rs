@@ -186,6 +186,7 @@ fn a_modem_behind_pcie_is_one_modem_though_its_usb_side_is_there_too() {
         (modem.bus_id.as_str(), modem.usb.to_string()),
         ("0000:01:00.0", "17cb:0308".into())
     );
+    assert_eq!(modem.bus, Bus::Pcie, "which no tool of ours reaches");
     assert_eq!(modem.at, ["wwan0at1", "wwan0at0"]);
     assert_eq!(modem.diag.as_deref(), Some("wwan0qcdm0"));
     assert_eq!(modem.net, ["mhi_hwip0"]);

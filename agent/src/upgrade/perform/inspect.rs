@@ -6,7 +6,10 @@ use crate::{
     commands::{self, Call},
     environment::Environment,
     files,
-    modem::driver::{Binds, binds},
+    modem::{
+        Bus, Modem,
+        driver::{Binds, binds},
+    },
     profiles,
     upgrade::state::{Before, Outcome, State, Target},
 };
@@ -67,8 +70,9 @@ impl Environment {
         profile: &ToolProfile,
         told: &Told,
     ) -> Result<Outcome, Outcome> {
-        self.job.bus_id = Some(told.bus_id.clone());
-        self.job.sole_uplink = Some(self.is_sole_uplink(&told.bus_id).await);
+        let bus_id = &told.modem.bus_id;
+        self.job.bus_id = Some(bus_id.clone());
+        self.job.sole_uplink = Some(self.is_sole_uplink(bus_id).await);
         self.judged(state, manifest, profile, told)
     }
 
@@ -94,6 +98,7 @@ impl Environment {
             let detail = format!("profile {} is not for a {vendor} {model}", profile.name);
             return Err(refuse(FailureKind::NoProfile, detail));
         }
+        check_bus(profile, &told.modem).map_err(|detail| refuse(FailureKind::NoProfile, detail))?;
         let target = Box::new(target(manifest, model));
         if told.has(&manifest.reaches) {
             return Ok(Outcome::AlreadyInstalled(target));
@@ -188,6 +193,18 @@ impl Environment {
             return Err((FailureKind::TooManyFlashes, detail));
         }
         Ok(())
+    }
+}
+
+/// Whether the tool reaches a modem that is attached like this.
+fn check_bus(profile: &ToolProfile, modem: &Modem) -> Result<(), String> {
+    let Modem { bus_id, usb, .. } = modem;
+    match modem.bus {
+        Bus::Pcie => Err(format!("the modem at {bus_id} is on PCIe, and is flashed over USB only")),
+        Bus::Usb if !profile.fits_usb(*usb) => {
+            Err(format!("profile {} is not for a modem that is {usb} on USB", profile.name))
+        }
+        Bus::Usb => Ok(()),
     }
 }
 

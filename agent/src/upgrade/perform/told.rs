@@ -7,7 +7,7 @@ use super::{all_found, chain, lost_context, untouched, version_lines};
 use crate::{
     environment::Environment,
     modem::{
-        Baseline, NotReady, Port, Ready, Seen,
+        Baseline, Modem, NotReady, Port, Ready, Seen,
         dialect::{self, VersionCommands},
         manager::{self, Managed},
         standing, wait_ready,
@@ -31,12 +31,12 @@ enum Source {
 pub(super) struct Told {
     /// Without the baseline yet.
     pub before: Before,
-    pub bus_id: String,
+    pub modem: Modem,
     source: Source,
 }
 
 impl Told {
-    fn by_manager(managed: Managed) -> Self {
+    fn by_manager(managed: Managed, modem: Modem) -> Self {
         let before = Before {
             manufacturer: managed.manufacturer.clone(),
             model: managed.model.clone(),
@@ -45,7 +45,7 @@ impl Told {
             baseline: Baseline::default(),
             by_modem: false,
         };
-        Self { before, bus_id: managed.bus_id.clone(), source: Source::Manager(managed) }
+        Self { before, modem, source: Source::Manager(managed) }
     }
 
     /// Whether it runs these versions for certain.
@@ -78,7 +78,14 @@ impl Environment {
                 let managed =
                     manager::find(&self.settings.paths.mmcli, self.slot.sought(imei)).await;
                 match managed {
-                    Ok(managed) if !managed.imei.is_empty() => Ok(Told::by_manager(managed)),
+                    Ok(managed) if !managed.imei.is_empty() => {
+                        let seen = self.place.snapshot().modems();
+                        let ours = seen.into_iter().find(|modem| modem.bus_id == managed.bus_id);
+                        match ours {
+                            Some(modem) => Ok(Told::by_manager(managed, modem)),
+                            None => Err(again(format!("no modem is seen at {}", managed.bus_id))),
+                        }
+                    }
                     Ok(_) => Err(again(format!("in use by {by}, which does not tell its IMEI"))),
                     Err(error) => Err(again(format!("in use by {by}; {}", chain(&error)))),
                 }
@@ -99,7 +106,7 @@ impl Environment {
             baseline: Baseline::default(),
             by_modem: true,
         };
-        Ok(Told { before, bus_id: ready.modem.bus_id, source: Source::Modem(ready.port) })
+        Ok(Told { before, modem: ready.modem, source: Source::Modem(ready.port) })
     }
 
     /// The modem by its own word, with its holders gone and nothing done to it.
