@@ -110,7 +110,7 @@ pub struct Record {
     pub post_flash_due: bool,
     /// What is to be reached, by the signed manifest: probing needs nothing that is staged.
     pub target: Option<Target>,
-    /// The modem before the first attempt; written once.
+    /// The modem before the first attempt; the last look before its grant, and never changed after it.
     pub before: Option<Before>,
     /// Why the last attempt failed.
     #[serde(default)]

@@ -30,7 +30,11 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Waiting { gates: Gates::Commit }, Outcome::GatesOpen) => state.to(Step::Baselining),
         (Step::Baselining, Outcome::Baselined(before)) => {
             let mut state = state;
-            state.record.before.get_or_insert(*before);
+            match &state.record.before {
+                Some(_) if state.record.attempts > 0 => {}
+                // Days may have passed since an earlier look that no grant followed.
+                Some(_) | None => state.record.before = Some(*before),
+            }
             state.to(Step::Committing)
         }
 

@@ -193,6 +193,29 @@ fn what_only_the_modem_tells_is_read_once_and_never_again() {
 }
 
 #[test]
+fn the_baseline_is_the_last_look_before_the_first_grant() {
+    use crate::modem::Baseline;
+    let looked = |composition: &str| {
+        let usb_composition = Some(composition.to_owned());
+        let baseline = Baseline { usb_composition, ..Default::default() };
+        Outcome::Baselined(Box::new(Before { baseline, ..before() }))
+    };
+    let known = |state: &State| {
+        state.record.before.as_ref().and_then(|before| before.baseline.usb_composition.clone())
+    };
+    // Paused for days, in which the owner changes the modem, with restarts in between.
+    let mut state = apply(at(Step::Baselining), looked("1"));
+    state = apply(state, refusal(RefusalCode::Paused)).resume();
+    state.step = Step::Baselining;
+    state = apply(state, looked("2"));
+    assert_eq!(known(&state).as_deref(), Some("2"));
+    state = apply(state, Outcome::Granted);
+    state.step = Step::Baselining;
+    state = apply(state, looked("3"));
+    assert_eq!(known(&state).as_deref(), Some("2"), "an attempt may have changed it");
+}
+
+#[test]
 fn a_target_that_only_the_modem_could_tell_of_ends_it_before_any_tool() {
     let granted = |attempts| {
         let mut state = at(Step::Committing);
