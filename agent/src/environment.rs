@@ -12,7 +12,7 @@ use crate::{
     outbox::Draft,
     random,
     settings::{Settings, SlotSettings},
-    staging::{self, Staged, Staging},
+    staging::{self, Mounts, Staged, Staging},
     status::StatusFile,
     upgrade::{policy::Policy, results::Results, state::State},
     uplink::UplinkHandle,
@@ -29,6 +29,7 @@ use shared::{
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// The outside of one slot's upgrades.
@@ -72,6 +73,12 @@ pub struct JobContext {
     pub fetched: u64,
     /// Whether the way to the coordinator leads over this modem alone.
     pub sole_uplink: Option<bool>,
+    /// Whether there was another way at any time of this upgrade.
+    pub other_way: bool,
+    /// Whether nobody can tell now, for want of the coordinator's address.
+    pub unresolved: bool,
+    /// When all gates before the grant were last found open, since boot.
+    pub gates_open: Option<Duration>,
     /// Something that the profile asks for could not be measured while ModemManager had the modem.
     pub unmeasured: bool,
     /// Where the modem was on the bus when it was last inspected.
@@ -261,4 +268,5 @@ pub fn staging(settings: &Settings) -> Staging {
     let kept =
         staging::kept_paths(Path::new("/lib/upgrade/keep.d"), Path::new("/etc/sysupgrade.conf"));
     Staging::new(settings.paths.staging.clone(), settings.image.reserve_bytes, kept)
+        .on(Mounts::read(Path::new("/etc/config/fstab")))
 }

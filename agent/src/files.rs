@@ -84,6 +84,17 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Makes `path` if it is not there, in a directory that must be.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn create_private_subdir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
 /// Makes `path` if it is not there, and durable: its own name and the names in it. Also for one that
 /// is there, for whoever made it may have died before it was.
 ///

@@ -26,6 +26,8 @@ pub enum Sole {
         interface: String,
     },
     Unknown(String),
+    /// The coordinator's name cannot be resolved now.
+    Unresolved,
 }
 
 impl Sole {
@@ -187,10 +189,10 @@ fn judge(tables: &Tables, way: &Way, carrier: impl Fn(&str) -> Carrier) -> Sole 
             found @ Sole::NotSole { .. } => return found,
             // An address that cannot be followed makes the whole unknown.
             found @ Sole::Unknown(_) => answer = Some(found),
-            Sole::Sole => answer = answer.or(Some(Sole::Sole)),
+            found @ (Sole::Sole | Sole::Unresolved) => answer = answer.or(Some(found)),
         }
     }
-    answer.unwrap_or_else(|| Sole::Unknown("no address of the image's host is known".into()))
+    answer.unwrap_or(Sole::Unresolved)
 }
 
 /// With rules that choose between tables, only what all of them agree on is certain.

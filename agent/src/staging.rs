@@ -9,10 +9,12 @@
 
 mod decoded;
 mod durability;
+mod mounts;
 mod staged;
 
 pub use decoded::{Undecodable, decode};
 pub use durability::{Durability, durability};
+pub use mounts::Mounts;
 pub use staged::{ImageFile, Staged, StagingError};
 
 use crate::files;
@@ -29,6 +31,14 @@ pub struct Staging {
     directories: Vec<PathBuf>,
     reserve: u64,
     kept: Vec<PathBuf>,
+    mounts: Mounts,
+}
+
+/// A directory that is configured and cannot be used now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    pub directory: PathBuf,
+    pub reason: String,
 }
 
 /// Why nothing can be staged.
@@ -76,28 +86,60 @@ impl Staging {
     /// survive a firmware upgrade of the router, see [`kept_paths`].
     #[must_use]
     pub fn new(directories: Vec<PathBuf>, reserve: u64, kept: Vec<PathBuf>) -> Self {
-        Self { directories, reserve, kept }
+        Self { directories, reserve, kept, mounts: Mounts::default() }
+    }
+
+    /// With file systems that have to be mounted.
+    #[must_use]
+    pub fn on(self, mounts: Mounts) -> Self {
+        Self { mounts, ..self }
     }
 
     /// The directories that can be used at all, made where they were missing.
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
-        self.directories.iter().filter_map(|directory| self.place(directory)).collect()
+        let places = self.directories.iter().map(|directory| self.place(directory));
+        let warn = |unusable: &Unusable| {
+            log::warn!("staging in {}: {}", unusable.directory.display(), unusable.reason);
+        };
+        places.filter_map(|place| place.inspect_err(warn).ok()).collect()
     }
 
-    fn place(&self, directory: &Path) -> Option<Place> {
-        let usable = files::create_private_dir(directory)
-            .and_then(|()| directory.canonicalize())
+    /// The others.
+    #[must_use]
+    pub fn unusable(&self) -> Vec<Unusable> {
+        self.directories.iter().filter_map(|directory| self.place(directory).err()).collect()
+    }
+
+    fn place(&self, configured: &Path) -> Result<Place, Unusable> {
+        let unusable = |reason| Unusable { directory: configured.to_owned(), reason };
+        if let Some(point) = self.mounts.missing(configured) {
+            return Err(unusable(format!("nothing is mounted below {}", point.display())));
+        }
+        // Only itself: what stands above it may be a stick that is not there.
+        let usable = files::create_private_subdir(configured)
+            .and_then(|()| configured.canonicalize())
             .and_then(|directory| Ok((free_bytes(&directory)?, directory)));
-        let (free, directory) = usable
-            .inspect_err(|error| log::warn!("staging in {}: {error}", directory.display()))
-            .ok()?;
+        let (free, directory) = usable.map_err(|error| unusable(error.to_string()))?;
         if let Some(kept) = self.kept.iter().find(|kept| directory.starts_with(kept)) {
-            log::warn!("staging in {}: below {}", directory.display(), kept.display());
-            return None;
+            let kept = kept.display();
+            return Err(unusable(format!(
+                "sysupgrade would pack what is below {kept} into memory"
+            )));
         }
         let durability = durability(&directory);
-        Some(Place { directory, durability, free, room: free.saturating_sub(self.reserve) })
+        Ok(Place { directory, durability, free, room: free.saturating_sub(self.reserve) })
+    }
+
+    /// Whether images of other manifests than this one take room, which will be free again.
+    #[must_use]
+    pub fn is_shared(&self, manifest: &Sha256) -> bool {
+        let own = manifest.to_string();
+        let names =
+            |place: Place| std::fs::read_dir(place.directory).into_iter().flatten().flatten();
+        let names = self.places().into_iter().flat_map(names);
+        let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        names.any(|name| name != own && name.parse::<Sha256>().is_ok())
     }
 
     /// Where the image of `size` bytes goes whose manifest has this digest: where it lies already,
@@ -144,8 +186,12 @@ impl Staging {
     /// file of the image's whole `size`. A copy that was begun elsewhere must not hide them.
     #[must_use]
     pub fn find_all(&self, manifest: &Sha256, size: u64) -> Vec<Staged> {
-        let all = self.places();
-        let staged = all.iter().map(|place| self.staged(place, manifest));
+        // Also where nothing would be put any more: it may be all that a modem can be recovered from.
+        let there = self.directories.iter().filter_map(|directory| directory.canonicalize().ok());
+        let staged = there.map(|directory| {
+            let durability = durability(&directory);
+            Staged::new(directory.join(manifest.to_string()), durability, self.reserve)
+        });
         let mut found: Vec<Staged> = staged.filter(|staged| staged.path().is_dir()).collect();
         found.sort_by_key(|staged| !staged.holds(size));
         found
@@ -173,7 +219,6 @@ impl Staging {
     }
 }
 
-/// Bytes that may still be written on the file system of `path`.
 /// Bytes that this process may still write below `directory`.
 ///
 /// # Errors

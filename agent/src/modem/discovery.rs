@@ -163,6 +163,11 @@ impl Modem {
         })
     }
 
+    /// Whether it is written down which of its ports is which.
+    pub fn has_known_ports(&self) -> bool {
+        self.bus == Bus::Usb && self.usb.vendor == TELIT && layout(self.usb.product).is_some()
+    }
+
     /// The key of [`super::lock::ModemLock`]: the vendor. Product, place and ports change while a modem is
     /// flashed and its IMEI cannot be read then; and a router flashes one modem at a time anyway.
     pub fn lock_key(&self) -> String {

@@ -148,6 +148,9 @@ pub struct Upgrade {
     pub recovery: Duration,
     /// First pause before a step that failed is tried again; it doubles.
     pub again: Duration,
+    /// For so long after the router's start, a driver, a mount or a tool that is missing may still come:
+    /// it postpones, and fails only then.
+    pub settle: Duration,
 }
 
 /// Who is asked to let go of the modem.

@@ -170,6 +170,7 @@ fn upgrade(section: &mut Reader<'_>) -> Upgrade {
         backoff: section.seconds("backoff_s", 60, 0..=86_400),
         recovery: section.seconds("recovery_s", 30, 1..=86_400),
         again: section.seconds("again_s", 5, 1..=3_600),
+        settle: section.seconds("settle_s", 900, 0..=31_536_000),
     }
 }
 

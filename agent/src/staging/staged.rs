@@ -111,7 +111,8 @@ impl Staged {
     }
 
     /// Whether an image file of the whole `size` is there; its content is proved elsewhere.
-    pub(super) fn holds(&self, size: u64) -> bool {
+    #[must_use]
+    pub fn holds(&self, size: u64) -> bool {
         let files = std::fs::read_dir(self.directory.join("image")).into_iter().flatten().flatten();
         files.filter_map(|file| file.metadata().ok()).any(|m| m.is_file() && m.len() == size)
     }

@@ -130,6 +130,34 @@ fn what_sysupgrade_keeps_is_no_place() {
 }
 
 #[test]
+fn a_stick_that_is_not_there_is_no_place_and_nothing_is_put_under_it() {
+    let router = Router::new();
+    let stick = router.path("mnt/stick/staging");
+    let staging = Staging::new(vec![stick.clone(), router.path("b")], 0, vec![])
+        .on(Mounts::of(vec![router.path("mnt")]));
+    let staged = staging.stage(&MANIFEST, 1000, 0, true).unwrap();
+    assert!(staged.path().starts_with(router.path("b")));
+    // Mounted once, and its mount point is still there.
+    std::fs::create_dir_all(router.path("mnt/stick")).unwrap();
+    let [unusable] = staging.unusable().try_into().unwrap();
+    assert_eq!(unusable.directory, stick);
+    assert!(unusable.reason.contains("nothing is mounted"), "{}", unusable.reason);
+    assert!(!stick.exists(), "hidden as soon as the stick is mounted");
+    // Where no mount is known of, what stands above it has to be there all the same.
+    let elsewhere = Staging::new(vec![router.path("none/staging")], 0, vec![]);
+    assert_eq!(elsewhere.unusable().len(), 1);
+    assert!(!router.path("none").exists());
+}
+
+#[test]
+fn room_that_another_image_takes_is_known() {
+    let router = Router::new();
+    router.staging(0).stage(&MANIFEST, 10, 0, false).unwrap();
+    assert!(!router.staging(0).is_shared(&MANIFEST));
+    assert!(router.staging(0).is_shared(&Hex([8; 32])));
+}
+
+#[test]
 fn cleaning_keeps_what_is_wanted_and_what_is_not_ours() {
     let router = Router::new();
     let staging = router.staging(0);

@@ -73,11 +73,10 @@ impl Environment {
         Ok(())
     }
 
-    async fn grant_requested(&self, attempt: u32, state: &State) -> Outcome {
-        // Hours may have passed since the gates were open: the coordinator was out of reach.
-        if let Err(outcome) = self.check_moment(state).await {
+    async fn grant_requested(&mut self, attempt: u32, state: &State) -> Outcome {
+        if let Err(outcome) = self.check_again(state).await {
             return match outcome {
-                Outcome::Again { .. } => Outcome::GatesClosed,
+                Outcome::Again { .. } | Outcome::ImageLost => Outcome::GatesClosed,
                 other => other,
             };
         }
@@ -109,6 +108,8 @@ impl Environment {
         let failed =
             |reason| Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason));
         self.check_sysupgrade().map_err(failed)?;
+        // Holding may take the interfaces down: then it is too late to ask.
+        self.check_way(state).await.map_err(failed)?;
         self.take_hold().await.map_err(failed)?;
         // Another modem may have been lost while the coordinator was asked.
         if let Some(reason) = self.obstacle(imei.as_deref()).await {

@@ -110,11 +110,17 @@ impl Results {
         self.content.installed.iter().find(same).map(|i| i.sequence)
     }
 
-    /// Tool starts in `slot` since `since` (unix milliseconds); those of unknown time count.
+    /// Tool starts in `slot` since `since` (unix milliseconds). Those of unknown time count, unless a later
+    /// one is known to lie before it.
     #[must_use]
     pub fn flashes_since(&self, slot: &Slot, since: u64) -> u32 {
-        let recent = |f: &&Flash| &f.slot == slot && f.at.is_none_or(|at| at >= since);
-        let count = self.content.flashes.iter().filter(recent).count();
+        let flashes = &self.content.flashes;
+        let before = |f: &Flash| f.at.is_some_and(|at| at < since);
+        let old = flashes.iter().rposition(before).map_or(0, |last| last + 1);
+        let recent = |(index, f): &(usize, &Flash)| {
+            &f.slot == slot && f.at.map_or(*index >= old, |at| at >= since)
+        };
+        let count = flashes.iter().enumerate().filter(recent).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -203,6 +209,17 @@ mod tests {
         assert_eq!(results.sequence("Telit", "FN990A28"), Some(7));
         assert_eq!(results.sequence("Telit", "FN990A40"), None);
         assert_eq!(results.flashes_since(&Slot::default(), 18), 3);
+    }
+
+    #[test]
+    fn a_flash_of_unknown_time_is_no_younger_than_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut results = Results::open(directory.path());
+        for at in [None, Some(10), None, Some(30)] {
+            results.flash(&Slot::default(), at).unwrap();
+        }
+        let since = |since| results.flashes_since(&Slot::default(), since);
+        assert_eq!((since(0), since(20), since(31)), (4, 2, 0));
     }
 
     #[test]

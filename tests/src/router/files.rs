@@ -17,6 +17,7 @@ pub fn write(router: &Router, plan: &Plan, url: &str) -> anyhow::Result<()> {
     fs::write(at("proc/sys/kernel/hostname"), format!("{}\n", router.name))?;
     fs::write(at("proc/net/route"), route_table(plan.sole_uplink))?;
     fs::write(at("proc/net/ipv6_route"), "")?;
+    fs::write(at("proc/sys/kernel/osrelease"), "6.6.73\n")?;
     fs::write(at("proc/meminfo"), "MemAvailable:     103384 kB\n")?;
     wired_port(dir)?;
     fs::write(at("profiles/telit-uxfp.toml"), profile(dir)?)?;
@@ -32,7 +33,7 @@ pub fn write(router: &Router, plan: &Plan, url: &str) -> anyhow::Result<()> {
 }
 
 /// `/proc/net/route`: the default route over the modem, or over a wired port as well.
-fn route_table(sole: bool) -> String {
+pub(super) fn route_table(sole: bool) -> String {
     let head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
     let interface = if sole { "wwan0" } else { "eth0" };
     format!("{head}{interface}\t00000000\t0101A8C0\t0003\t0\t0\t10\t00000000\t0\t0\t0\n")
@@ -87,6 +88,7 @@ proc = "{dir}/proc"
 
 [upgrade]
 backoff_s = 1
+settle_s = 0
 
 [modem]
 boot_silence_s = 15

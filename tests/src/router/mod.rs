@@ -244,6 +244,16 @@ impl Router {
         Ok(fs::write(path, text.replace(from, to))?)
     }
 
+    /// Another uplink comes or goes: whether the modem is the only way to the coordinator from now on.
+    ///
+    /// # Errors
+    /// The routing table cannot be written.
+    pub fn set_sole_uplink(&self, sole: bool) -> io::Result<()> {
+        let (new, table) = (self.dir.join("proc/net/new"), self.dir.join("proc/net/route"));
+        fs::write(&new, files::route_table(sole))?;
+        fs::rename(new, table)
+    }
+
     /// What the agent says to `status`.
     #[must_use]
     pub fn status(&self) -> Option<Status> {

@@ -4,26 +4,49 @@
 
 use super::{chain, lost_context, untouched};
 use crate::{
+    clock,
     environment::Environment,
     files,
     hooks::{self, Postponed, Stage},
-    route::{Network, Way},
-    staging::{self, Durability},
+    route::{Network, Sole, Way},
+    staging::{self, Durability, NoPlace, Unusable},
     sysupgrade,
     upgrade::state::{Gates, Outcome, State},
 };
-use shared::failure::FailureKind;
+use shared::{failure::FailureKind, hex::Sha256};
+use std::time::Duration;
 
 /// Bytes that must be free where journal and outbox lie: file systems that write out of place need
 /// room for every save.
 const STATE_ROOM: u64 = 512 * 1024;
+/// How long the answers of all gates hold while the grant is asked for.
+const ANSWERS_HOLD: Duration = Duration::from_secs(5 * 60);
+
+/// What may change by itself while nothing can be staged.
+#[derive(Debug, Clone, Copy, Default)]
+struct Chances {
+    /// A directory is not there yet.
+    mounts: bool,
+    /// Another image takes room, and goes.
+    room: bool,
+    /// Another uplink may come back.
+    way: bool,
+}
+
+impl Chances {
+    fn help(self, error: &NoPlace) -> bool {
+        self.mounts
+            || match error {
+                NoPlace::NoSpace { .. } => self.room,
+                NoPlace::NotDurable(_) => self.way,
+                NoPlace::Unusable(_) => false,
+            }
+    }
+}
 
 impl Environment {
     pub(super) async fn check_gates(&mut self, gates: Gates, state: &State) -> Outcome {
-        // The way may have changed since: a failover to the modem makes it the only one.
-        if let Some(bus_id) = self.job.bus_id.clone() {
-            self.job.sole_uplink = Some(self.is_sole_uplink(&bus_id).await);
-        }
+        self.look_at_way().await;
         let checked = match gates {
             Gates::Download => self.check_download(state).await,
             Gates::Commit => self.check_commit(state).await,
@@ -38,10 +61,56 @@ impl Environment {
 
     async fn check_commit(&mut self, state: &State) -> Result<(), Outcome> {
         self.check_storage(state).await?;
+        self.check_staged()?;
         self.check_moment(state).await?;
         self.check_surroundings(state).await?;
         let asked = self.hooks(Stage::PreCheck, state).await;
-        asked.map_err(|postponed| Outcome::Again { reason: postponed.reason })
+        asked.map_err(|postponed| Outcome::Again { reason: postponed.reason })?;
+        self.job.gates_open = Some(clock::boottime());
+        Ok(())
+    }
+
+    /// Right before the grant is asked for, again and again for hours perhaps: the coordinator may be out
+    /// of reach. All gates once more where the way has changed or their answers are old, else those that
+    /// close by themselves.
+    pub(super) async fn check_again(&mut self, state: &State) -> Result<(), Outcome> {
+        let changed = self.look_at_way().await;
+        let since = self.job.gates_open.map(|open| clock::boottime().saturating_sub(open));
+        if changed || since.is_none_or(|since| since > ANSWERS_HOLD) {
+            self.check_commit(state).await
+        } else {
+            self.check_moment(state).await
+        }
+    }
+
+    /// With the grant, right before anything is held: what the coordinator was told of the way, and where
+    /// the image lies, still hold.
+    pub(super) async fn check_way(&mut self, state: &State) -> Result<(), String> {
+        let changed = self.look_at_way().await;
+        if changed && self.job.sole_uplink == Some(true) {
+            return Err("the modem has become the only way to the coordinator".into());
+        }
+        self.check_survives(state)
+    }
+
+    /// ◆ What is staged survives a power cut where the modem is the only way back.
+    pub(super) fn check_survives(&self, state: &State) -> Result<(), String> {
+        let durability = self.job.staged.as_ref().map(staging::Staged::durability);
+        let sole = self.job.sole_uplink.unwrap_or(true);
+        if sole && durability != Some(Durability::Durable) && !self.volatile_allowed(state) {
+            let reason = "the modem is the only way to the coordinator, and what is staged does not \
+                          survive a power cut";
+            return Err(reason.into());
+        }
+        Ok(())
+    }
+
+    /// Looks which way leads to the coordinator now; whether it is another than before. A failover to
+    /// the modem makes it the only one.
+    async fn look_at_way(&mut self) -> bool {
+        let Some(bus_id) = self.job.bus_id.clone() else { return false };
+        let now = Some(self.is_sole_uplink(&bus_id).await);
+        std::mem::replace(&mut self.job.sole_uplink, now) != now
     }
 
     /// What may close again while the grant is asked for: a sysupgrade, time, the maintenance window, memory.
@@ -82,10 +151,12 @@ impl Environment {
         }
         let directory = &self.settings.paths.state_dir;
         match staging::free_bytes(directory) {
-            Ok(free) if free < STATE_ROOM => refuse(format!(
-                "{} has {free} bytes free, {STATE_ROOM} are needed",
-                directory.display()
-            )),
+            Ok(free) if free < STATE_ROOM => {
+                log::info!("{} has {free} bytes free", directory.display());
+                let place = directory.display();
+                let reason = format!("{place} has less than {STATE_ROOM} bytes free");
+                Err(Outcome::Again { reason })
+            }
             Ok(_) => Ok(()),
             Err(error) => refuse(format!("{}: {error}", directory.display())),
         }
@@ -109,7 +180,7 @@ impl Environment {
         let staged = files::off_runtime(move || staging.stage(&digest, size, beside, durable))
             .await
             .map_err(lost)?
-            .map_err(|error| refuse(error.kind(), self.explain(&error, state)))?;
+            .map_err(|error| self.no_place(&error, state, &digest))?;
         if let Some((bytes, signature)) = self.job.manifest_bytes.clone() {
             let place = staged.clone();
             files::off_runtime(move || place.keep_manifest(&bytes, &signature))
@@ -121,13 +192,40 @@ impl Environment {
         Ok(())
     }
 
+    /// The image is where it has to be by now: another place may be asked for than when it was fetched.
+    fn check_staged(&self) -> Result<(), Outcome> {
+        let size = self.manifest().map(|manifest| manifest.file.size);
+        let whole =
+            size.zip(self.job.staged.as_ref()).is_some_and(|(size, staged)| staged.holds(size));
+        if whole { Ok(()) } else { Err(Outcome::ImageLost) }
+    }
+
+    /// Waits where a place may still appear, and says what is wrong where it will not.
+    fn no_place(&self, error: &NoPlace, state: &State, manifest: &Sha256) -> Outcome {
+        let unusable = self.staging.unusable();
+        let mut text = self.explain(error, state);
+        for Unusable { directory, reason } in &unusable {
+            text.push_str(&format!("; {}: {reason}", directory.display()));
+        }
+        let chances = Chances {
+            mounts: !unusable.is_empty() && self.may_still_come(),
+            room: self.staging.is_shared(manifest),
+            way: self.job.other_way || self.job.unresolved,
+        };
+        if chances.help(error) {
+            Outcome::Again { reason: text }
+        } else {
+            Outcome::Failed(untouched(state, error.kind(), text))
+        }
+    }
+
     /// Both the router and the job have to accept it.
     fn volatile_allowed(&self, state: &State) -> bool {
         self.settings.image.allow_volatile_staging && state.record.job.allow_volatile_staging
     }
 
     /// What a person can do about it.
-    fn explain(&self, error: &staging::NoPlace, state: &State) -> String {
+    fn explain(&self, error: &NoPlace, state: &State) -> String {
         let mut text = chain(error);
         if error.kind() == FailureKind::NoDurableStaging {
             text.push_str(
@@ -172,12 +270,34 @@ impl Environment {
     }
 
     /// Whether the way to the coordinator leads over this modem alone; what is unknown counts.
-    pub(super) async fn is_sole_uplink(&self, bus_id: &str) -> bool {
+    pub(super) async fn is_sole_uplink(&mut self, bus_id: &str) -> bool {
         let paths = &self.settings.paths;
         let way = Way::find(self.uplink.base(), &paths.ip).await;
         let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
         let sole = network.is_sole_uplink(bus_id, &way);
         log::info!("the uplink: {sole:?}");
+        self.job.other_way |= matches!(sole, Sole::NotSole { .. });
+        self.job.unresolved = sole == Sole::Unresolved;
         sole.counts_as_sole()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_change_by_itself_is_waited_for() {
+        let full = NoPlace::NoSpace { needed: 2, reserve: 0, free: 1 };
+        let (volatile, none) = (NoPlace::NotDurable(vec![]), NoPlace::Unusable(vec![]));
+        let nothing = Chances::default();
+        for error in [&full, &volatile, &none] {
+            assert!(!nothing.help(error), "{error}: somebody has to act");
+            assert!(Chances { mounts: true, ..nothing }.help(error), "{error}");
+        }
+        assert!(Chances { room: true, ..nothing }.help(&full));
+        assert!(Chances { way: true, ..nothing }.help(&volatile));
+        assert!(!Chances { room: true, ..nothing }.help(&volatile));
+        assert!(!Chances { way: true, ..nothing }.help(&full));
     }
 }

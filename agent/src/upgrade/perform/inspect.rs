@@ -3,12 +3,12 @@
 
 use super::{chain, lost_context, told::Told, untouched};
 use crate::{
+    clock,
     commands::{self, Call},
     environment::Environment,
-    files,
     modem::{
         Bus, Modem,
-        driver::{Binds, binds},
+        driver::{Binds, Kernel},
     },
     profiles,
     upgrade::state::{Before, Outcome, State, Target},
@@ -52,7 +52,14 @@ impl Environment {
         let chosen = chosen_options(&manifest, state);
         options::argv(&profile.options, &chosen)
             .map_err(|e| refuse(FailureKind::OptionRefused, e.to_string()))?;
-        self.check_needs(&profile).await.map_err(|(k, d)| refuse(k, d))?;
+        self.check_needs(&profile).await.map_err(|detail| {
+            // Modules are loaded, and sticks mounted, when they are found.
+            if self.may_still_come() {
+                Outcome::Again { reason: detail }
+            } else {
+                refuse(FailureKind::ToolMissing, detail)
+            }
+        })?;
         self.lock_modem().map_err(|reason| Outcome::Again { reason })?;
         let looked = match self.read_modem(state, &manifest).await {
             Ok(told) => self.look(state, &manifest, &profile, &told).await,
@@ -99,6 +106,7 @@ impl Environment {
             return Err(refuse(FailureKind::NoProfile, detail));
         }
         check_bus(profile, &told.modem).map_err(|detail| refuse(FailureKind::NoProfile, detail))?;
+        check_diag(state, profile, &told.modem)?;
         let target = Box::new(target(manifest, model));
         if told.has(&manifest.reaches) {
             return Ok(Outcome::AlreadyInstalled(target));
@@ -108,7 +116,7 @@ impl Environment {
             let detail = format!("the firmware does not start from {found}");
             return Err(refuse(FailureKind::WrongStartVersion, detail));
         }
-        self.check_history(manifest, model).map_err(|(k, d)| refuse(k, d))?;
+        self.check_history(state, manifest, model)?;
         Ok(Outcome::Inspected(target))
     }
 
@@ -130,69 +138,81 @@ impl Environment {
     }
 
     /// The tool and its kernel driver, while the modem is untouched.
-    async fn check_needs(&self, profile: &ToolProfile) -> Result<(), (FailureKind, String)> {
+    async fn check_needs(&self, profile: &ToolProfile) -> Result<(), String> {
         use std::os::unix::fs::PermissionsExt;
         let program = &profile.tool.program;
         let runs = std::fs::metadata(program)
             .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
         if !runs {
-            return Err((FailureKind::ToolMissing, format!("{program} is not an executable file")));
+            return Err(format!("{program} is not an executable file"));
         }
-        check_runs(profile).await.map_err(|detail| (FailureKind::ToolMissing, detail))?;
+        check_runs(profile).await?;
         let drivers = self.settings.paths.sysfs.join("bus/usb/drivers");
         match profile.needs.drivers.iter().find(|name| !drivers.join(name).exists()) {
-            Some(name) => {
-                Err((FailureKind::ToolMissing, format!("the kernel driver {name} is not loaded")))
-            }
+            Some(name) => Err(format!("the kernel driver {name} is not loaded")),
             None => self.check_download_mode(profile),
         }
     }
 
     /// Whether a modem in download mode would get a port: without one the tool loses it.
-    fn check_download_mode(&self, profile: &ToolProfile) -> Result<(), (FailureKind, String)> {
+    fn check_download_mode(&self, profile: &ToolProfile) -> Result<(), String> {
         if !profile.needs.binds_download_mode {
             return Ok(());
         }
         let paths = &self.settings.paths;
-        let release = files::read_text(&paths.proc.join("sys/kernel/osrelease"));
-        let aliases = Path::new("/lib/modules")
-            .join(release.unwrap_or_default().trim())
-            .join("modules.alias");
+        let kernel = Kernel::new(&paths.sysfs, &paths.proc, Path::new("/lib/modules"));
         for id in &profile.fits.download_mode {
             let drivers = profile.needs.drivers.iter();
-            let told: Vec<_> =
-                drivers.map(|driver| binds(&paths.sysfs, &aliases, driver, *id)).collect();
+            let told: Vec<_> = drivers.map(|driver| kernel.binds(driver, *id)).collect();
             if told.contains(&Binds::Yes) {
                 continue;
             }
             let drivers = profile.needs.drivers.join(", ");
-            if told.contains(&Binds::Unknown) {
-                log::warn!("whether {drivers} drives {id}, the download mode, is not known");
+            return Err(if told.contains(&Binds::Unknown) {
+                format!(
+                    "whether {drivers} drives {id}, the download mode, cannot be told of this kernel; \
+                     a profile with needs.binds_download_mode = false does not ask"
+                )
             } else {
-                let detail = format!("{drivers} does not drive {id}, the download mode");
-                return Err((FailureKind::ToolMissing, detail));
-            }
+                format!("{drivers} does not drive {id}, the download mode")
+            });
         }
         Ok(())
     }
 
-    fn check_history(&self, manifest: &Manifest, model: &str) -> Result<(), (FailureKind, String)> {
+    /// Whether what is missing may come by itself: the router has only just started.
+    pub(super) fn may_still_come(&self) -> bool {
+        clock::boottime() < self.settings.upgrade.settle
+    }
+
+    fn check_history(
+        &self,
+        state: &State,
+        manifest: &Manifest,
+        model: &str,
+    ) -> Result<(), Outcome> {
+        let refuse = |kind, detail: String| Err(Outcome::Failed(untouched(state, kind, detail)));
         let installed = self.results.sequence(&manifest.vendor, model);
         if let Some(installed) = installed.filter(|i| manifest.sequence < *i)
             && !manifest.allow_rollback
         {
             let detail =
                 format!("sequence {} is below {installed}, which was installed", manifest.sequence);
-            return Err((FailureKind::SequenceTooLow, detail));
+            return refuse(FailureKind::SequenceTooLow, detail);
         }
-        let since = self.clock_ms().unwrap_or(0).saturating_sub(THIRTY_DAYS_MS);
+        let now = self.clock_ms();
+        let since = now.unwrap_or(0).saturating_sub(THIRTY_DAYS_MS);
         let flashed = self.results.flashes_since(&self.slot.slot, since);
         let most = self.settings.upgrade.max_flashes_per_30_days;
-        if flashed >= most {
-            let detail = format!("flashed {flashed} times in 30 days; this router allows {most}");
-            return Err((FailureKind::TooManyFlashes, detail));
+        if flashed < most {
+            return Ok(());
         }
-        Ok(())
+        if now.is_none() {
+            let reason = "how often the modem was flashed in 30 days waits for the clock to be set";
+            return Err(Outcome::Again { reason: reason.into() });
+        }
+        let detail = format!("flashed {flashed} times in 30 days; this router allows {most}");
+        refuse(FailureKind::TooManyFlashes, detail)
     }
 }
 
@@ -206,6 +226,19 @@ fn check_bus(profile: &ToolProfile, modem: &Modem) -> Result<(), String> {
         }
         Bus::Usb => Ok(()),
     }
+}
+
+/// Whether the port is there that the tool wants: before the grant, and before anybody lets go.
+fn check_diag(state: &State, profile: &ToolProfile, modem: &Modem) -> Result<(), Outcome> {
+    if !profile.needs.diag || modem.diag.is_some() {
+        return Ok(());
+    }
+    if modem.has_known_ports() {
+        let reason = "the modem's diagnostic port, which the tool needs, is not there";
+        return Err(Outcome::Again { reason: reason.into() });
+    }
+    let detail = format!("which port of a {} is the diagnostic one is not known", modem.usb);
+    Err(Outcome::Failed(untouched(state, FailureKind::NoProfile, detail)))
 }
 
 /// Whether the tool is a program for this processor with all its libraries, by a call that touches

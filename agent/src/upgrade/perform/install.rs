@@ -41,6 +41,10 @@ impl Environment {
             Ok(image) => image,
             Err(outcome) => return outcome,
         };
+        // Of several copies it may be another than the one that was fetched last.
+        if let Err(reason) = self.check_survives(state) {
+            return not_started(state, FailureKind::ToolNotStarted, reason);
+        }
         let (diag, usb) = match self.diag_port(state).await {
             Ok(ports) => ports,
             Err(reason) => return not_started(state, FailureKind::ToolNotStarted, reason),

@@ -119,9 +119,11 @@ impl Environment {
         };
         let ready = self.alone_with(state).await.map_err(failed)?;
         let mut told = self.told_by(ready, &manifest).await.map_err(failed)?;
-        match self.judged(state, &manifest, &profile, &told)? {
-            Outcome::Inspected(_) => {}
-            other => return Ok(other),
+        match self.judged(state, &manifest, &profile, &told) {
+            Ok(Outcome::Inspected(_)) => {}
+            // Nobody waits with the modem in hold.
+            Err(Outcome::Again { reason }) => return Err(failed(reason)),
+            other => return other,
         }
         if let Source::Modem(port) = &mut told.source {
             self.measure_what_was_not_told(&profile.gates, port).await.map_err(failed)?;

@@ -225,7 +225,7 @@ pub enum Outcome {
     GatesClosed,
     Downloaded,
     Verified,
-    /// The staged image is gone or not the manifest's any more.
+    /// The staged image is gone, not the manifest's any more, or not where it has to be by now.
     ImageLost,
     Baselined(Box<Before>),
     Granted,

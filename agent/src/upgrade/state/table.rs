@@ -26,7 +26,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         }
         (Step::Downloading, Outcome::Downloaded) => state.to(Step::Verifying),
         (Step::Verifying, Outcome::Verified) => state.to(Step::Waiting { gates: Gates::Commit }),
-        (Step::Verifying, Outcome::ImageLost) => state.to(Step::Downloading),
+        (Step::Verifying | Step::Waiting { gates: Gates::Commit }, Outcome::ImageLost) => {
+            state.to(Step::Waiting { gates: Gates::Download })
+        }
         (Step::Waiting { gates: Gates::Commit }, Outcome::GatesOpen) => state.to(Step::Baselining),
         (Step::Baselining, Outcome::Baselined(before)) => {
             let mut state = state;
