@@ -124,7 +124,11 @@ impl Pilot {
                 self.wait(&report.batch, until);
                 return Ok(());
             }
-            self.act(&report.batch, decision).await?;
+            if !self.act(&report.batch, decision).await? {
+                // Whoever was faster has it looked at again, and the clock does.
+                self.wait(&report.batch, None);
+                return Ok(());
+            }
         }
         self.marked.mark(id);
         Ok(())
@@ -152,34 +156,36 @@ impl Pilot {
         }
     }
 
-    async fn act(&self, batch: &Batch, decision: Decision) -> Result<(), StoreError> {
+    /// Answers whether anything was done.
+    async fn act(&self, batch: &Batch, decision: Decision) -> Result<bool, StoreError> {
         let store = &self.store;
         let done = match decision {
-            Decision::Wait { .. } => Ok(()),
+            Decision::Wait { .. } => Ok(false),
             Decision::Open { wave, members } | Decision::Draft { wave, members } => {
                 self.fill(batch, wave, members).await
             }
             Decision::Defer { wave, whom } => self.defer(batch, wave, whom).await,
             Decision::Pause(reason) => {
                 tracing::warn!(batch = %batch.id, %reason, "a batch pauses");
-                store.pause_batch(Scope::Everything, batch.id, reason).await.map(drop)
+                store.pause_batch(Scope::Everything, batch.id, reason).await.map(|_| true)
             }
             Decision::Abort(reason) => {
                 tracing::warn!(batch = %batch.id, %reason, "a batch is aborted");
-                store.cancel_batch(Scope::Everything, batch.id, reason).await.map(drop)
+                store.cancel_batch(Scope::Everything, batch.id, reason).await.map(|_| true)
             }
-            Decision::Expire => store.expire_batch(batch.id).await.map(drop),
-            Decision::Withdraw => store.withdraw(batch.id).await.map(drop).map_err(Rejection::from),
-            Decision::Finish => store.finish_batch(batch.id).await.map(drop),
+            Decision::Expire => store.expire_batch(batch.id).await.map(|_| true),
+            Decision::Withdraw => {
+                store.withdraw(batch.id).await.map(|ended| ended > 0).map_err(Rejection::from)
+            }
+            Decision::Finish => store.finish_batch(batch.id).await.map(|_| true),
         };
         match done {
             Err(Rejection::Store(error)) => Err(error),
-            // Somebody was faster: the next look sees what.
             Err(Rejection::Refused(refused)) => {
                 tracing::debug!(batch = %batch.id, %refused, "not done");
-                Ok(())
+                Ok(false)
             }
-            Ok(()) => Ok(()),
+            Ok(done) => Ok(done),
         }
     }
 
@@ -189,13 +195,14 @@ impl Pilot {
         batch: &Batch,
         wave: u32,
         members: u64,
-    ) -> Result<(), Rejection<BatchRefused>> {
+    ) -> Result<bool, Rejection<BatchRefused>> {
         let members = self.store.draw(batch, members).await?;
         tracing::info!(batch = %batch.id, wave, members = members.len(), "a wave opens");
+        let mut joined = 0;
         for piece in members.chunks(PIECE) {
-            self.store.open_wave(batch.id, wave, piece.to_vec()).await?;
+            joined += self.store.open_wave(batch.id, wave, piece.to_vec()).await?;
         }
-        Ok(())
+        Ok(joined > 0)
     }
 
     async fn defer(
@@ -203,11 +210,11 @@ impl Pilot {
         batch: &Batch,
         wave: u32,
         whom: Whom,
-    ) -> Result<(), Rejection<BatchRefused>> {
+    ) -> Result<bool, Rejection<BatchRefused>> {
         let members: Vec<OperationId> = self.store.holding_up(batch, whom).await?;
         let deferred = self.store.defer(batch.id, wave, members).await?;
         tracing::info!(batch = %batch.id, wave, deferred, ?whom, "members wait for a later wave");
-        Ok(())
+        Ok(deferred > 0)
     }
 
     fn publish(&self, report: &Report) {

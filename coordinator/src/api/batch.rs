@@ -1,6 +1,8 @@
 //! `batch-upgrade-operation/`: how a roll-out goes, and holding it. [`upgrade`](super::upgrade)
 //! starts them.
 
+mod view;
+
 use std::convert::Infallible;
 
 use axum::body::Body;
@@ -10,107 +12,31 @@ use axum::{Json, extract::State};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
-use shared::ids::{BatchId, OrganizationSlug};
+use shared::ids::BatchId;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
-    App, BASE, Operator,
-    build::{self, BuildView},
+    App, Operator,
     document::shapes::StatusName,
     error::{Answer, ApiError},
     operation::{self, OperationView},
     page::{ListQuery, Listing, Page},
     path::Ids,
-    time::Time,
-    upgrade::shapes::StrategyBody,
 };
-use crate::batch::{Counts, Phase, Reason, Wave, phase::phase};
-use crate::operation::Status;
+use crate::batch::Reason;
 use crate::store::{
     Rejection, Store,
     batch::{BatchList, BatchRefused, Report},
     listing::Order,
     operation::Place,
 };
+use view::bytes;
+pub use view::{BatchPhase, BatchView, payload};
 
 /// Operations up to which a batch shows their logs.
 const WITH_LOGS: u64 = 1000;
 /// Operations that are read at a time.
 const PIECE: u32 = 500;
-
-/// A batch as the API, the live events and the dashboards' topic show it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct BatchView {
-    #[schema(value_type = Uuid)]
-    id: BatchId,
-    build: Option<BuildView>,
-    /// A slug.
-    #[schema(value_type = String)]
-    organization: OrganizationSlug,
-    created: Time,
-    modified: Time,
-    #[schema(value_type = Object)]
-    upgrade_options: Map<String, Value>,
-    #[schema(value_type = StatusName)]
-    status: Status,
-    group: Option<Uuid>,
-    location: Option<Uuid>,
-    #[schema(value_type = BatchPhase)]
-    phase: Phase,
-    /// The newest one that was opened.
-    wave: Option<u32>,
-    waves: Vec<WaveView>,
-    #[schema(value_type = StrategyBody)]
-    strategy: Value,
-    tally: TallyView,
-    progress_report: String,
-    success_rate: f64,
-    failed_rate: f64,
-    aborted_rate: f64,
-    cancelled_rate: f64,
-    /// Why it is paused or was stopped.
-    paused_reason: Option<String>,
-    #[schema(value_type = Option<Uuid>)]
-    retry_of: Option<BatchId>,
-    finished: Option<Time>,
-    /// Its operations, as pages; a path of this API.
-    operations_url: String,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct WaveView {
-    /// From 0, the canary.
-    n: u32,
-    size: u64,
-    /// Members that have ended.
-    done: u64,
-    success: u64,
-    failed: u64,
-    aborted: u64,
-    cancelled: u64,
-    /// Null: planned.
-    opened: Option<Time>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct TallyView {
-    total: u64,
-    idle: u64,
-    in_progress: u64,
-    success: u64,
-    failed: u64,
-    aborted: u64,
-    cancelled: u64,
-    /// Past the point of no return, those that follow among them.
-    granted: u64,
-    dark: u64,
-    suspect: u64,
-    overdue: u64,
-    /// Failed and aborted that speak against the build or its tool.
-    charged: u64,
-}
 
 /// A batch with its operations; above 1000 of them their logs are empty.
 #[derive(Debug, ToSchema)]
@@ -119,21 +45,6 @@ pub struct BatchDetail {
     #[serde(flatten)]
     pub batch: BatchView,
     pub upgradeoperations: Vec<OperationView<'static>>,
-}
-
-/// What a batch is doing.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub enum BatchPhase {
-    Preparing,
-    Scheduled,
-    Waiting,
-    Canary,
-    Wave,
-    Soaking,
-    Paused,
-    Cancelling,
-    Finished,
 }
 
 /// What was done.
@@ -146,104 +57,6 @@ pub struct Done {
     /// Operations that will not be flashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     cancelled: Option<u64>,
-}
-
-impl BatchView {
-    pub fn of(report: &Report) -> Self {
-        let (batch, counts) = (&report.batch, &report.batch.counts);
-        Self {
-            id: batch.id,
-            build: report.build.clone().map(build::view),
-            organization: batch.organization_slug.clone(),
-            created: Time(batch.created),
-            modified: Time(batch.modified),
-            upgrade_options: batch.upgrade_options.clone(),
-            status: counts.status(),
-            group: batch.group,
-            location: batch.location,
-            phase: phase(batch, &report.tally, report.now),
-            wave: batch.wave,
-            waves: waves(report),
-            strategy: strategy(report),
-            tally: tally(report),
-            progress_report: counts.progress_report(),
-            success_rate: counts.rate(Status::Success),
-            failed_rate: counts.rate(Status::Failed),
-            aborted_rate: counts.rate(Status::Aborted),
-            cancelled_rate: counts.rate(Status::Cancelled),
-            paused_reason: batch.reason.as_ref().map(Reason::to_string),
-            retry_of: batch.retry_of,
-            finished: batch.finished_at.map(Time),
-            operations_url: format!("{BASE}/upgrade-operation/?batch={}", batch.id),
-        }
-    }
-}
-
-fn tally(report: &Report) -> TallyView {
-    let (counts, silence) = (&report.batch.counts, &report.tally.silence);
-    TallyView {
-        total: counts.total(),
-        idle: counts.idle,
-        in_progress: counts.in_progress,
-        success: counts.success,
-        failed: counts.failed,
-        aborted: counts.aborted,
-        cancelled: counts.cancelled,
-        granted: silence.granted,
-        dark: silence.dark,
-        suspect: silence.suspect,
-        overdue: silence.overdue,
-        charged: counts.charged,
-    }
-}
-
-/// Those that were opened, and those that are planned for whoever is left.
-fn waves(report: &Report) -> Vec<WaveView> {
-    let view = |n: u32, size: u64, counts: &Counts, opened| WaveView {
-        n,
-        size,
-        done: counts.done(),
-        success: counts.success,
-        failed: counts.failed,
-        aborted: counts.aborted,
-        cancelled: counts.cancelled,
-        opened,
-    };
-    let opened =
-        |wave: &Wave| view(wave.n, wave.counts.total(), &wave.counts, Some(Time(wave.opened_at)));
-    let mut views: Vec<_> = report.waves.iter().map(opened).collect();
-    let mut next = report.batch.wave.map_or(0, |wave| wave.saturating_add(1));
-    let mut left = report.tally.pool;
-    while left > 0 && views.len() < crate::batch::strategy::MOST_WAVES as usize {
-        let size = report.batch.strategy.size(next).min(left);
-        views.push(view(next, size, &Counts::default(), None));
-        left -= size;
-        next = next.saturating_add(1);
-    }
-    views
-}
-
-fn strategy(report: &Report) -> Value {
-    let mut strategy = json!(report.batch.strategy);
-    strategy["start_at"] = json!(report.batch.start_at.map(Time));
-    strategy["expires_at"] = json!(Time(report.batch.expires_at));
-    // Windows are the routers' own.
-    strategy["window"] = Value::Null;
-    strategy
-}
-
-/// The same as JSON bytes, for the feed: without the build's changelog, which never changes with the
-/// batch and may be longer than a dashboard's packet.
-pub fn payload(report: &Report) -> Bytes {
-    let mut view = BatchView::of(report);
-    if let Some(build) = &mut view.build {
-        build.changelog.clear();
-    }
-    bytes(&view)
-}
-
-fn bytes(view: &BatchView) -> Bytes {
-    serde_json::to_vec(view).map(Bytes::from).unwrap_or_default()
 }
 
 #[utoipa::path(get, path = "/batch-upgrade-operation/", tag = "batches",
@@ -398,8 +211,8 @@ pub(super) fn refused(done: &'static str) -> impl FnOnce(Rejection<BatchRefused>
         Rejection::Refused(BatchRefused::Strategy(bad)) => {
             ApiError::field("strategy", format!("{bad}."))
         }
-        Rejection::Refused(refused @ (BatchRefused::Course(_) | BatchRefused::Changed)) => {
-            ApiError::conflict(format!("The batch cannot be {done}: {refused}."))
-        }
+        Rejection::Refused(
+            refused @ (BatchRefused::Course(_) | BatchRefused::Changed | BatchRefused::BeingMade),
+        ) => ApiError::conflict(format!("The batch cannot be {done}: {refused}.")),
     }
 }

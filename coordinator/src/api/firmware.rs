@@ -343,9 +343,10 @@ impl From<Rejection<FirmwareRefused>> for ApiError {
             Upgrade::Deactivated => Self::forbidden_because("The device is deactivated."),
             Upgrade::UnknownImage | Upgrade::NoManifest => Self::field("image", message),
             Upgrade::Options(_) => Self::field("upgrade_options", message),
-            Upgrade::NotAccepted | Upgrade::InProgress(_) | Upgrade::NotHeardSince(_) => {
-                Self::conflict(message)
-            }
+            Upgrade::NotAccepted
+            | Upgrade::InProgress(_)
+            | Upgrade::AskedFor(_)
+            | Upgrade::NotHeardSince(_) => Self::conflict(message),
         }
     }
 }

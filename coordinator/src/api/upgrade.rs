@@ -22,7 +22,6 @@ use super::{
     page::{ListQuery, Page},
     path::Ids,
 };
-use crate::batch::Course;
 use crate::batch::verdict::{Allowance, Reason};
 use crate::store::batch::{Ask, BatchRefused, Member, NewBatch, PIECE, Preview, Report, Selection};
 use crate::store::build::Build;
@@ -50,7 +49,9 @@ pub async fn preview(
 ) -> Answer<Json<PreviewView>> {
     let build = build::find(&app, &operator, id).await?;
     let ask = ask(&app, &operator, &build, asked_in(&query)?).await?;
-    let preview = look(&app, ask).await?;
+    let first = query.rows().offset == 0;
+    let preview = app.store.preview_page(ask, first).await?;
+    check_known(&preview)?;
     Ok(Json(shown(&preview, &query)?))
 }
 
@@ -93,8 +94,8 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(BatchView::of(&report))))
 }
 
-/// A new batch of those that failed. Who may be being flashed still, or runs the version already, is
-/// left out.
+/// A new batch of those that failed. Who may be being flashed still, runs the version already, or was
+/// upgraded to another one since, is left out.
 #[utoipa::path(post, path = "/batch-upgrade-operation/{id}/retry/", tag = "batches",
     params(("id" = Uuid, Path)),
     request_body = RetryBody,
@@ -109,7 +110,7 @@ pub async fn retry(
     let roll_out = fields.optional("strategy", |value| roll_out(&app, value));
     let include_unsigned = fields.optional("include_unsigned", boolean).unwrap_or_default();
     fields.finish()?;
-    if failed.course != Course::Finished {
+    if !failed.has_ended() {
         return Err(ApiError::conflict("The batch cannot be retried: it has not finished."));
     }
     let gone = || ApiError::conflict("The batch cannot be retried: its build was deleted.");
@@ -150,7 +151,8 @@ async fn launch(
     let ask = ask(app, operator, build, wish.asked).await?;
     operator.may_change(Some(ask.organization))?;
     let (organization, selection) = (ask.organization, ask.selection.clone());
-    let preview = look(app, ask).await?;
+    let preview = app.store.preview(ask).await?;
+    check_known(&preview)?;
     let members = preview.members();
     if members.is_empty() {
         return Err(ApiError::bad_request(nobody(&preview)));
@@ -183,7 +185,7 @@ async fn make(
     new: NewBatch,
     members: Vec<Member>,
 ) -> Answer<Report> {
-    let batch = app.store.create_batch(new).await?;
+    let batch = app.store.create_batch(new).await.map_err(batch::refused("started"))?;
     let filled = async {
         for piece in members.chunks(PIECE) {
             app.store.add_members(batch, piece.to_vec(), by.to_owned()).await?;
@@ -202,13 +204,9 @@ async fn make(
     Err(batch::refused("started")(error))
 }
 
-async fn look(app: &App, ask: Ask) -> Answer<Preview> {
-    let preview = app.store.preview(ask).await?;
-    if preview.unknown.is_empty() {
-        return Ok(preview);
-    }
-    let mut unknown = preview.unknown.iter().copied();
-    Err(ApiError::field("devices", unknown.next().map(missing).unwrap_or_default()))
+fn check_known(preview: &Preview) -> Answer<()> {
+    let unknown = preview.unknown.first().copied();
+    unknown.map_or(Ok(()), |id| Err(ApiError::field("devices", missing(id))))
 }
 
 /// The tools that the build has images for must take the options.

@@ -45,7 +45,8 @@ pub enum Decision {
 pub enum Whom {
     /// Never granted, and not heard of for long.
     Offline,
-    /// Never granted, in a wave that has its evidence and in which nothing has happened for long.
+    /// Never granted, in a wave in which nothing has happened for long: one that has its evidence without
+    /// them, or one that others may bring to it.
     Stragglers,
 }
 
@@ -90,7 +91,7 @@ fn roll_out(batch: &Batch, tally: &Tally, now: u64) -> Decision {
     if let Some(start) = batch.start_at.filter(|start| now < *start) {
         return Decision::Wait { until: Some(start) };
     }
-    let tripped = batch.strategy.tripped(&tally.all, tally.silence.overdue, &batch.forgiven);
+    let tripped = batch.strategy.tripped(&tally.all, tally.silence.charged(), &batch.forgiven);
     if let Some(reason) = tripped {
         return stop(batch, reason);
     }
@@ -130,13 +131,19 @@ fn unsettled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
     if tally.offline > 0 {
         return Decision::Defer { wave: wave.n, whom: Whom::Offline };
     }
-    // Without evidence they are waited for: by day, a whole wave may wait for its maintenance window.
-    let dispensable = tally.stragglers > 0 && strategy.passes(&wave.counts) == Some(true);
-    if !dispensable || tally.silence.granted > 0 {
+    if tally.stragglers == 0 || tally.silence.granted > 0 {
         return NOTHING;
     }
     let quiet_since = wave.opened_at.max(wave.last_result.unwrap_or(0));
-    let quiet_enough = quiet_since.saturating_add(strategy.offline_after_ms());
+    let patience = if strategy.passes(&wave.counts) == Some(true) {
+        strategy.offline_after_ms()
+    } else if tally.present > 0 {
+        // By day, a whole wave may wait for its maintenance window.
+        strategy.patience_ms()
+    } else {
+        return NOTHING;
+    };
+    let quiet_enough = quiet_since.saturating_add(patience);
     if now < quiet_enough {
         return Decision::Wait { until: Some(quiet_enough) };
     }

@@ -14,6 +14,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod awaited;
 pub mod charge;
 pub mod decide;
 pub mod phase;
@@ -120,10 +121,14 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// Failures that an operator has seen and accepted by resuming: they count no more.
+/// Failures that an operator has seen and accepted by resuming: they count no more. Those that were
+/// overdue then are told apart ([`Silence::forgiven`]): whoever of them comes back well is no credit for
+/// others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Forgiven {
+    /// Of those that have ended.
     pub failures: u64,
+    /// With the successes of that time.
     pub decided: u64,
     /// The wave whose gate is taken as passed.
     pub wave: Option<u32>,
@@ -153,9 +158,24 @@ pub struct Batch {
     pub forgiven: Forgiven,
     /// Of all its operations.
     pub counts: Counts,
+    /// In an attempt's hands.
+    pub granted: u64,
     pub created: u64,
     pub modified: u64,
     pub finished_at: Option<u64>,
+}
+
+impl Batch {
+    /// Every operation has ended, and so has the batch, whether that was written down or not.
+    pub fn has_ended(&self) -> bool {
+        match self.course {
+            Course::Finished => true,
+            Course::Preparing => false,
+            Course::Open | Course::Paused | Course::Cancelling | Course::Expiring => {
+                self.counts.undecided() == 0
+            }
+        }
+    }
 }
 
 #[cfg(test)]

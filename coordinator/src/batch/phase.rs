@@ -32,6 +32,8 @@ pub enum Phase {
 pub fn phase(batch: &Batch, tally: &Tally, now: u64) -> Phase {
     match batch.course {
         Course::Preparing => Phase::Preparing,
+        // Whether that was written down or not.
+        _ if tally.all.undecided() == 0 => Phase::Finished,
         Course::Paused => Phase::Paused,
         Course::Cancelling | Course::Expiring => Phase::Cancelling,
         Course::Finished => Phase::Finished,

@@ -23,6 +23,9 @@ pub struct Strategy {
     pub failure_threshold: Threshold,
     /// A device that was not heard of for so long does not hold its wave up, seconds.
     pub offline_after_s: u64,
+    /// Members that only postpone for so long while their wave lacks its evidence give their places to
+    /// others, seconds.
+    pub patience_s: u64,
 }
 
 /// What a wave has to show before the next one opens.
@@ -69,6 +72,8 @@ impl Default for Strategy {
             max_concurrent: None,
             failure_threshold: Threshold::default(),
             offline_after_s: 3600,
+            // A nightly window comes by within it.
+            patience_s: 25 * 3600,
         }
     }
 }
@@ -125,6 +130,7 @@ impl Strategy {
                 "offline_after_s",
                 "must be a minute to a year",
             ),
+            ((60..=year).contains(&self.patience_s), "patience_s", "must be a minute to a year"),
         ] {
             if !fits {
                 return Err(BadStrategy { field, problem: problem.to_owned() });
@@ -174,12 +180,22 @@ impl Strategy {
         })
     }
 
+    pub fn patience_ms(&self) -> u64 {
+        self.patience_s.saturating_mul(1000)
+    }
+
     pub fn offline_after_ms(&self) -> u64 {
         self.offline_after_s.saturating_mul(1000)
     }
 
+    /// Whether overdue modems can make a difference to [`Strategy::tripped`].
+    pub fn has_threshold(&self) -> bool {
+        self.failure_threshold.count.is_some() || self.failure_threshold.percent.is_some()
+    }
+
     /// Whether the failure threshold is reached, beyond what was forgiven. `overdue` are modems in
-    /// an attempt's hands that have been silent for longer than they ever should.
+    /// an attempt's hands that have been silent for longer than they ever should, without those that
+    /// were forgiven.
     pub fn tripped(&self, counts: &Counts, overdue: u64, forgiven: &Forgiven) -> Option<Reason> {
         let failures = (counts.charged + overdue).saturating_sub(forgiven.failures);
         let decided = (counts.success + counts.charged + overdue).saturating_sub(forgiven.decided);

@@ -87,6 +87,16 @@ pub struct Silence {
     pub suspect: u64,
     /// For longer than ever, or in recovery: counts as a failure until the device says otherwise.
     pub overdue: u64,
+    /// Of the overdue those that somebody has accepted by resuming: for the attempt that they are in
+    /// they count no more.
+    pub forgiven: u64,
+}
+
+impl Silence {
+    /// Those that count as failures.
+    pub fn charged(&self) -> u64 {
+        self.overdue.saturating_sub(self.forgiven)
+    }
 }
 
 /// A wave that was opened.
@@ -110,7 +120,7 @@ pub struct Tally {
     pub wave: Option<Wave>,
     /// Undecided and in no wave.
     pub pool: u64,
-    /// Of the pool those whose device was heard of lately.
+    /// Of the pool those whose device was heard of lately; counted up to what is needed.
     pub present: u64,
     /// Of the newest wave those without any grant so far whose device was not heard of for long.
     pub offline: u64,

@@ -24,6 +24,7 @@ fn batch() -> Batch {
         wave: Some(0),
         forgiven: Forgiven::default(),
         counts: Counts::default(),
+        granted: 0,
         created: 0,
         modified: 0,
         finished_at: None,
@@ -168,7 +169,9 @@ fn the_threshold_counts_failures_and_the_overdue() {
     batch.strategy.failure_threshold.minimum = 6;
     decides(&batch, &tally, NOTHING);
     batch.strategy.failure_threshold.minimum = 5;
-    batch.forgiven = Forgiven { failures: 2, decided: 5, wave: None };
+    // Resumed: one of the two had failed, the other is overdue still.
+    batch.forgiven = Forgiven { failures: 1, decided: 4, wave: None };
+    tally.silence.forgiven = 1;
     decides(&batch, &tally, NOTHING);
 }
 
@@ -188,8 +191,20 @@ fn who_is_in_nobodys_hands_does_not_hold_a_wave_up() {
     decides(&batch(), &tally, Decision::Defer { wave: 0, whom: Whom::Stragglers });
     tally.silence.granted = 1;
     decides(&batch(), &tally, NOTHING);
-    tally.silence.granted = 0;
-    tally.wave.as_mut().unwrap().counts = Counts { in_progress: 2, ..Counts::default() };
+}
+
+#[test]
+fn others_take_the_places_of_members_that_only_postpone() {
+    let mut tally = tally(Counts { in_progress: 2, ..Counts::default() });
+    tally.stragglers = 2;
+    let day = 25 * HOUR;
+    decides(&batch(), &tally, Decision::Wait { until: Some(NOW - HOUR + day) });
+    let wave = tally.wave.as_mut().unwrap();
+    (wave.opened_at, wave.last_result) = (NOW - day, None);
+    let defer = Decision::Defer { wave: 0, whom: Whom::Stragglers };
+    decides(&batch(), &tally, defer);
+    decides(&batch(), &Tally { present: 0, ..tally }, NOTHING);
+    tally.silence.granted = 1;
     decides(&batch(), &tally, NOTHING);
 }
 
@@ -235,7 +250,7 @@ fn what_is_not_made_to_its_end_is_taken_back() {
 #[test]
 fn strategies_that_nobody_meant_are_refused() {
     type Change = fn(&mut Strategy);
-    let cases: [(&str, Change); 9] = [
+    let cases: [(&str, Change); 10] = [
         ("canary", |s| s.canary = 0),
         ("growth", |s| s.growth = 0.5),
         ("growth", |s| s.growth = f64::NAN),
@@ -245,6 +260,7 @@ fn strategies_that_nobody_meant_are_refused() {
         ("max_concurrent", |s| s.max_concurrent = Some(0)),
         ("failure_threshold.percent", |s| s.failure_threshold.percent = Some(101)),
         ("offline_after_s", |s| s.offline_after_s = 0),
+        ("patience_s", |s| s.patience_s = 0),
     ];
     for (field, change) in cases {
         let mut strategy = Strategy::default();

@@ -51,6 +51,8 @@ pub struct Place {
     pub active: Option<Active>,
     /// Its newest operation, if that was lost and its device not heard of since.
     pub lost: Option<OperationId>,
+    /// Of a retry: something else was asked of the modem after what failed, and has not failed.
+    pub moved_on: bool,
 }
 
 /// The unfinished operation of a slot.
@@ -79,6 +81,7 @@ pub enum Reason {
     OtherCategory,
     OperationActive,
     Lost,
+    UpgradedSince,
     ManifestExpired,
     WrongStartVersion,
     NoInventory,
@@ -114,6 +117,9 @@ impl Reason {
             Self::Lost => {
                 "Its last upgrade was lost and the device was not heard of since: nobody knows \
                  whether its modem is being flashed."
+            }
+            Self::UpgradedSince => {
+                "Another upgrade of the modem has succeeded since: this one would take it back."
             }
             Self::ManifestExpired => "The manifest's not_after has passed: sign a newer one.",
             Self::WrongStartVersion => "The image may not start from the version that runs.",
@@ -204,10 +210,11 @@ fn fit(
 /// Whether the slot is free for the image. What is not granted gives way to another image.
 fn free(place: &Place, image: &Candidate) -> Result<(), Reason> {
     match place.active {
-        Some(active) if active.granted || active.image == Some(image.id) => {
+        Some(active) if active.granted || active.image == Some(image.id) || place.moved_on => {
             Err(Reason::OperationActive)
         }
         Some(_) | None if place.lost.is_some() => Err(Reason::Lost),
+        Some(_) | None if place.moved_on => Err(Reason::UpgradedSince),
         Some(_) | None => Ok(()),
     }
 }
@@ -420,6 +427,12 @@ mod tests {
         assert_eq!(with(active(1, false)), Err(Reason::OperationActive), "asked for already");
         assert_eq!(with(active(2, true)), Err(Reason::OperationActive));
         assert_eq!(with(active(2, false)), Ok(image().id));
+        let newer = Case::verdict(|c| {
+            c.place.moved_on = true;
+            c.place.active = Some(active(2, false));
+        });
+        assert_eq!(newer, Err(Reason::OperationActive), "a retry takes nothing newer's place");
+        assert_eq!(Case::verdict(|c| c.place.moved_on = true), Err(Reason::UpgradedSince));
         let lost = Case::verdict(|c| c.place.lost = Some(OperationId(Uuid::from_u128(9))));
         assert_eq!(lost, Err(Reason::Lost));
     }

@@ -36,23 +36,36 @@ pub fn is_lost(operation: &Operation, seen: u64) -> bool {
         })
 }
 
-fn overdue(operation: &mut Operation, now: u64) -> bool {
-    if operation.deadline.is_none_or(|deadline| now < deadline) {
+/// Ends what nobody may be flashing, of a batch whose time is over, whatever the clock says by now.
+pub fn run_out(operation: &mut Operation, now: u64) -> bool {
+    if operation.status.is_terminal() || operation.is_granted() {
         return false;
     }
+    end_late(operation, now);
+    true
+}
+
+fn overdue(operation: &mut Operation, now: u64) -> bool {
+    let late = operation.deadline.is_some_and(|deadline| now >= deadline);
+    if late {
+        end_late(operation, now);
+    }
+    late
+}
+
+fn end_late(operation: &mut Operation, now: u64) {
     let phase = operation.phase.unwrap_or(Phase::Waiting);
     let kind = FailureKind::Expired;
     if operation.granted.is_none() {
         let detail = "the deadline passed before the modem was touched";
         end(operation, Failure::untouched(phase, kind, detail), Status::Aborted, now);
-        return true;
+        return;
     }
     // A grant is closed only by a device that saw the old version run.
     let last = operation.failure.as_ref().map(|failure| failure.condition);
     let condition = last.unwrap_or(ModemCondition::OldVersion);
     let detail = "the deadline passed after an attempt that failed";
     end(operation, Failure::new(phase, kind, condition, detail), Status::Failed, now);
-    true
 }
 
 fn lose(operation: &mut Operation, listening_since: u64, now: u64) -> bool {

@@ -1,6 +1,7 @@
 //! What was committed, to everybody who has to know: admission and wakes at once, the feed in a
 //! task of its own, in the order of the commits.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,7 @@ use crate::lines::registry::Registry;
 use crate::operation::Operation;
 use crate::pilot::Marked;
 use crate::store::Store;
+use crate::store::listing::Scope;
 use crate::store::note::Note;
 
 /// Who hears of commits.
@@ -56,6 +58,10 @@ impl Audience {
     }
 }
 
+/// States that wait in memory; of more operations only the ids do, and their states are read when their
+/// turn comes.
+const MOST: usize = 4096;
+
 /// Operations on their way to the feed: the newest state of each, in the order they came up. So a
 /// feed that lags is behind by as many as there are, and not by all that happened to them.
 #[derive(Debug, Default)]
@@ -67,30 +73,23 @@ pub(super) struct Pending {
 #[derive(Debug, Default)]
 struct Waiting {
     order: VecDeque<OperationId>,
-    newest: HashMap<OperationId, Box<Operation>>,
+    newest: HashMap<OperationId, Option<Box<Operation>>>,
+    /// How many of them have a state.
+    states: usize,
 }
 
 impl Pending {
     fn put(&self, operation: Box<Operation>) {
-        let mut waiting = self.lock();
-        let id = operation.id;
-        if waiting.newest.insert(id, operation).is_none() {
-            waiting.order.push_back(id);
-        }
-        drop(waiting);
+        self.lock().put(operation);
         self.arrived.notify_one();
     }
 
-    fn take(&self) -> Option<Box<Operation>> {
-        let mut waiting = self.lock();
-        let id = waiting.order.pop_front()?;
-        waiting.newest.remove(&id)
-    }
-
-    async fn next(&self) -> Box<Operation> {
+    /// The next one, with its state unless that is to be read.
+    async fn next(&self) -> (OperationId, Option<Box<Operation>>) {
         loop {
-            match self.take() {
-                Some(operation) => return operation,
+            let next = self.lock().take();
+            match next {
+                Some(next) => return next,
                 None => self.arrived.notified().await,
             }
         }
@@ -101,10 +100,46 @@ impl Pending {
     }
 }
 
+impl Waiting {
+    fn put(&mut self, operation: Box<Operation>) {
+        let id = operation.id;
+        match self.newest.entry(id) {
+            Entry::Occupied(mut known) => {
+                if known.get().is_some() {
+                    known.insert(Some(operation));
+                }
+            }
+            Entry::Vacant(new) => {
+                let has_room = self.states < MOST;
+                self.states += usize::from(has_room);
+                new.insert(has_room.then_some(operation));
+                self.order.push_back(id);
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<(OperationId, Option<Box<Operation>>)> {
+        let id = self.order.pop_front()?;
+        let state = self.newest.remove(&id).flatten();
+        self.states -= usize::from(state.is_some());
+        Some((id, state))
+    }
+}
+
 /// Publishes operations as they come, for ever.
-pub(super) async fn publish(feed: Arc<Feed>, pending: Arc<Pending>) {
+pub(super) async fn publish(store: Store, feed: Arc<Feed>, pending: Arc<Pending>) {
     loop {
-        let operation = pending.next().await;
+        let operation = match pending.next().await {
+            (_, Some(operation)) => operation,
+            (id, None) => match store.operation(Scope::Everything, id).await {
+                Ok(Some(operation)) => Box::new(operation),
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(operation = %id, %error, "its state is not published");
+                    continue;
+                }
+            },
+        };
         feed.publish(change(&operation));
     }
 }
@@ -165,9 +200,29 @@ mod tests {
         for modified in 1..1000 {
             pending.put(Box::new(Operation { modified, ..one.clone() }));
         }
-        let first = pending.next().await;
-        assert_eq!((first.id, first.modified), (one.id, 999));
-        assert_eq!(pending.next().await.id, two.id);
-        assert!(pending.take().is_none());
+        let (first, state) = pending.next().await;
+        assert_eq!((first, state.unwrap().modified), (one.id, 999));
+        assert_eq!(pending.next().await.0, two.id);
+        assert!(pending.lock().take().is_none());
+    }
+
+    #[tokio::test]
+    async fn of_a_fleet_only_the_ids_wait() {
+        let pending = Pending::default();
+        let of = |n: usize| {
+            let id = OperationId(uuid::Uuid::from_u128(n as u128));
+            Box::new(Operation { id, ..operation() })
+        };
+        (0..MOST + 2).for_each(|n| pending.put(of(n)));
+        pending.put(of(MOST));
+        for n in 0..MOST {
+            assert_eq!(pending.next().await, (of(n).id, Some(of(n))));
+        }
+        pending.put(of(MOST));
+        assert_eq!(pending.next().await, (of(MOST).id, None), "to be read");
+        assert_eq!(pending.next().await.1, None);
+        assert!(pending.lock().take().is_none());
+        pending.put(of(1));
+        assert!(pending.next().await.1.is_some());
     }
 }

@@ -109,7 +109,11 @@ impl Parts {
             tokio::spawn(sweep(store.clone())),
             tokio::spawn(clear_away(store.clone(), self.retention)),
             tokio::spawn(follow_users(store, self.admission.clone(), self.registry.clone())),
-            tokio::spawn(changes::publish(self.feed.clone(), self.pending.clone())),
+            tokio::spawn(changes::publish(
+                self.store.clone(),
+                self.feed.clone(),
+                self.pending.clone(),
+            )),
         ]
     }
 
@@ -214,6 +218,7 @@ async fn sweep(store: Store) {
     let mut interval = tokio::time::interval(SWEEP);
     loop {
         interval.tick().await;
+        store.forget_looks();
         loop {
             match store.expire_operations().await {
                 Ok(0) => break,

@@ -141,9 +141,11 @@ impl Store {
 
     /// Answers with the file that it named.
     pub async fn delete_image(&self, id: ImageId) -> Result<Sha256, Rejection<ImageRefusal>> {
+        let itself = "SELECT ?1";
+        self.part_from_images(itself, id.to_string()).await?;
         self.write(move |tx| {
             let image = find(tx, id)?.ok_or(Rejection::Refused(ImageRefusal::Unknown))?;
-            if any_in_use(tx, "SELECT ?1", &id.to_string())? {
+            if any_in_use(tx, itself, &id.to_string())? {
                 return Err(Rejection::Refused(ImageRefusal::InUse));
             }
             tx.prepare_cached("DELETE FROM images WHERE id = ?1")?.execute([id.to_string()])?;
@@ -174,11 +176,11 @@ impl Store {
 }
 
 /// Whether an unfinished operation needs one of the images that `select` finds by `?1`.
-pub(super) fn any_in_use(tx: &Tx<'_>, select: &str, key: &str) -> rusqlite::Result<bool> {
+pub(super) fn any_in_use(conn: &Connection, select: &str, key: &str) -> rusqlite::Result<bool> {
     let sql = format!(
-        "SELECT 1 FROM operations WHERE status IN ('idle', 'in-progress') AND image IN ({select})"
+        "SELECT 1 FROM operations WHERE +status IN ('idle', 'in-progress') AND image IN ({select})"
     );
-    tx.prepare_cached(&sql)?.exists([key])
+    conn.prepare_cached(&sql)?.exists([key])
 }
 
 /// For the log.

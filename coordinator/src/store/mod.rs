@@ -37,6 +37,7 @@ mod restored;
 pub mod retention;
 mod schema;
 pub mod token;
+mod unlink;
 pub mod user;
 mod writer;
 
@@ -44,11 +45,10 @@ use std::cell::RefCell;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use tokio::sync::Semaphore;
 
 use note::{Listener, Note, Notes};
 use reader::Snapshot;
@@ -62,6 +62,9 @@ const READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages that the writer keeps, at most: those that a group of writes changes, and more.
 const CACHE_KIB: i64 = 16 << 10;
+/// Bulk work leaves the writer to others after so long: with what shares its transaction and the disk's
+/// sync, nobody is to wait for more than 50 ms.
+const TURN: Duration = Duration::from_millis(20);
 
 /// A transaction that a rule runs in, and the time it happens at.
 pub struct Tx<'a> {
@@ -70,9 +73,15 @@ pub struct Tx<'a> {
     pub now: u64,
     notes: &'a Notes,
     told: RefCell<Option<audit::Told>>,
+    began: Instant,
 }
 
 impl Tx<'_> {
+    /// Whether the verb, if it is bulk work, is to leave the rest to another one.
+    pub(crate) fn had_its_turn(&self) -> bool {
+        self.began.elapsed() >= TURN
+    }
+
     /// Passes something on once the transaction is committed.
     pub(crate) fn note(&self, note: Note) {
         self.notes.push(note);
@@ -107,8 +116,7 @@ struct Shared {
     readers: reader::Readers,
     clock: Clock,
     changes: Listener,
-    /// Dry runs read every device of a selection: one at a time.
-    looks: Arc<Semaphore>,
+    looks: batch::Looks,
     /// Unix milliseconds: no device was heard before.
     listening_since: u64,
     _checkpointer: checkpoint::Checkpointer,
@@ -130,7 +138,7 @@ impl Store {
         let writer = writer::Writer::start(conn, clock.clone(), changes.clone(), health)?;
         let listening_since = clock.now();
         let _checkpointer = checkpointer;
-        let looks = Arc::new(Semaphore::new(1));
+        let looks = batch::Looks::default();
         let shared =
             Shared { writer, readers, clock, changes, looks, listening_since, _checkpointer };
         Ok(Self { shared: Arc::new(shared), entry: None, once: None })
@@ -140,6 +148,11 @@ impl Store {
     /// entry, and what is refused leaves none.
     pub fn on_record(&self, entry: audit::Entry) -> Self {
         Self { shared: self.shared.clone(), entry: Some(Arc::new(entry)), once: self.once.clone() }
+    }
+
+    /// The same store for what is done on the way to a change that is on record, or after it.
+    pub(crate) fn off_record(&self) -> Self {
+        Self { shared: self.shared.clone(), entry: None, once: None }
     }
 
     /// Has what is committed from now on passed on: in the order of the commits, and before the

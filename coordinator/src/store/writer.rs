@@ -284,7 +284,8 @@ fn run_verb(place: &Workplace, verb: &mut dyn Verb, notes: &Notes) -> Result<(),
     let conn = &place.conn;
     run_statement(conn, "SAVEPOINT verb")?;
     let mark = notes.len();
-    let tx = Tx { conn, now: place.clock.now(), notes, told: RefCell::default() };
+    let (now, began) = (place.clock.now(), Instant::now());
+    let tx = Tx { conn, now, notes, told: RefCell::default(), began };
     let kept = catch_unwind(AssertUnwindSafe(|| verb.run(&tx))).unwrap_or_else(|_| {
         tracing::error!("a verb panicked; its changes are rolled back");
         false

@@ -26,6 +26,8 @@ pub struct StrategyBody {
     pub failure_threshold: Option<ThresholdBody>,
     #[schema(minimum = 60, default = 3600)]
     pub offline_after_s: Option<u64>,
+    #[schema(minimum = 60, default = 90_000)]
+    pub patience_s: Option<u64>,
     pub start_at: Option<Time>,
     /// By default in 30 days.
     pub expires_at: Option<Time>,

@@ -46,6 +46,11 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
         let heading = ["WAVE", "MODEMS", "DONE", "SUCCESS", "FAILED", "ABORTED", "OPENED"];
         table(heading, &rows);
     }
+    let awaited: Vec<_> = batch["awaited"].as_array().into_iter().flatten().map(awaited).collect();
+    if !awaited.is_empty() {
+        println!();
+        table(["WAITS FOR", "OPERATION", "WHY"], &awaited);
+    }
     let troubles = troubles(client, &id).await?;
     if !troubles.is_empty() {
         println!();
@@ -81,6 +86,10 @@ fn wave(wave: &Value) -> [String; 7] {
         at => time(at),
     };
     [name(&wave["n"]), size, done, success, failed, aborted, opened]
+}
+
+fn awaited(member: &Value) -> [String; 3] {
+    ["name", "operation", "why"].map(|field| cell(&member[field]))
 }
 
 /// The wave with this number.

@@ -47,6 +47,9 @@ pub struct Strategy {
     /// A device not heard of for so long does not hold its wave up [default: 1h]
     #[arg(long, value_name = "SPAN", value_parser = when::seconds)]
     offline_after: Option<u64>,
+    /// Others take the places of a wave's members that only postpone for so long [default: 25h]
+    #[arg(long, value_name = "SPAN", value_parser = when::seconds)]
+    patience: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -78,6 +81,7 @@ impl Strategy {
             ("start_at", self.start_at.as_ref().map(|at| json!(at))),
             ("expires_at", self.expires_at.as_ref().map(|at| json!(at))),
             ("offline_after_s", self.offline_after.map(|after| json!(after))),
+            ("patience_s", self.patience.map(|patience| json!(patience))),
         ]);
         Value::Object(strategy)
     }

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use shared::ids::{BatchId, BuildId, DeviceId, ImageId, OperationId, OrganizationId, Slot};
 use uuid::Uuid;
 
-use super::{BatchRefused, Report, find, report};
-use crate::batch::{Batch, Course, Reason, Strategy};
+use super::{BatchRefused, Report, find};
+use crate::batch::{Batch, Course, Reason, Strategy, Tally};
 use crate::store::audit::Told;
+use crate::store::build;
 use crate::store::column::to_json;
 use crate::store::note::Note;
 use crate::store::operation::{UpgradeRequest, make};
@@ -40,11 +41,20 @@ pub struct Member {
 
 impl Store {
     /// Makes an empty one.
-    pub async fn create_batch(&self, new: NewBatch) -> Result<BatchId, StoreError> {
-        Ok(self.write::<_, Never, _>(move |tx| Ok(insert(tx, &new)?)).await?)
+    ///
+    /// # Errors
+    /// [`BatchRefused::BeingMade`] while the organization has another one of the build made.
+    pub async fn create_batch(&self, new: NewBatch) -> Result<BatchId, Rejection<BatchRefused>> {
+        self.write(move |tx| {
+            if is_being_made(tx, &new)? {
+                return Err(Rejection::Refused(BatchRefused::BeingMade));
+            }
+            Ok(insert(tx, &new)?)
+        })
+        .await
     }
 
-    /// Adds members, at most [`super::PIECE`] at a time; answers how many it could not, because
+    /// Adds members, best some [`super::PIECE`] of them; answers how many it could not, because
     /// something came between. One bad device never stops the rest.
     pub async fn add_members(
         &self,
@@ -52,18 +62,13 @@ impl Store {
         members: Vec<Member>,
         by: String,
     ) -> Result<usize, Rejection<BatchRefused>> {
-        self.write(move |tx| {
-            let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
-            if batch.course != Course::Preparing {
-                return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
-            }
-            let mut refused = 0;
-            for member in members {
-                refused += usize::from(!add(tx, &batch, member, &by)?);
-            }
-            Ok(refused)
-        })
-        .await
+        let (mut refused, mut left) = (0, members);
+        while !left.is_empty() {
+            let by = by.clone();
+            let (some, rest) = self.write(move |tx| add_some(tx, id, left, &by)).await?;
+            (refused, left) = (refused + some, rest);
+        }
+        Ok(refused)
     }
 
     /// From here on it is under way.
@@ -71,7 +76,6 @@ impl Store {
     /// # Errors
     /// [`BatchRefused::Empty`] where nobody was added.
     pub async fn launch_batch(&self, id: BatchId) -> Result<Report, Rejection<BatchRefused>> {
-        let since = self.shared.listening_since;
         self.write(move |tx| {
             let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
             if batch.course != Course::Preparing {
@@ -83,7 +87,7 @@ impl Store {
             set_course(tx, id, Course::Open, None)?;
             let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
             tx.tell(Told::of(Some(batch.organization)).after(told(&batch)));
-            Ok(report(tx, batch, since, tx.now)?)
+            Ok(of_new(tx, batch)?)
         })
         .await
     }
@@ -122,6 +126,21 @@ impl Store {
     }
 }
 
+fn is_being_made(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<bool> {
+    tx.prepare_cached(
+        "SELECT 1 FROM batches WHERE build = ?1 AND organization = ?2 AND course = 'preparing'",
+    )?
+    .exists((new.build.to_string(), new.organization.to_string()))
+}
+
+/// Without a look at who is there, which may be a look at all of them.
+fn of_new(tx: &Tx<'_>, batch: Batch) -> rusqlite::Result<Report> {
+    let build = batch.build.map_or(Ok(None), |id| build::find(tx, id))?;
+    let pool = batch.counts.undecided();
+    let tally = Tally { all: batch.counts, pool, ..Tally::default() };
+    Ok(Report { batch, build, tally, waves: Vec::new(), awaited: Vec::new(), now: tx.now })
+}
+
 fn insert(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<BatchId> {
     let id = BatchId(Uuid::new_v4());
     tx.prepare_cached(
@@ -145,6 +164,27 @@ fn insert(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<BatchId> {
     Ok(id)
 }
 
+/// How many could not be added, and those that there was no time for.
+fn add_some(
+    tx: &Tx<'_>,
+    id: BatchId,
+    members: Vec<Member>,
+    by: &str,
+) -> Result<(usize, Vec<Member>), Rejection<BatchRefused>> {
+    let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
+    if batch.course != Course::Preparing {
+        return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
+    }
+    let (mut refused, mut members) = (0, members.into_iter());
+    for member in members.by_ref() {
+        refused += usize::from(!add(tx, &batch, member, by)?);
+        if tx.had_its_turn() {
+            break;
+        }
+    }
+    Ok((refused, members.collect()))
+}
+
 /// False where it cannot be.
 fn add(tx: &Tx<'_>, batch: &Batch, member: Member, by: &str) -> Result<bool, StoreError> {
     let request = UpgradeRequest {
@@ -156,7 +196,7 @@ fn add(tx: &Tx<'_>, batch: &Batch, member: Member, by: &str) -> Result<bool, Sto
         retry_of: member.retry_of,
         by: by.to_owned(),
     };
-    match make(tx, request, Some(batch.id)) {
+    match make(tx, request, Some(batch)) {
         Ok(_) => Ok(true),
         Err(Rejection::Refused(refused)) => {
             tracing::info!(batch = %batch.id, device = %member.device, %refused, "left out");

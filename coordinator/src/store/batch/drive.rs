@@ -4,7 +4,7 @@ use rusqlite::named_params;
 use shared::ids::{BatchId, DeviceId, OperationId};
 
 use super::create::{set_course, told};
-use super::{BatchRefused, PIECE, find, find_in, tally};
+use super::{BatchRefused, PIECE, find, find_in, overdue};
 use crate::batch::{Batch, Course, Forgiven, Reason};
 use crate::operation::{Operation, cancel, expiry};
 use crate::store::audit::Told;
@@ -33,25 +33,14 @@ impl Store {
         n: u32,
         members: Vec<OperationId>,
     ) -> Refused<usize> {
-        self.write(move |tx| {
-            let batch = open(tx, id)?;
-            if batch.wave == Some(n) {
-                // The new ones have as much time as the first.
-                tx.prepare_cached(
-                    "UPDATE batch_waves SET opened_at = ?3 WHERE batch = ?1 AND n = ?2",
-                )?
-                .execute((id.to_string(), n, tx.now))?;
-            } else {
-                begin_wave(tx, &batch, n)?;
+        let (mut joined, mut left) = (0, members);
+        loop {
+            let (some, rest) = self.write(move |tx| fill_wave(tx, id, n, left)).await?;
+            (joined, left) = (joined + some, rest);
+            if left.is_empty() {
+                return Ok(joined);
             }
-            let mut joined = 0;
-            for member in members {
-                joined += usize::from(join(tx, id, n, member)?);
-            }
-            tx.note(Note::Batch(id));
-            Ok(joined)
-        })
-        .await
+        }
     }
 
     /// Puts members of wave `n` that were never granted back into the pool, to its end. A failed
@@ -90,13 +79,30 @@ impl Store {
     /// Grants again. Where it stopped by itself, what stopped it is forgiven.
     pub async fn resume_batch(&self, scope: Scope, id: BatchId) -> Refused<Batch> {
         let since = self.shared.listening_since;
-        self.steer(scope, id, &[Course::Paused], move |tx, batch| {
-            let overdue = tally::silence(tx, batch.id, since, tx.now)?.overdue;
-            forgive(tx, batch, overdue)?;
-            set_course(tx, batch.id, Course::Open, None)?;
-            wake(tx, batch.id)
-        })
-        .await
+        // A fleet of them is forgiven beforehand: while it is paused that makes no difference.
+        while self.forgive_some(scope.clone(), id).await? >= PIECE {}
+        let resumed = self.steer(scope, id, &[Course::Paused], move |tx, batch| {
+            if is_of_threshold(batch) {
+                overdue::forgive(tx, batch.id, since, PIECE)?;
+            }
+            forgive(tx, batch)?;
+            set_course(tx, batch.id, Course::Open, None)
+        });
+        let resumed = resumed.await?;
+        self.wake_wave(&resumed).await?;
+        Ok(resumed)
+    }
+
+    async fn forgive_some(&self, scope: Scope, id: BatchId) -> Refused<usize> {
+        let (since, quiet) = (self.shared.listening_since, self.off_record());
+        let forgiven = quiet.write(move |tx| {
+            let batch = at(tx, &scope, id, &[Course::Paused])?;
+            if !is_of_threshold(&batch) {
+                return Ok(0);
+            }
+            Ok(overdue::forgive(tx, id, since, PIECE)?)
+        });
+        forgiven.await
     }
 
     /// Takes it back: nothing of it is granted from here on.
@@ -106,11 +112,10 @@ impl Store {
         id: BatchId,
         reason: Reason,
     ) -> Refused<Withdrawal> {
-        let since = self.shared.listening_since;
         self.write(move |tx| {
             let batch = at(tx, &scope, id, &[Course::Preparing, Course::Open, Course::Paused])?;
             set_course(tx, id, Course::Cancelling, Some(&reason))?;
-            let will_finish = tally::silence(tx, id, since, tx.now)?.granted;
+            let will_finish = batch.granted;
             let cancelled = batch.counts.undecided().saturating_sub(will_finish);
             tell(tx, &batch, &reread(tx, id)?);
             Ok(Withdrawal { will_finish, cancelled })
@@ -127,12 +132,11 @@ impl Store {
         .await
     }
 
-    /// Every operation has ended.
+    /// Every operation has ended, and did so before it was launched: otherwise the last one ends it.
     pub(crate) async fn finish_batch(&self, id: BatchId) -> Refused<Batch> {
-        let courses = [Course::Open, Course::Paused, Course::Cancelling, Course::Expiring];
         self.write(move |tx| {
-            let batch = at(tx, &Scope::Everything, id, &courses)?;
-            if batch.counts.undecided() > 0 {
+            let batch = reread(tx, id)?;
+            if !batch.has_ended() || batch.course == Course::Finished {
                 return Err(Rejection::Refused(BatchRefused::Changed));
             }
             set_course(tx, id, Course::Finished, batch.reason.as_ref())?;
@@ -144,7 +148,6 @@ impl Store {
     /// Ends some of what is in nobody's hands, of a batch that was taken back or is over; answers
     /// how many.
     pub async fn withdraw(&self, id: BatchId) -> Result<usize, StoreError> {
-        let since = self.shared.listening_since;
         let withdrawn = self.write::<_, Never, _>(move |tx| {
             let Some(batch) = find(tx, id)? else { return Ok(0) };
             let why = batch.reason.as_ref().map_or_else(String::new, Reason::to_string);
@@ -155,13 +158,16 @@ impl Store {
                         let why = format!("the batch was taken back, {why}");
                         cancel::skip(&mut operation, &why, tx.now).is_ok()
                     }
-                    Course::Expiring => expiry::expire(&mut operation, since, tx.now),
+                    Course::Expiring => expiry::run_out(&mut operation, tx.now),
                     Course::Preparing | Course::Open | Course::Paused | Course::Finished => false,
                 };
                 if done {
                     save(tx, &operation)?;
                     device::bump(tx, operation.device)?;
                     ended += 1;
+                }
+                if tx.had_its_turn() {
+                    break;
                 }
             }
             tx.note(Note::Batch(id));
@@ -195,10 +201,11 @@ fn tell(tx: &Tx<'_>, before: &Batch, after: &Batch) {
 
 fn at(tx: &Tx<'_>, scope: &Scope, id: BatchId, courses: &[Course]) -> Refused<Batch> {
     let batch = find_in(tx, scope, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
-    if courses.contains(&batch.course) {
+    let course = if batch.has_ended() { Course::Finished } else { batch.course };
+    if courses.contains(&course) {
         Ok(batch)
     } else {
-        Err(Rejection::Refused(BatchRefused::Course(batch.course)))
+        Err(Rejection::Refused(BatchRefused::Course(course)))
     }
 }
 
@@ -227,6 +234,32 @@ fn begin_wave(tx: &Tx<'_>, batch: &Batch, n: u32) -> Refused<()> {
     Ok(())
 }
 
+/// How many joined, and those that there was no time for.
+fn fill_wave(
+    tx: &Tx<'_>,
+    id: BatchId,
+    n: u32,
+    members: Vec<OperationId>,
+) -> Refused<(usize, Vec<OperationId>)> {
+    let batch = open(tx, id)?;
+    if batch.wave == Some(n) {
+        // The new ones have as much time as the first.
+        tx.prepare_cached("UPDATE batch_waves SET opened_at = ?3 WHERE batch = ?1 AND n = ?2")?
+            .execute((id.to_string(), n, tx.now))?;
+    } else {
+        begin_wave(tx, &batch, n)?;
+    }
+    let (mut joined, mut members) = (0, members.into_iter());
+    for member in members.by_ref() {
+        joined += usize::from(join(tx, id, n, member)?);
+        if tx.had_its_turn() {
+            break;
+        }
+    }
+    tx.note(Note::Batch(id));
+    Ok((joined, members.collect()))
+}
+
 /// False where it is not in the pool any more.
 fn join(tx: &Tx<'_>, batch: BatchId, n: u32, id: OperationId) -> rusqlite::Result<bool> {
     let Some(mut operation) = operation::find(tx, id)? else { return Ok(false) };
@@ -242,11 +275,16 @@ fn join(tx: &Tx<'_>, batch: BatchId, n: u32, id: OperationId) -> rusqlite::Resul
     Ok(waits)
 }
 
-fn forgive(tx: &Tx<'_>, batch: &Batch, overdue: u64) -> rusqlite::Result<()> {
+fn is_of_threshold(batch: &Batch) -> bool {
+    matches!(batch.reason, Some(Reason::Threshold { .. }))
+}
+
+/// What has ended; [`overdue::forgive`] has the others.
+fn forgive(tx: &Tx<'_>, batch: &Batch) -> rusqlite::Result<()> {
     let before = batch.forgiven;
     let forgiven = match &batch.reason {
         Some(Reason::Threshold { .. }) => {
-            let failures = batch.counts.charged + overdue;
+            let failures = batch.counts.charged;
             Forgiven { failures, decided: batch.counts.success + failures, ..before }
         }
         Some(Reason::Gate { wave, .. }) => Forgiven { wave: Some(*wave), ..before },
@@ -257,21 +295,6 @@ fn forgive(tx: &Tx<'_>, batch: &Batch, overdue: u64) -> rusqlite::Result<()> {
          WHERE id = ?1",
     )?
     .execute((batch.id.to_string(), forgiven.failures, forgiven.decided, forgiven.wave))?;
-    Ok(())
-}
-
-/// Those who were refused while it was paused ask again at once.
-fn wake(tx: &Tx<'_>, id: BatchId) -> rusqlite::Result<()> {
-    let mut statement = tx.prepare_cached(
-        "SELECT device FROM operations WHERE batch = ?1 AND wave IS NOT NULL
-             AND status IN ('idle', 'in-progress') AND NOT grant_open",
-    )?;
-    let devices = statement.query_map([id.to_string()], |row| {
-        crate::store::column::parsed::<DeviceId>(row, "device")
-    })?;
-    for device in devices {
-        tx.note(Note::Desired(device?));
-    }
     Ok(())
 }
 

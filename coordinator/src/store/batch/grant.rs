@@ -1,15 +1,20 @@
-//! What a batch says to a grant, inside the grant's own transaction.
+//! What a batch says to a grant, inside the grant's own transaction: from counters and a few entries of
+//! an index, however many operations it has.
 
 use rusqlite::named_params;
 
-use super::find;
+use super::{find, overdue};
 use crate::batch::{Batch, Course};
 use crate::operation::Operation;
 use crate::operation::grant::Standing;
 use crate::store::Tx;
 
-/// Whether the operation's batch lets it start now.
-pub(in crate::store) fn standing(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<Standing> {
+/// Whether the operation's batch lets it start now. Nobody was silent before `listening_since`.
+pub(in crate::store) fn standing(
+    tx: &Tx<'_>,
+    op: &Operation,
+    listening_since: u64,
+) -> rusqlite::Result<Standing> {
     let Some(id) = op.batch else { return Ok(Standing::Good) };
     let Some(batch) = find(tx, id)? else { return Ok(Standing::Withdrawn) };
     Ok(match batch.course {
@@ -18,34 +23,52 @@ pub(in crate::store) fn standing(tx: &Tx<'_>, op: &Operation) -> rusqlite::Resul
         Course::Preparing => Standing::NotYet,
         Course::Open if op.wave.is_none() => Standing::NotYet,
         Course::Open if batch.start_at.is_some_and(|start| tx.now < start) => Standing::NotYet,
-        // The pilot pauses it in a moment.
-        Course::Open if batch.strategy.tripped(&batch.counts, 0, &batch.forgiven).is_some() => {
-            Standing::Paused
-        }
+        // The pilot pauses it when it has looked.
+        Course::Open if has_tripped(tx, &batch, listening_since)? => Standing::Paused,
         Course::Open if is_crowded(tx, &batch, op)? => Standing::Crowded,
         Course::Open => Standing::Good,
     })
+}
+
+fn has_tripped(tx: &Tx<'_>, batch: &Batch, listening_since: u64) -> rusqlite::Result<bool> {
+    let counts = batch.granted > 0 && batch.strategy.has_threshold();
+    let overdue = if counts { overdue::count(tx, batch.id, listening_since, tx.now)? } else { 0 };
+    Ok(batch.strategy.tripped(&batch.counts, overdue, &batch.forgiven).is_some())
 }
 
 /// A place is held from the first grant to the end. Whoever is past a failed attempt with the old
 /// version running, and is silent, gives its place to others. Those between two attempts do not keep
 /// each other from the next one.
 fn is_crowded(tx: &Tx<'_>, batch: &Batch, op: &Operation) -> rusqlite::Result<bool> {
-    let Some(most) = batch.strategy.max_concurrent else { return Ok(false) };
+    let Some(most) = batch.strategy.max_concurrent.map(u64::from) else { return Ok(false) };
+    let others = batch.granted.saturating_sub(u64::from(op.is_granted()));
+    if others >= most || op.attempts_granted > 0 {
+        return Ok(others >= most);
+    }
     let heard = tx.now.saturating_sub(batch.strategy.offline_after_ms());
-    let others: u32 = tx
-        .prepare_cached(
-            "SELECT count(*) FROM operations
-             WHERE batch = :batch AND id <> :own AND attempts_granted > 0
-                 AND status IN ('idle', 'in-progress')
-                 AND (grant_open OR (NOT :begun AND coalesce(heard_at, granted_at) >= :heard))",
-        )?
-        .query_row(
-            named_params! {
-                ":batch": batch.id.to_string(), ":own": op.id.to_string(), ":heard": heard,
-                ":begun": op.attempts_granted > 0,
-            },
-            |row| row.get(0),
-        )?;
-    Ok(others >= most)
+    let between: u64 = tx.prepare_cached(BETWEEN)?.query_row(
+        named_params! {
+            ":batch": batch.id.to_string(), ":heard": heard,
+            ":room": i64::try_from(most - others).unwrap_or(i64::MAX),
+        },
+        |row| row.get(0),
+    )?;
+    Ok(others + between >= most)
+}
+
+const BETWEEN: &str = "SELECT count(*) FROM (SELECT 1 FROM operations
+    WHERE batch = :batch AND attempts_granted > 0 AND NOT grant_open
+        AND status IN ('idle', 'in-progress') AND heard_at >= :heard LIMIT :room)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::batch::plan;
+
+    #[test]
+    fn a_place_is_looked_for_in_an_index() {
+        let plan = plan(BETWEEN);
+        let index = "operations_between_attempts (batch=? AND heard_at>?)";
+        assert!(plan.contains(index), "{plan}");
+    }
 }

@@ -1,11 +1,15 @@
 //! Batches: the rows, and the verbs that [`pilot`](crate::pilot) and operators drive them by.
 
+mod awaited;
 mod create;
 mod drive;
 mod grant;
+mod look;
+mod overdue;
 mod row;
 mod select;
 mod tally;
+mod wake;
 
 use rusqlite::{Connection, OptionalExtension};
 use shared::ids::{BatchId, BuildId, OrganizationSlug};
@@ -14,6 +18,7 @@ use super::build::{self, Build};
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::{Store, StoreError};
+use crate::batch::awaited::Awaited;
 use crate::batch::{Batch, Course, Tally, Wave};
 use crate::operation::Status;
 
@@ -21,9 +26,11 @@ pub use create::{Member, NewBatch};
 pub use drive::Withdrawal;
 pub(super) use drive::skip_device;
 pub(super) use grant::standing;
+pub(super) use look::Looks;
 pub use select::{Ask, Preview, Selection, Verdict};
 
-/// Bulk work is done in pieces, so that the writer is free in between.
+/// Bulk work is done in pieces, so that the writer is free in between: so many at most, and no more than a
+/// verb has [time](super::Tx::had_its_turn) for.
 pub const PIECE: usize = 200;
 
 /// Which batches, in what order.
@@ -46,6 +53,8 @@ pub struct Report {
     pub tally: Tally,
     /// Those that were opened, in order.
     pub waves: Vec<Wave>,
+    /// Some of those that the newest wave waits for.
+    pub awaited: Vec<Awaited>,
     /// When it was read, unix milliseconds.
     pub now: u64,
 }
@@ -65,6 +74,9 @@ pub enum BatchRefused {
     /// Something else was decided in the meantime.
     #[error("it has changed in the meantime")]
     Changed,
+    /// Two that are made at once would share the modems between them by chance.
+    #[error("another batch of this build is being made")]
+    BeingMade,
 }
 
 fn said(course: &Course) -> &'static str {
@@ -144,7 +156,8 @@ fn report(conn: &Connection, batch: Batch, since: u64, now: u64) -> rusqlite::Re
     let waves = tally::waves(conn, batch.id)?;
     let tally = tally::tally(conn, &batch, &waves, since, now)?;
     let build = batch.build.map_or(Ok(None), |id| build::find(conn, id))?;
-    Ok(Report { batch, build, tally, waves, now })
+    let awaited = awaited::awaited(conn, &batch, waves.last(), since, now)?;
+    Ok(Report { batch, build, tally, waves, awaited, now })
 }
 
 fn find(conn: &Connection, id: BatchId) -> rusqlite::Result<Option<Batch>> {
@@ -155,4 +168,14 @@ fn find(conn: &Connection, id: BatchId) -> rusqlite::Result<Option<Batch>> {
 
 fn find_in(conn: &Connection, scope: &Scope, id: BatchId) -> rusqlite::Result<Option<Batch>> {
     Ok(find(conn, id)?.filter(|batch| scope.sees(Some(batch.organization))))
+}
+
+/// How SQLite goes about a query whose parameters are not bound.
+#[cfg(test)]
+fn plan(sql: &str) -> String {
+    let mut conn = Connection::open_in_memory().unwrap();
+    super::schema::migrate(&mut conn, 0).unwrap();
+    let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let rows = statement.raw_query().mapped(|row| row.get::<_, String>("detail"));
+    rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
 }

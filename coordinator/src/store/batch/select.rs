@@ -2,7 +2,6 @@
 //! devices there are.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use rusqlite::{Connection, Row, params_from_iter};
 use shared::event::VersionLine;
@@ -12,17 +11,12 @@ use shared::ids::{
 };
 use shared::inventory::{Inventory, Modem};
 use shared::manifest::Manifest;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::create::Member;
 use crate::batch::verdict::{Active, Allowance, Candidate, Place, Reason, Router, concerns, judge};
 use crate::store::column::{json, json_opt, parsed, parsed_opt, word};
 use crate::store::listing::Where;
-use crate::store::{Store, StoreError, Unavailable};
-
-/// How long a dry run waits for another one.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which devices are looked at. Empty lists select all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +35,7 @@ pub struct Selection {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     pub organization: OrganizationId,
     pub build: BuildId,
@@ -87,26 +81,15 @@ impl Preview {
     }
 }
 
-impl Store {
-    /// Looks at every device of the selection, one such look at a time: the other readers are for
-    /// everybody else.
-    ///
-    /// # Errors
-    /// [`Unavailable::Looking`] where it would have to wait for long.
-    pub async fn preview(&self, ask: Ask) -> Result<Preview, StoreError> {
-        let turn = timeout(PATIENCE, self.shared.looks.clone().acquire_owned()).await;
-        let turn = turn.map_err(|_| Unavailable::Looking)?.map_err(|_| Unavailable::Stopped)?;
-        let now = self.clock().now();
-        // With the query, which goes on where its asker goes away.
-        self.read(move |conn| {
-            let _turn = turn;
-            Ok(preview(conn, &ask, now)?)
-        })
-        .await
-    }
-}
-
 type Key = (DeviceId, Slot);
+
+/// What a retry is another try of.
+#[derive(Debug, Clone, Copy)]
+struct Failed {
+    id: OperationId,
+    /// A later operation of the slot has succeeded, or is to be.
+    moved_on: bool,
+}
 
 /// What is known of slots, beside their modems.
 struct Known {
@@ -114,10 +97,10 @@ struct Known {
     active: HashMap<Key, Active>,
     lost: HashMap<Key, OperationId>,
     /// Of a retry: what failed.
-    failed: Option<HashMap<Key, OperationId>>,
+    failed: Option<HashMap<Key, Failed>>,
 }
 
-fn preview(conn: &Connection, ask: &Ask, now: u64) -> rusqlite::Result<Preview> {
+pub(super) fn preview(conn: &Connection, ask: &Ask, now: u64) -> rusqlite::Result<Preview> {
     let filter = filter(ask);
     let (images, known) = (candidates(conn, ask.build)?, known(conn, ask, &filter)?);
     let mut verdicts = Vec::new();
@@ -260,13 +243,17 @@ fn by_slot<T>(
 }
 
 /// What may be tried again: what failed, or was given up for a reason that may have gone.
-fn failed_of(conn: &Connection, batch: BatchId) -> rusqlite::Result<HashMap<Key, OperationId>> {
+fn failed_of(conn: &Connection, batch: BatchId) -> rusqlite::Result<HashMap<Key, Failed>> {
     let mut statement = conn.prepare_cached(
-        "SELECT device, slot, id FROM operations
-         WHERE batch = ?1 AND status IN ('failed', 'aborted')",
+        "SELECT f.device, f.slot, f.id, EXISTS (SELECT 1 FROM operations n
+                 WHERE n.device = f.device AND n.slot = f.slot AND n.created >= f.created
+                     AND (n.created, n.rowid) > (f.created, f.rowid)
+                     AND n.status IN ('success', 'idle', 'in-progress')) AS moved_on
+         FROM operations f WHERE f.batch = ?1 AND f.status IN ('failed', 'aborted')",
     )?;
     let rows = statement.query_map([batch.to_string()], |row| {
-        Ok(((parsed(row, "device")?, parsed(row, "slot")?), parsed(row, "id")?))
+        let failed = Failed { id: parsed(row, "id")?, moved_on: row.get("moved_on")? };
+        Ok(((parsed(row, "device")?, parsed(row, "slot")?), failed))
     })?;
     rows.collect()
 }
@@ -294,15 +281,17 @@ fn of_device(
             return;
         }
         let firmware = known.firmware.get(&key);
+        let failed = known.failed.as_ref().and_then(|failed| failed.get(&key)).copied();
         let place = Place {
             category: firmware.and_then(|(_, category)| *category),
             active: known.active.get(&key).copied(),
             lost: known.lost.get(&key).copied(),
+            moved_on: failed.is_some_and(|failed| failed.moved_on),
         };
         let image = judge(&router, modem, &place, images, &ask.allowance, now)
             .and_then(|image| concerns(&place, ask.category, &ask.allowance).map(|()| image));
         let firmware = firmware.map(|(id, _)| *id);
-        let retry_of = known.failed.as_ref().and_then(|failed| failed.get(&key)).copied();
+        let retry_of = failed.map(|failed| failed.id);
         verdicts.push(Verdict { device, name: name.clone(), slot, firmware, image, retry_of });
     };
     match inventory.as_ref().map(|inventory| inventory.modems.as_slice()) {

@@ -7,7 +7,7 @@ use shared::ids::{BatchId, OperationId};
 use super::row;
 use crate::batch::decide::Whom;
 use crate::batch::tally::{DARK_AFTER_MS, GRACE_MS};
-use crate::batch::{Batch, Silence, Tally, Wave};
+use crate::batch::{Batch, Course, Silence, Tally, Wave};
 use crate::store::column::{Cells, parsed};
 use crate::store::{Store, StoreError};
 
@@ -21,8 +21,7 @@ impl Store {
     ) -> Result<Vec<OperationId>, StoreError> {
         let (id, seen) = (batch.id, seen_since(batch, self.clock().now()));
         self.read(move |conn| {
-            let sql = format!("{} ORDER BY t.deferred, t.rowid LIMIT :most", pool("t.id"));
-            let mut statement = conn.prepare_cached(&sql)?;
+            let mut statement = conn.prepare_cached(&drawn())?;
             let values = named_params! { ":batch": id.to_string(), ":seen": seen, ":most": i64::try_from(most).unwrap_or(i64::MAX) };
             let ids = statement.query_map(values, |row| parsed(row, "id"))?;
             Ok(ids.collect::<Result<_, _>>()?)
@@ -60,8 +59,13 @@ fn pool(columns: &str) -> String {
     format!(
         "SELECT {columns} FROM operations t JOIN devices d ON d.id = t.device
          WHERE t.batch = :batch AND t.wave IS NULL AND t.status IN ('idle', 'in-progress')
+             AND NOT t.grant_open
              AND (d.online OR d.last_seen >= :seen) AND d.duplicate_since IS NULL"
     )
+}
+
+fn drawn() -> String {
+    format!("{} ORDER BY t.deferred, t.rowid LIMIT :most", pool("t.id"))
 }
 
 fn undecided(whom: Whom) -> String {
@@ -74,7 +78,8 @@ fn undecided(whom: Whom) -> String {
     format!(
         "SELECT t.id FROM operations t JOIN devices d ON d.id = t.device
          WHERE t.batch = :batch AND t.wave = (SELECT wave FROM batches WHERE id = :batch)
-             AND t.status IN ('idle', 'in-progress') AND t.attempts_granted = 0 AND {silent}"
+             AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open
+             AND t.attempts_granted = 0 AND {silent}"
     )
 }
 
@@ -131,6 +136,9 @@ pub(super) fn tally(
             tally.offline = count(conn, &undecided(Whom::Offline), batch.id, seen, most)?;
         }
         tally.stragglers = count(conn, &undecided(Whom::Stragglers), batch.id, seen, most)?;
+        // Whether there is anybody at all who could take a straggler's place.
+        let asked = tally.stragglers > 0 && batch.course == Course::Open;
+        tally.present = if asked { count(conn, &pool("1"), batch.id, seen, 1)? } else { 0 };
     }
     Ok(tally)
 }
@@ -153,14 +161,14 @@ fn count(
 const SILENCE: &str = "SELECT count(*),
              coalesce(sum(NOT recovers AND quiet > :dark AND quiet <= expected), 0),
              coalesce(sum(NOT recovers AND quiet > expected AND quiet <= longest), 0),
-             coalesce(sum(recovers OR quiet > longest), 0)
+             coalesce(sum(recovers OR quiet > longest), 0),
+             coalesce(sum(forgiven AND (recovers OR quiet > longest)), 0)
          FROM (SELECT :now - max(coalesce(heard_at, 0), granted_at, :since) AS quiet,
                    coalesce(phase, '') IN ('recovering', 'held') AS recovers,
                    max(dark_expected_ms, :dark) + :grace AS expected,
-                   max(dark_longest_ms, :dark) + :grace AS longest
+                   max(dark_longest_ms, :dark) + :grace AS longest, forgiven
                FROM operations
-               WHERE batch = :batch AND attempts_granted > 0
-                   AND status IN ('idle', 'in-progress') AND grant_open)";
+               WHERE batch = :batch AND status IN ('idle', 'in-progress') AND grant_open)";
 
 /// How long those have been silent that may be being flashed. While the coordinator was down,
 /// nobody was. A modem in recovery is as bad as one that says nothing, however much its router talks.
@@ -185,6 +193,7 @@ pub(super) fn silence(
                 dark: cells.plain()?,
                 suspect: cells.plain()?,
                 overdue: cells.plain()?,
+                forgiven: cells.plain()?,
             })
         },
     )
@@ -193,24 +202,18 @@ pub(super) fn silence(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// How SQLite goes about a query whose parameters are not bound.
-    fn plan(sql: &str) -> String {
-        let mut conn = Connection::open_in_memory().unwrap();
-        crate::store::schema::migrate(&mut conn, 0).unwrap();
-        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let rows = statement.raw_query().mapped(|row| row.get::<_, String>("detail"));
-        rows.map(Result::unwrap).collect::<Vec<_>>().join("; ")
-    }
+    use crate::store::batch::plan;
 
     #[test]
     fn what_is_counted_is_found_in_an_index() {
         for sql in [pool("1"), undecided(Whom::Offline), undecided(Whom::Stragglers)] {
             let plan = plan(&sql);
-            assert!(plan.contains("operations_undecided (batch=? AND wave=?)"), "{plan}");
+            assert!(plan.contains("operations_in_nobodys_hands (batch=? AND wave=?)"), "{plan}");
             assert!(!plan.contains("SCAN"), "{plan}");
         }
+        let drawn = plan(&drawn());
+        assert!(!drawn.contains("TEMP B-TREE"), "{drawn}");
         let plan = plan(SILENCE);
-        assert!(plan.contains("operations_begun (batch=?)"), "{plan}");
+        assert!(plan.contains("operations_in_hand (batch=?)"), "{plan}");
     }
 }

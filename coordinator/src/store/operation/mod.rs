@@ -138,6 +138,7 @@ impl Store {
         id: OperationId,
         request: StartRequest,
     ) -> Result<Leave, Rejection<StartRefused>> {
+        let since = self.shared.listening_since;
         self.write(move |tx| {
             let found = find(tx, id)?.filter(|operation| operation.device == device);
             let mut operation = found.ok_or(Rejection::Refused(StartRefused::Unknown))?;
@@ -148,7 +149,7 @@ impl Store {
                     if duplicate {
                         Standing::Doubtful
                     } else {
-                        batch::standing(tx, &operation)?
+                        batch::standing(tx, &operation, since)?
                     }
                 }
                 Some(_) | None => Standing::Quarantined,
@@ -223,6 +224,9 @@ impl Store {
                     save(tx, &operation)?;
                     device::bump(tx, operation.device)?;
                     ended += 1;
+                }
+                if tx.had_its_turn() {
+                    break;
                 }
             }
             Ok(ended)

@@ -2,10 +2,11 @@
 
 use rusqlite::OptionalExtension;
 use serde_json::{Map, Value};
-use shared::ids::{BatchId, DeviceId, ImageId, OperationId, Slot};
+use shared::ids::{DeviceId, ImageId, OperationId, Slot};
 
 use super::FROM;
 use super::row::{COLUMNS, insert, operation, save};
+use crate::batch::Batch;
 use crate::operation::options::{self, BadOption};
 use crate::operation::{Operation, Requested, cancel, expiry};
 use crate::store::{Rejection, Store, Tx, device};
@@ -42,6 +43,8 @@ pub enum UpgradeRefused {
     NoManifest,
     #[error("operation {0} is past the point of no return: its modem may be being flashed")]
     InProgress(OperationId),
+    #[error("operation {0} was asked for later, or is for the same image")]
+    AskedFor(OperationId),
     #[error(
         "operation {0} was lost and its device was not heard of since: nobody knows whether its \
          modem is being flashed"
@@ -76,19 +79,19 @@ pub(in crate::store) fn create(
 pub(in crate::store) fn make(
     tx: &Tx<'_>,
     request: UpgradeRequest,
-    batch: Option<BatchId>,
+    batch: Option<&Batch>,
 ) -> Result<Operation, Rejection<UpgradeRefused>> {
     let job = options::read(&request.upgrade_options).map_err(|bad| refused(bad.into()))?;
     let standing = may_have(tx, &request)?;
     let id = OperationId(uuid::Uuid::new_v4());
-    give_way(tx, &request, id)?;
+    give_way(tx, &request, batch, id)?;
     let wanted = Requested {
         id,
         organization: standing.organization,
         device: request.device,
         slot: request.slot,
         image: request.image,
-        batch,
+        batch: batch.map(|batch| batch.id),
         retry_of: request.retry_of,
         upgrade_options: request.upgrade_options,
         allow_volatile_staging: job.allow_volatile_staging,
@@ -128,18 +131,35 @@ fn may_have(
 fn give_way(
     tx: &Tx<'_>,
     request: &UpgradeRequest,
+    batch: Option<&Batch>,
     newer: OperationId,
 ) -> Result<(), Rejection<UpgradeRefused>> {
     if let Some(lost) = lost_in(tx, request.device, &request.slot)? {
         return Err(refused(UpgradeRefused::NotHeardSince(lost)));
     }
     if let Some(mut older) = unfinished_in(tx, request.device, &request.slot)? {
+        if let Some(batch) = batch
+            && (older.image == Some(request.image) || !is_before(tx, &older, batch)?)
+        {
+            return Err(refused(UpgradeRefused::AskedFor(older.id)));
+        }
         cancel::supersede(&mut older, newer, tx.now)
             .map_err(|_| refused(UpgradeRefused::InProgress(older.id)))?;
         save(tx, &older)?;
         device::bump(tx, older.device)?;
     }
     Ok(())
+}
+
+/// Whether the operation was asked for before the batch was. Batches are made in pieces: of two at once
+/// the later one has the modems of both, whichever comes to a modem last.
+fn is_before(tx: &Tx<'_>, op: &Operation, batch: &Batch) -> rusqlite::Result<bool> {
+    let Some(other) = op.batch else { return Ok(op.created < batch.created) };
+    tx.prepare_cached(
+        "SELECT coalesce((SELECT rowid FROM batches WHERE id = ?1), 0)
+             < (SELECT rowid FROM batches WHERE id = ?2)",
+    )?
+    .query_row((other.to_string(), batch.id.to_string()), |row| row.get(0))
 }
 
 /// The slot's newest operation, if it was given up after a long silence that still lasts.

@@ -3,8 +3,10 @@
 use rusqlite::{Row, named_params};
 use serde_json::Value;
 use shared::ids::StreamId;
+use shared::stages::Phase;
 
 use crate::batch::charge;
+use crate::batch::tally::{DARK_AFTER_MS, GRACE_MS};
 use crate::operation::{Evidence, Granted, Operation, Status};
 use crate::store::Tx;
 use crate::store::column::{Cells, to_json};
@@ -48,7 +50,7 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
              evidence = :evidence, late_result = :late_result, log = :log, stream = :stream,
              last_seq = :last_seq, tick_attempt = :tick_attempt, tick_n = :tick_n,
              granted_attempt = :granted_attempt, granted_stream = :granted_stream,
-             granted_at = :granted_at, grant_open = :grant_open,
+             granted_at = :granted_at,
              dark_expected_ms = :dark_expected, dark_longest_ms = :dark_longest,
              heard_at = :heard_at, modified = :modified, held = :held
          WHERE id = :id",
@@ -72,7 +74,6 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
         ":granted_attempt": op.granted.map(|granted| granted.attempt),
         ":granted_stream": op.granted.map(|granted| granted.stream.to_string()),
         ":granted_at": op.granted.map(|granted| granted.at),
-        ":grant_open": op.is_granted(),
         ":dark_expected": op.granted.map(|granted| granted.dark_expected_ms),
         ":dark_longest": op.granted.map(|granted| granted.dark_longest_ms),
         ":heard_at": op.heard_at,
@@ -91,9 +92,11 @@ fn save_standing(tx: &Tx<'_>, id: &str, op: &Operation) -> rusqlite::Result<()> 
     let unproved = op.status == Status::Success && op.evidence != Some(Evidence::Versions);
     tx.prepare_cached(
         "UPDATE operations SET status = ?2, wave = ?3, attempts_granted = ?4, finished_at = ?5,
-             superseded_by = ?6, charged = ?7, unproved = ?8
+             superseded_by = ?6, charged = ?7, unproved = ?8, grant_open = ?9,
+             overdue_from = CASE WHEN forgiven AND attempts_granted = ?4 THEN NULL ELSE ?10 END,
+             forgiven = forgiven AND attempts_granted = ?4
          WHERE id = ?1 AND (status, wave, attempts_granted, finished_at, superseded_by, charged,
-             unproved) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             unproved, grant_open, overdue_from) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute((
         id,
@@ -104,8 +107,21 @@ fn save_standing(tx: &Tx<'_>, id: &str, op: &Operation) -> rusqlite::Result<()> 
         op.superseded_by.map(|id| id.to_string()),
         charge::counts(op.status, op.failure.as_ref()),
         unproved,
+        op.is_granted(),
+        overdue_from(op),
     ))?;
     Ok(())
+}
+
+/// When it would be overdue if nothing were heard of it since its grant: whatever it says only makes that
+/// later, save that it is in recovery (0). It changes with a grant, and not with every tick.
+fn overdue_from(op: &Operation) -> Option<u64> {
+    let granted = op.granted.filter(|granted| granted.open)?;
+    if matches!(op.phase, Some(Phase::Recovering | Phase::Held)) {
+        return Some(0);
+    }
+    let longest = granted.dark_longest_ms.max(DARK_AFTER_MS).saturating_add(GRACE_MS);
+    Some(granted.at.saturating_add(longest))
 }
 
 /// In the order in which [`operation`] takes them.
@@ -178,7 +194,6 @@ mod tests {
     use shared::event::Outcome;
     use shared::failure::{Failure, FailureKind, ModemCondition};
     use shared::ids::{BatchId, OperationId};
-    use shared::stages::Phase;
     use uuid::Uuid;
 
     use super::*;

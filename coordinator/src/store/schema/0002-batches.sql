@@ -59,6 +59,7 @@ CREATE TABLE batches (
     cancelled        INTEGER NOT NULL DEFAULT 0,
     charged          INTEGER NOT NULL DEFAULT 0,
     unproved         INTEGER NOT NULL DEFAULT 0,
+    granted          INTEGER NOT NULL DEFAULT 0, -- in an attempt's hands
     -- The same rule as `Counts::status`.
     status           TEXT NOT NULL GENERATED ALWAYS AS (CASE
         WHEN idle + in_progress > 0 THEN
@@ -104,10 +105,25 @@ ALTER TABLE operations ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE operations ADD COLUMN deferred INTEGER NOT NULL DEFAULT 0; -- was in a wave before
 ALTER TABLE operations ADD COLUMN charged INTEGER NOT NULL DEFAULT 0; -- fails the batch
 ALTER TABLE operations ADD COLUMN unproved INTEGER NOT NULL DEFAULT 0; -- a success by word alone
-CREATE INDEX operations_undecided ON operations (batch, wave)
-    WHERE batch IS NOT NULL AND status IN ('idle', 'in-progress');
-CREATE INDEX operations_begun ON operations (batch)
-    WHERE attempts_granted > 0 AND status IN ('idle', 'in-progress');
+-- It was overdue in this attempt when its batch was resumed: it is no failure any more.
+ALTER TABLE operations ADD COLUMN forgiven INTEGER NOT NULL DEFAULT 0;
+-- When it would be overdue if nothing were heard of it since its grant; 0: it is, whatever it says. NULL: it is
+-- in nobody's hands, or forgiven.
+ALTER TABLE operations ADD COLUMN overdue_from INTEGER;
+CREATE INDEX operations_in_hand ON operations (batch, overdue_from)
+    WHERE grant_open AND status IN ('idle', 'in-progress');
+CREATE INDEX operations_in_nobodys_hands ON operations (batch, wave, deferred)
+    WHERE batch IS NOT NULL AND status IN ('idle', 'in-progress') AND NOT grant_open;
+CREATE INDEX operations_between_attempts ON operations (batch, heard_at)
+    WHERE attempts_granted > 0 AND status IN ('idle', 'in-progress') AND NOT grant_open;
+
+-- The last one has ended, and with it the batch: nobody sees one without the other.
+CREATE TRIGGER batch_ends AFTER UPDATE OF idle, in_progress ON batches
+WHEN NEW.idle + NEW.in_progress = 0 AND OLD.idle + OLD.in_progress > 0
+    AND NEW.course IN ('open', 'paused', 'cancelling', 'expiring')
+BEGIN
+    UPDATE batches SET course = 'finished', finished_at = modified WHERE id = NEW.id;
+END;
 
 CREATE TRIGGER batch_counts_new AFTER INSERT ON operations WHEN NEW.batch IS NOT NULL
 BEGIN
@@ -119,7 +135,8 @@ BEGIN
         aborted = aborted + (NEW.status = 'aborted'),
         cancelled = cancelled + (NEW.status = 'cancelled'),
         charged = charged + NEW.charged,
-        unproved = unproved + NEW.unproved
+        unproved = unproved + NEW.unproved,
+        granted = granted + NEW.grant_open
     WHERE id = NEW.batch;
     INSERT INTO batch_waves (batch, n, idle, in_progress, success, failed, aborted, cancelled,
         charged, unproved)
@@ -152,6 +169,9 @@ BEGIN
         cancelled = cancelled + (NEW.status = 'cancelled') - (OLD.status = 'cancelled'),
         charged = charged + NEW.charged - OLD.charged,
         unproved = unproved + NEW.unproved - OLD.unproved,
+        -- What was forgiven as overdue has turned out bad: that is no news.
+        forgiven_failures = forgiven_failures + NEW.forgiven * (NEW.charged - OLD.charged),
+        forgiven_decided = forgiven_decided + NEW.forgiven * (NEW.charged - OLD.charged),
         modified = max(modified, NEW.modified)
     WHERE id = NEW.batch;
     UPDATE batch_waves SET
@@ -183,6 +203,12 @@ BEGIN
             ELSE max(coalesce(last_result, 0), excluded.last_result) END;
 END;
 
+CREATE TRIGGER batch_grants_change AFTER UPDATE OF grant_open ON operations
+WHEN NEW.batch IS NOT NULL AND NEW.grant_open <> OLD.grant_open
+BEGIN
+    UPDATE batches SET granted = granted + NEW.grant_open - OLD.grant_open WHERE id = NEW.batch;
+END;
+
 CREATE TRIGGER batch_counts_gone AFTER DELETE ON operations WHEN OLD.batch IS NOT NULL
 BEGIN
     UPDATE batches SET
@@ -193,7 +219,8 @@ BEGIN
         aborted = aborted - (OLD.status = 'aborted'),
         cancelled = cancelled - (OLD.status = 'cancelled'),
         charged = charged - OLD.charged,
-        unproved = unproved - OLD.unproved
+        unproved = unproved - OLD.unproved,
+        granted = granted - OLD.grant_open
     WHERE id = OLD.batch;
     UPDATE batch_waves SET
         idle = idle - (OLD.status = 'idle'),

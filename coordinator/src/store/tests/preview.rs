@@ -22,7 +22,7 @@ async fn one_dry_run_at_a_time_has_a_reader() {
         allowance: Allowance::default(),
     };
     f.store.preview(ask.clone()).await.unwrap();
-    let other = f.store.shared.looks.clone().acquire_owned().await.unwrap();
+    let other = f.store.shared.looks.turns.clone().acquire_owned().await.unwrap();
     let waiting = timeout(Duration::from_millis(200), f.store.preview(ask.clone()));
     assert!(waiting.await.is_err(), "two at once");
     drop(other);

@@ -139,3 +139,25 @@ async fn lists_are_filtered_and_an_operation_survives_the_disk() {
     let again = Store::open(&path, f.store.clock().clone()).unwrap();
     assert_eq!(again.operation(Scope::Everything, first.id).await.unwrap(), Some(before));
 }
+
+#[tokio::test]
+async fn history_is_parted_from_an_image_when_it_goes_and_not_before() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let (one, two) = (f.device(1).await, f.device(2).await);
+    let ended = f.ask(one, image).await.unwrap().id;
+    let active = f.ask(two, image).await.unwrap().id;
+    let cancel = async |id| f.store.cancel_operation(Scope::Everything, id, "admin".into()).await;
+    cancel(ended).await.unwrap();
+    let build = f.store.image(image).await.unwrap().unwrap().build;
+    assert!(f.store.delete_image(image).await.is_err(), "it is in use");
+    assert!(f.store.delete_build(build).await.is_err());
+    assert_eq!(f.operation(ended).await.image, Some(image));
+    cancel(active).await.unwrap();
+    f.store.delete_build(build).await.unwrap();
+    for (device, id) in [(one, ended), (two, active)] {
+        assert_eq!(f.operation(id).await.image, None);
+        let firmware = f.store.device_firmware(device, Slot::default()).await.unwrap().unwrap();
+        assert_eq!((firmware.image.is_none(), firmware.installed), (true, false));
+    }
+}

@@ -1,6 +1,7 @@
 //! Batches against everything that can come in between: in any order, and over restarts.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
@@ -19,11 +20,14 @@ enum Act {
     Cancel,
     Crash,
     Pass(u64),
+    /// The clock is set back.
+    Back(u64),
     Hold(usize, bool),
     Newer(usize),
     See(usize),
     Script(usize),
     Expire,
+    Retry,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,10 +81,12 @@ fn acts() -> impl Strategy_<Value = Vec<Act>> {
         1 => Just(Act::Crash),
         4 => prop_oneof![Just(1), Just(11_000), Just(4_000_000), Just(90_000_000)]
             .prop_map(Act::Pass),
+        1 => prop_oneof![Just(11_000), Just(4_000_000)].prop_map(Act::Back),
         1 => (device.clone(), any::<bool>()).prop_map(|(device, held)| Act::Hold(device, held)),
         1 => device.clone().prop_map(Act::Newer),
         3 => device.clone().prop_map(Act::See),
         1 => device.prop_map(Act::Script),
+        3 => Just(Act::Retry),
         1 => prop_oneof![Just(Act::Cancel), Just(Act::Expire)],
     ];
     proptest::collection::vec(act, 1..60)
@@ -90,11 +96,13 @@ use proptest::strategy::Strategy as Strategy_;
 
 struct Scene {
     f: Fixture,
+    /// The newest, which things happen to.
     batch: BatchId,
-    image: shared::ids::ImageId,
+    batches: Vec<BatchId>,
+    image: ImageId,
     members: Vec<(DeviceId, OperationId)>,
     ended: HashMap<OperationId, Status>,
-    before: Batch,
+    before: HashMap<BatchId, Batch>,
 }
 
 impl Scene {
@@ -108,8 +116,8 @@ impl Scene {
         let batch = launch(&f, image, &devices).await;
         let members = f.store.operations_of_batch(batch, Default::default(), 100, true).await;
         let members = members.unwrap().into_iter().map(|(_, op)| (op.device, op.id)).collect();
-        let before = f.store.batch(Scope::Everything, batch).await.unwrap().unwrap();
-        Self { f, batch, image, members, ended: HashMap::new(), before }
+        let (ended, before) = (HashMap::new(), HashMap::new());
+        Self { f, batch, batches: vec![batch], image, members, ended, before }
     }
 
     async fn act(&mut self, act: &Act) {
@@ -135,6 +143,9 @@ impl Scene {
                 self.f.store.recover_batches().await.unwrap();
             }
             Act::Pass(milliseconds) => self.f.pass(milliseconds),
+            Act::Back(milliseconds) => {
+                self.f.hand.fetch_sub(milliseconds, Ordering::Relaxed);
+            }
             Act::Hold(device, held) => {
                 let device = self.members[device].0;
                 store.deactivate_device(Scope::Everything, device, held).await.unwrap();
@@ -144,6 +155,7 @@ impl Scene {
                 let seen = Sign::Seen(self.members[device].0, store.clock().now());
                 store.record_signs(vec![seen]).await.unwrap();
             }
+            Act::Retry => self.retry().await,
             Act::Script(device) => {
                 let report = Report { progress_percent: None, status: Some(Status::Success) };
                 let id = self.members[device].1;
@@ -153,21 +165,56 @@ impl Scene {
         }
     }
 
+    /// What failed in a batch that is over becomes another batch.
+    async fn retry(&mut self) {
+        if self.before[&self.batch].course != Course::Finished {
+            return;
+        }
+        let mut failed = Vec::new();
+        for (device, id) in &self.members {
+            let status = self.f.operation(*id).await.status;
+            if matches!(status, Status::Failed | Status::Aborted) {
+                failed.push((*device, *id));
+            }
+        }
+        let Some(batch) = try_launch(&self.f, self.image, &failed).await else { return };
+        self.batches.push(batch);
+        self.batch = batch;
+        for operation in operations(&self.f.store, batch).await {
+            let member = self.members.iter_mut().find(|(device, _)| *device == operation.device);
+            member.unwrap().1 = operation.id;
+        }
+        let now = self.f.store.batch(Scope::Everything, batch).await.unwrap().unwrap();
+        self.before.insert(batch, now);
+    }
+
     /// A grant comes only to a member of an open wave of a batch that is under way.
     async fn ask(&self, device: usize, attempt: u32) {
         let (device, id) = self.members[device];
         let before = self.f.operation(id).await;
+        let batch = before.batch.unwrap();
+        let report = self.f.store.batch_report(Scope::Everything, batch).await.unwrap().unwrap();
+        let overdue = report.tally.silence.charged();
+        let (counts, forgiven) = (&report.batch.counts, &report.batch.forgiven);
+        let tripped = report.batch.strategy.tripped(counts, overdue, forgiven);
         if let Ok(Leave::New) = self.f.store.start(device, id, request(attempt)).await {
-            let course = self.before.course;
+            let course = self.before[&batch].course;
             assert!(course == Course::Open && before.wave.is_some(), "{course:?} {before:?}");
             assert!(!before.status.is_terminal() && !before.held);
+            assert_eq!(tripped, None, "a grant past the threshold");
         }
     }
 
     /// What must hold whatever happened.
     async fn check(&mut self) {
-        let operations = operations(&self.f.store, self.batch).await;
-        let report = self.f.store.batch_report(Scope::Everything, self.batch).await;
+        for batch in self.batches.clone() {
+            self.check_batch(batch).await;
+        }
+    }
+
+    async fn check_batch(&mut self, id: BatchId) {
+        let operations = operations(&self.f.store, id).await;
+        let report = self.f.store.batch_report(Scope::Everything, id).await;
         let report = report.unwrap().unwrap();
         assert_eq!(report.batch.counts, count_all(operations.iter()), "the counters");
         for wave in &report.waves {
@@ -176,12 +223,20 @@ impl Scene {
         }
         let pool = operations.iter().filter(|op| op.wave.is_none() && !op.status.is_terminal());
         assert_eq!(report.tally.pool, pool.count() as u64);
-        let status = stored_status(&self.f.store, self.batch).await;
+        let status = stored_status(&self.f.store, id).await;
         assert_eq!(status, report.batch.counts.status(), "one arithmetic");
         let begun = |op: &&Operation| op.attempts_granted > 0 && !op.status.is_terminal();
         let silent = |op: &&Operation| !op.is_granted();
         let in_hand = operations.iter().filter(|op| begun(op) && !silent(op)).count();
         assert!(in_hand <= AT_A_TIME as usize, "{in_hand} at a time");
+        assert_eq!(report.batch.granted, in_hand as u64, "the counter of grants");
+        let silence = report.tally.silence;
+        assert!(silence.forgiven <= silence.overdue && silence.overdue <= silence.granted);
+        assert!(report.batch.forgiven.failures <= report.batch.counts.charged, "a credit");
+        let ended = report.batch.counts.undecided() == 0;
+        let phase = crate::batch::phase::phase(&report.batch, &report.tally, report.now);
+        assert_eq!(ended, report.batch.course == Course::Finished, "{:?}", report.batch.course);
+        assert_eq!(ended, phase == crate::batch::Phase::Finished, "{phase:?}");
         for operation in &operations {
             if operation.status.is_terminal() {
                 let first = *self.ended.entry(operation.id).or_insert(operation.status);
@@ -189,12 +244,13 @@ impl Scene {
             }
         }
         self.check_wave(&report.batch, &operations);
-        self.before = report.batch;
+        self.before.insert(id, report.batch);
     }
 
     /// No wave has opened on missing evidence.
     fn check_wave(&self, now: &Batch, operations: &[Operation]) {
-        let (Some(last), Some(newest)) = (self.before.wave, now.wave) else { return };
+        let before = self.before.get(&now.id).and_then(|before| before.wave);
+        let (Some(last), Some(newest)) = (before, now.wave) else { return };
         let forgiven = now.forgiven.wave.is_some_and(|wave| wave >= last);
         if newest == last || forgiven {
             return;
@@ -207,6 +263,24 @@ impl Scene {
         let succeeded = of_last.iter().filter(proved).count();
         assert!(succeeded >= 1, "no success in wave {last}");
         assert!(!of_last.iter().any(|op| op.status == Status::Failed), "a failure passed");
+    }
+}
+
+/// None where nobody may be upgraded any more.
+async fn try_launch(
+    f: &Fixture,
+    image: ImageId,
+    failed: &[(DeviceId, OperationId)],
+) -> Option<BatchId> {
+    let batch = create(f, image).await;
+    let members = failed.iter().map(|(device, id)| member(*device, image, Some(*id))).collect();
+    f.store.add_members(batch, members, "admin".into()).await.unwrap();
+    match f.store.launch_batch(batch).await {
+        Ok(_) => Some(batch),
+        Err(_) => {
+            f.store.discard_batch(batch).await.unwrap();
+            None
+        }
     }
 }
 

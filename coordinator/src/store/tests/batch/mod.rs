@@ -5,7 +5,7 @@ mod interleaving;
 use std::sync::Arc;
 
 use shared::failure::{Failure, FailureKind, ModemCondition};
-use shared::ids::BatchId;
+use shared::ids::{BatchId, ImageId};
 
 use super::*;
 use crate::batch::{Batch, Counts, Course, Reason, Strategy};
@@ -17,7 +17,6 @@ use crate::store::batch::{Member, NewBatch};
 use crate::store::operation::save;
 
 const AT_A_TIME: u32 = 2;
-const DAY: u64 = 24 * 3600 * 1000;
 
 async fn fly(store: &Store, batch: BatchId) {
     let pilot = Pilot::new(store.clone(), Feed::new(store.clock()), Arc::<Marked>::default());
@@ -29,15 +28,28 @@ async fn operations(store: &Store, batch: BatchId) -> Vec<Operation> {
     all.await.unwrap().into_iter().map(|(_, operation)| operation).collect()
 }
 
-async fn launch(f: &Fixture, image: shared::ids::ImageId, devices: &[DeviceId]) -> BatchId {
-    let organization = f.store.organization("default".parse().unwrap()).await.unwrap().unwrap();
+async fn launch(f: &Fixture, image: ImageId, devices: &[DeviceId]) -> BatchId {
+    let signs = devices.iter().map(|device| Sign::Seen(*device, NOW)).collect();
+    f.store.record_signs(signs).await.unwrap();
+    let batch = create(f, image).await;
+    let members = devices.iter().map(|device| member(*device, image, None)).collect();
+    assert_eq!(f.store.add_members(batch, members, "admin".into()).await.unwrap(), 0);
+    f.store.launch_batch(batch).await.unwrap();
+    batch
+}
+
+fn member(device: DeviceId, image: ImageId, retry_of: Option<OperationId>) -> Member {
+    Member { device, slot: Slot::default(), image, retry_of }
+}
+
+async fn create(f: &Fixture, image: ImageId) -> BatchId {
     let mut strategy =
         Strategy { canary: 2, growth: 1.5, max_concurrent: Some(AT_A_TIME), ..Strategy::default() };
     strategy.gate.soak_s = 10;
     strategy.failure_threshold.percent = Some(50);
     strategy.failure_threshold.minimum = 3;
     let new = NewBatch {
-        organization: organization.id,
+        organization: f.store.organizations().await.unwrap().remove(0).id,
         build: f.store.image(image).await.unwrap().unwrap().build,
         group: None,
         location: None,
@@ -45,21 +57,9 @@ async fn launch(f: &Fixture, image: shared::ids::ImageId, devices: &[DeviceId]) 
         strategy,
         retry_of: None,
         start_at: None,
-        expires_at: NOW + 300_000_000,
+        expires_at: f.store.clock().now() + 300_000_000,
     };
-    let batch = f.store.create_batch(new).await.unwrap();
-    let member = |device: &DeviceId| Member {
-        device: *device,
-        slot: Slot::default(),
-        image,
-        retry_of: None,
-    };
-    let members = devices.iter().map(member).collect();
-    assert_eq!(f.store.add_members(batch, members, "admin".into()).await.unwrap(), 0);
-    let signs = devices.iter().map(|device| Sign::Seen(*device, NOW)).collect();
-    f.store.record_signs(signs).await.unwrap();
-    f.store.launch_batch(batch).await.unwrap();
-    batch
+    f.store.create_batch(new).await.unwrap()
 }
 
 fn count_all<'a>(operations: impl Iterator<Item = &'a Operation>) -> Counts {
@@ -111,24 +111,75 @@ async fn a_success_that_is_proved_later_is_counted_as_proved() {
 }
 
 #[tokio::test]
+async fn resuming_wakes_whoever_may_go_on() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let batch = launch(&f, image, &[f.device(1).await, f.device(2).await, f.device(3).await]).await;
+    fly(&f.store, batch).await;
+    let wave: Vec<_> =
+        operations(&f.store, batch).await.into_iter().filter(|op| op.wave.is_some()).collect();
+    assert_eq!(wave.len(), 2);
+    f.store.start(wave[0].device, wave[0].id, request(1)).await.unwrap();
+    let reason = Reason::Operator { by: "admin".into() };
+    f.store.pause_batch(Scope::Everything, batch, reason).await.unwrap();
+    let (told, heard) = channel();
+    f.store.on_commit(move |note| {
+        if let Note::Desired(device) = note {
+            told.send(device).unwrap();
+        }
+    });
+    f.store.resume_batch(Scope::Everything, batch).await.unwrap();
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [wave[1].device]);
+}
+
+#[tokio::test]
+async fn who_asks_last_has_the_modem_whoever_is_made_last() {
+    let f = Fixture::new().await;
+    let (image, other) = (f.image("v2").await, f.image("v3").await);
+    let [one, two, three] = [f.device(1).await, f.device(2).await, f.device(3).await];
+    let add = async |batch, image, device| {
+        let members = vec![member(device, image, None)];
+        f.store.add_members(batch, members, "admin".into()).await.unwrap() == 0
+    };
+    let first = create(&f, image).await;
+    let second = create(&f, other).await;
+    assert!(add(second, other, one).await);
+    assert!(!add(first, image, one).await, "a batch that was begun later has it");
+    assert!(add(first, image, two).await);
+    assert!(add(second, other, two).await, "the later one takes it");
+    f.pass(1);
+    f.ask(three, other).await.unwrap();
+    assert!(!add(second, other, three).await, "somebody has asked for this modem since");
+    f.store.launch_batch(second).await.unwrap();
+    let third = create(&f, other).await;
+    assert!(!add(third, other, one).await, "it has what it would get");
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_does_not_keep_a_batch_that_is_over() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let batch = launch(&f, image, &[f.device(1).await, f.device(2).await]).await;
+    fly(&f.store, batch).await;
+    let (device, id) =
+        operations(&f.store, batch).await.iter().map(|op| (op.device, op.id)).next().unwrap();
+    f.pass(300_000_000);
+    f.store.expire_batch(batch).await.unwrap();
+    f.hand.fetch_sub(200_000_000, std::sync::atomic::Ordering::Relaxed);
+    fly(&f.store, batch).await;
+    let now = f.store.batch(Scope::Everything, batch).await.unwrap().unwrap();
+    assert_eq!((now.course, now.counts.aborted), (Course::Finished, 2));
+    assert!(f.store.desired(device, None).await.unwrap().unwrap().jobs.is_empty());
+    assert!(f.operation(id).await.log.contains("the deadline passed"));
+}
+
+#[tokio::test]
 async fn a_batch_that_was_not_launched_is_taken_back_after_a_crash() {
     let f = Fixture::new().await;
     let (image, device) = (f.image("v2").await, f.device(1).await);
-    let organization = f.store.organization("default".parse().unwrap()).await.unwrap().unwrap();
-    let new = NewBatch {
-        organization: organization.id,
-        build: f.store.image(image).await.unwrap().unwrap().build,
-        group: None,
-        location: None,
-        upgrade_options: Default::default(),
-        strategy: Strategy::default(),
-        retry_of: None,
-        start_at: None,
-        expires_at: NOW + DAY,
-    };
-    let batch = f.store.create_batch(new).await.unwrap();
-    let member = Member { device, slot: Slot::default(), image, retry_of: None };
-    f.store.add_members(batch, vec![member], "admin".into()).await.unwrap();
+    let batch = create(&f, image).await;
+    let members = vec![member(device, image, None)];
+    f.store.add_members(batch, members, "admin".into()).await.unwrap();
     f.store.stop();
     let store = Store::open(&f.dir.path().join("db"), f.store.clock().clone()).unwrap();
     assert_eq!(store.recover_batches().await.unwrap(), 1);
@@ -152,4 +203,22 @@ async fn a_device_that_goes_leaves_its_batch() {
         assert_eq!(operation.status == Status::Cancelled, gone, "{operation:?}");
         assert_eq!(operation.log.contains("the device was"), gone, "{}", operation.log);
     }
+}
+
+#[tokio::test]
+async fn operations_of_a_batch_come_in_pieces_with_their_logs_or_without() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let devices = [f.device(1).await, f.device(2).await, f.device(3).await];
+    let batch = launch(&f, image, &devices).await;
+    let (mut after, mut found) = (Default::default(), Vec::new());
+    loop {
+        let piece = f.store.operations_of_batch(batch, after, 2, false).await.unwrap();
+        let Some((last, _)) = piece.last() else { break };
+        after = *last;
+        found.extend(piece.into_iter().map(|(_, operation)| operation));
+    }
+    assert_eq!(found.iter().map(|op| op.device).collect::<Vec<_>>(), devices);
+    assert!(found.iter().all(|op| op.log.is_empty()));
+    assert!(operations(&f.store, batch).await.iter().all(|op| op.log.contains("by admin")));
 }

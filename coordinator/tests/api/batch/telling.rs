@@ -1,0 +1,68 @@
+//! What a batch says of itself.
+
+use super::*;
+
+#[tokio::test]
+async fn whoever_watches_is_told() {
+    use futures_util::StreamExt;
+    use tower::ServiceExt;
+    let fleet = Fleet::new(1).await;
+    let batch = fleet.start(quick()).await;
+    let path = format!("batch-upgrade-operation/{batch}/events/");
+    let request = request_to(VIEWER, &path);
+    let response = fleet.world.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let mut body = response.into_body().into_data_stream();
+    let mut text = String::new();
+    assert_eq!(fleet.work(success).await, 1);
+    fleet.fly(&batch).await;
+    while !text.contains(r#""phase":"finished""#) {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), body.next()).await;
+        text.push_str(std::str::from_utf8(&next.unwrap().unwrap().unwrap()).unwrap());
+    }
+    assert!(text.contains("event: batch") && text.contains(r#""phase":"canary""#), "{text}");
+    fleet.world.get(RIVAL, &path).await.ok(404);
+    let topic = format!("mu/acme/batches/{batch}");
+    let (retained, _) = fleet.world.app.feed.retained(&"acme".parse().unwrap());
+    assert!(retained.iter().any(|state| state.change.topic().to_string() == topic));
+}
+
+#[tokio::test]
+async fn a_long_changelog_keeps_no_answer_and_no_event_back() {
+    let fleet = Fleet::new(1).await;
+    let changelog = json!({"changelog": "x".repeat(65_536)});
+    fleet.world.patch(OPERATOR, &format!("build/{}/", fleet.build), changelog).await.ok(200);
+    let body = json!({"build": fleet.build, "upgrade_all": true});
+    let send = async || {
+        let path = "batch-upgrade-operation/";
+        let request = crate::world::request(axum::http::Method::POST, OPERATOR, path)
+            .header("content-type", "application/json")
+            .header("Idempotency-Key", "k")
+            .body(axum::body::Body::from(body.to_string()));
+        fleet.world.send(request.unwrap()).await
+    };
+    let batch = send().await.id(201);
+    send().await.ok(409);
+    fleet.fly(&batch).await;
+    let (retained, _) = fleet.world.app.feed.retained(&"acme".parse().unwrap());
+    let topic = format!("mu/acme/batches/{batch}");
+    assert!(retained.iter().any(|state| state.change.topic().to_string() == topic));
+    let shown = fleet.show(&batch).await;
+    assert_eq!(shown["build"]["changelog"].as_str().unwrap().len(), 65_536);
+}
+
+#[tokio::test]
+async fn a_batch_ends_in_the_moment_of_its_last_operation() {
+    let fleet = Fleet::new(2).await;
+    let batch = fleet.start(json!({"canary": 2})).await;
+    assert_eq!(fleet.work(success).await, 2);
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["status"], &shown["phase"]), (&json!("success"), &json!("finished")));
+    assert_eq!((&shown["finished"], &shown["awaited"]), (&shown["modified"], &json!([])));
+    for verb in ["pause", "resume", "cancel"] {
+        let refused = fleet.act(&batch, verb).await.ok(409);
+        assert!(refused["error"].as_str().unwrap().contains("finished"), "{refused}");
+    }
+    fleet.fly(&batch).await;
+    assert_eq!(fleet.show(&batch).await, shown);
+}
