@@ -32,8 +32,9 @@ const USERS: usize = 64;
 const TIME: Duration = Duration::from_secs(5);
 /// From the storm to the look at the memory.
 const CALM: Duration = Duration::from_secs(60);
-/// Ticks a second, all devices together.
+/// Ticks a second, all devices together: what there should be, and what is sent.
 const TICKS: f64 = 20_000.0;
+const PACE: f64 = 25_000.0;
 
 fn main() -> anyhow::Result<()> {
     let report = Report::from_arguments();
@@ -326,7 +327,7 @@ impl<'a> Bench<'a> {
         let epoch = Instant::now();
         let watch = Watch::start(&self.coordinator, epoch).await?;
         let span = Span::begin(&self.coordinator)?;
-        let pause = Duration::from_secs_f64(self.count / TICKS);
+        let pause = Duration::from_secs_f64(self.count / PACE);
         let counted = self.fleet.each(async |device: &mut Device| {
             // By their operations, which are random: not all in the same moment.
             let share = device.operation().map_or(0, |id| id.0.as_u128() % 1000);
@@ -345,7 +346,7 @@ impl<'a> Bench<'a> {
         let rate = count / span.seconds();
         let cost = span.cost()?;
         let waits = watch.end();
-        let name = format!("ticks of {}, paced at {}/s", short(self.count), short(TICKS));
+        let name = format!("ticks of {}, paced at {}/s", short(self.count), short(PACE));
         let figure = Figure::new(&name, rate, "1/s").budget(Budget::AtLeast(TICKS));
         self.print("ticks", &figure.compared_with(cost));
         self.live("ticks", &name, waits);
