@@ -13,7 +13,7 @@ use lab::{
     },
     coordinator::{self, Api, Coordinator},
     demo,
-    fleet::{Firmware, Fleet, device::Device},
+    fleet::{Firmware, Fleet, device::Device, insist},
 };
 use reqwest::Method;
 use rustls::ClientConfig;
@@ -195,9 +195,14 @@ impl<'a> Bench<'a> {
         };
         let fetched = self.fleet.each(async |device: &mut Device| {
             device.wake().await?;
-            let woken = span.seconds();
-            while !device.fetch().await? {}
-            anyhow::Ok((woken, span.seconds()))
+            let (woken, mut cut) = (span.seconds(), 0);
+            loop {
+                let (fetched, failures) = insist(device, Device::fetch).await?;
+                cut += failures;
+                if fetched {
+                    return anyhow::Ok((woken, span.seconds(), cut));
+                }
+            }
         });
         let (posted, fetched) = tokio::try_join!(posted, fetched)?;
         let (seconds, cost, answer) = posted;
@@ -209,15 +214,16 @@ impl<'a> Bench<'a> {
             format!("{} operations/s; {cost}; {}", short(rate), predecessor("30/s", rate / 30.0));
         let figure = Figure::new(name, seconds, "s").budget(Budget::AtMost(2.0));
         self.print(part, &figure.compared_with(compared));
-        let first = fetched.iter().map(|(woken, _)| *woken).fold(f64::MAX, f64::min);
+        let first = fetched.iter().map(|(woken, ..)| *woken).fold(f64::MAX, f64::min);
+        let cut: u32 = fetched.iter().map(|(.., cut)| cut).sum();
         let (last_wake, last) = fetched
             .iter()
             .fold((0.0_f64, 0.0_f64), |most, one| (most.0.max(one.0), most.1.max(one.1)));
-        let waits = fetched.iter().map(|(woken, fetched)| fetched - woken).collect();
+        let waits = fetched.iter().map(|(woken, fetched, _)| fetched - woken).collect();
         let name = format!("batch of {all}: first wake to last desired fetched");
         let compared = format!(
             "first wake {} s after the POST, last one {} s (they go out at 500/s); from a wake to its \
-             desired p99 {} s; {}",
+             desired p99 {} s; {cut} connections cut; {}",
             short(first),
             short(last_wake),
             short(percentile(waits, 0.99)),
@@ -309,10 +315,13 @@ impl<'a> Bench<'a> {
 
     async fn grants(&mut self) -> anyhow::Result<()> {
         let span = Span::begin(&self.coordinator)?;
-        let started = self.fleet.some(REPORTERS, async |device: &mut Device| device.start().await);
-        let refused = started.await?.iter().filter(|leave| leave.is_err()).count();
+        let start = async |device: &mut Device| insist(device, Device::start).await;
+        let started = self.fleet.some(REPORTERS, start).await?;
+        let refused = started.iter().filter(|(leave, _)| leave.is_err()).count();
+        let cut: u32 = started.iter().map(|(_, cut)| cut).sum();
         let rate = self.count / span.seconds();
-        let compared = format!("{refused} refused; a TLS connection each; {}", span.cost()?);
+        let compared =
+            format!("{refused} refused, {cut} cut; a TLS connection each; {}", span.cost()?);
         let name = format!("grants, {} devices", short(self.count));
         self.print("grants", &Figure::new(name, rate, "1/s").compared_with(compared));
         let installing =

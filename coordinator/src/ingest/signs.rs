@@ -20,7 +20,7 @@ const SEEN_INTERVAL: Duration = Duration::from_secs(5);
 /// Operations and devices that may wait; more are dropped, their next sign makes up for it.
 const MOST: usize = 100_000;
 /// Signs written in one transaction.
-const PIECE: usize = 250;
+const PIECE: usize = 500;
 
 #[derive(Default)]
 struct Waiting {

@@ -75,7 +75,7 @@ fn record_sign(tx: &Tx<'_>, sign: &Sign) -> rusqlite::Result<()> {
             if let Some(mut operation) = found.filter(|operation| operation.device == *device)
                 && tick::apply(&mut operation, tick, tx.now)
             {
-                operation::save(tx, &operation)?;
+                operation::save_tick(tx, &operation)?;
             }
             Ok(())
         }

@@ -1,10 +1,11 @@
 //! The one writer: a thread that owns the only connection that changes the database.
 //!
 //! ```text
-//! verbs ──▶ queue (bounded, two priorities) ──▶ BEGIN · SAVEPOINT verb · ... · COMMIT ──▶ answers
+//! verbs ──▶ queue (bounded, two priorities) ──▶ BEGIN · verb · SAVEPOINT verb · ... · COMMIT ──▶ answers
 //! ```
-//! What has queued up while the last group was being synced to disk becomes the next group. Each
-//! verb has a savepoint of its own, so that one that refuses leaves no trace in the others' group.
+//! What has queued up while the last group was being synced to disk becomes the next group. A verb
+//! that refuses leaves no trace in the others' group: the first one takes the whole transaction back,
+//! those after it have a savepoint each, which costs a copy of every page that they change.
 //! Nobody hears an answer before the COMMIT that makes it true.
 
 use std::cell::RefCell;
@@ -239,10 +240,10 @@ fn run_group(place: &Workplace, first: Box<dyn Verb>, shared: &Shared) {
     let opened = Instant::now();
     let (mut verbs, notes) = (Vec::new(), Notes::default());
     let mut outcome = run_statement(conn, "BEGIN IMMEDIATE");
-    let mut next = Some(first);
+    let (mut next, mut alone) = (Some(first), true);
     while let Some(mut verb) = next.take() {
         if outcome.is_ok() {
-            outcome = run_verb(place, verb.as_mut(), &notes);
+            outcome = run_verb(place, verb.as_mut(), &notes, alone).map(|kept| alone &= !kept);
         }
         verbs.push(verb);
         if outcome.is_ok() && verbs.len() < GROUP_VERBS && opened.elapsed() < GROUP_TIME {
@@ -279,10 +280,18 @@ fn note_health(health: &Health, lost: Option<&StoreError>, verbs: &[Box<dyn Verb
     }
 }
 
-/// Runs one verb in a savepoint. An error means that the whole group is lost.
-fn run_verb(place: &Workplace, verb: &mut dyn Verb, notes: &Notes) -> Result<(), StoreError> {
+/// Runs one verb, and says whether its changes stay. `alone`: the transaction has no others yet. An
+/// error means that the whole group is lost.
+fn run_verb(
+    place: &Workplace,
+    verb: &mut dyn Verb,
+    notes: &Notes,
+    alone: bool,
+) -> Result<bool, StoreError> {
     let conn = &place.conn;
-    run_statement(conn, "SAVEPOINT verb")?;
+    if !alone {
+        run_statement(conn, "SAVEPOINT verb")?;
+    }
     let mark = notes.len();
     let (now, began) = (place.clock.now(), Instant::now());
     let tx = Tx { conn, now, notes, told: RefCell::default(), began };
@@ -297,9 +306,15 @@ fn run_verb(place: &Workplace, verb: &mut dyn Verb, notes: &Notes) -> Result<(),
     }
     if !kept {
         notes.truncate(mark);
-        run_statement(conn, "ROLLBACK TO verb")?;
     }
-    run_statement(conn, "RELEASE verb")
+    let end: &[&str] = match (alone, kept) {
+        (true, true) => &[],
+        (true, false) => &["ROLLBACK", "BEGIN IMMEDIATE"],
+        (false, true) => &["RELEASE verb"],
+        (false, false) => &["ROLLBACK TO verb", "RELEASE verb"],
+    };
+    end.iter().try_for_each(|sql| run_statement(conn, sql))?;
+    Ok(kept)
 }
 
 fn run_statement(conn: &Connection, sql: &str) -> Result<(), StoreError> {

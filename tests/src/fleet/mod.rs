@@ -33,6 +33,8 @@ const AT_ONCE: usize = 32;
 /// Pauses of an agent that finds no coordinator: up to so long at first, and at most.
 const RETRY: Duration = Duration::from_secs(2);
 const RETRY_MOST: Duration = Duration::from_secs(600);
+/// Attempts after which something is wrong.
+const ATTEMPTS: u32 = 5;
 /// For one attempt.
 const ATTEMPT: Duration = Duration::from_secs(30);
 
@@ -181,6 +183,25 @@ impl Patience {
         let share = u32::try_from(self.random.below(1000)).map_or(1.0, f64::from) / 1000.0;
         self.failures += 1;
         tokio::time::sleep(most.mul_f64(share)).await;
+    }
+}
+
+/// Asks until there is an answer: a connection that is refused or cut is tried again, as agents do; with
+/// the number of those.
+///
+/// # Errors
+/// The last one, when there were too many.
+pub async fn insist<T>(
+    device: &mut Device,
+    ask: impl AsyncFn(&mut Device) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, u32)> {
+    let mut patience = Patience { random: Random::new(1), failures: 0 };
+    loop {
+        match ask(device).await {
+            Ok(answer) => return Ok((answer, patience.failures)),
+            Err(error) if patience.failures >= ATTEMPTS => return Err(error),
+            Err(_) => patience.pause().await,
+        }
     }
 }
 

@@ -20,8 +20,8 @@ use crate::operation::{Operation, Status, expiry};
 
 pub use request::{EXPIRY_DAYS, UpgradeRefused, UpgradeRequest};
 pub(super) use request::{create, make, want};
-pub(super) use row::save;
 pub(super) use row::{COLUMNS, operation};
+pub(super) use row::{save, save_tick};
 
 /// Which operations, in what order.
 #[derive(Debug, Clone)]

@@ -85,31 +85,64 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
     Ok(())
 }
 
-/// The columns that indexes, triggers and foreign keys hang on, where one of them is another. SQLite asks
-/// which columns a statement sets, not which of them change: written with every milestone, they would
-/// cost eight indexes each time.
-fn save_standing(tx: &Tx<'_>, id: &str, op: &Operation) -> rusqlite::Result<()> {
-    let unproved = op.status == Status::Success && op.evidence != Some(Evidence::Versions);
+/// As [`save`], where nothing but a tick came: ticks are many.
+pub(in crate::store) fn save_tick(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
+    let id = op.id.to_string();
     tx.prepare_cached(
-        "UPDATE operations SET status = ?2, wave = ?3, attempts_granted = ?4, finished_at = ?5,
-             superseded_by = ?6, charged = ?7, unproved = ?8, grant_open = ?9,
-             overdue_from = CASE WHEN forgiven AND attempts_granted = ?4 THEN NULL ELSE ?10 END,
-             forgiven = forgiven AND attempts_granted = ?4
-         WHERE id = ?1 AND (status, wave, attempts_granted, finished_at, superseded_by, charged,
-             unproved, grant_open, overdue_from) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "UPDATE operations SET phase = ?2, attempt = ?3, progress_percent = ?4, detail = ?5,
+             stalled = ?6, fetched = ?7, stream = ?8, last_seq = ?9, tick_attempt = ?10,
+             tick_n = ?11, heard_at = ?12, modified = ?13
+         WHERE id = ?1",
     )?
     .execute((
+        &id,
+        op.phase.map(|phase| phase.as_str()),
+        op.attempt,
+        op.progress_percent,
+        &op.detail,
+        op.stalled,
+        op.fetched,
+        op.stream.map(|id| id.to_string()),
+        op.last_seq,
+        op.tick_attempt,
+        op.tick_n,
+        op.heard_at,
+        op.modified,
+    ))?;
+    save_standing(tx, &id, op)?;
+    tx.note(Note::Operation(Box::new(op.clone())));
+    Ok(())
+}
+
+/// The columns that indexes, triggers and foreign keys hang on, where one of them is another. SQLite asks
+/// which columns a statement sets, not which of them change: written with every milestone, they would
+/// cost eight indexes each time, and what is needed to take it back.
+fn save_standing(tx: &Tx<'_>, id: &str, op: &Operation) -> rusqlite::Result<()> {
+    let unproved = op.status == Status::Success && op.evidence != Some(Evidence::Versions);
+    let superseded_by = op.superseded_by.map(|id| id.to_string());
+    let standing = (
         id,
         op.status.as_str(),
         op.wave,
         op.attempts_granted,
         op.finished_at,
-        op.superseded_by.map(|id| id.to_string()),
+        superseded_by,
         charge::counts(op.status, op.failure.as_ref()),
         unproved,
         op.is_granted(),
         overdue_from(op),
-    ))?;
+    );
+    let changed = "SELECT 1 FROM operations WHERE id = ?1
+         AND (status, wave, attempts_granted, finished_at, superseded_by, charged, unproved,
+             grant_open, overdue_from) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    if tx.prepare_cached(changed)?.exists(standing.clone())? {
+        let set = "UPDATE operations SET status = ?2, wave = ?3, attempts_granted = ?4,
+             finished_at = ?5, superseded_by = ?6, charged = ?7, unproved = ?8, grant_open = ?9,
+             overdue_from = CASE WHEN forgiven AND attempts_granted = ?4 THEN NULL ELSE ?10 END,
+             forgiven = forgiven AND attempts_granted = ?4
+             WHERE id = ?1";
+        tx.prepare_cached(set)?.execute(standing)?;
+    }
     Ok(())
 }
 
@@ -191,13 +224,13 @@ fn granted(cells: &mut Cells<'_>) -> rusqlite::Result<Option<Granted>> {
 
 #[cfg(test)]
 mod tests {
-    use shared::event::Outcome;
+    use shared::event::{Outcome, Tick};
     use shared::failure::{Failure, FailureKind, ModemCondition};
     use shared::ids::{BatchId, OperationId};
     use uuid::Uuid;
 
     use super::*;
-    use crate::operation::LateResult;
+    use crate::operation::{LateResult, tick};
     use crate::store::Never;
     use crate::store::fixture::{Fixture, stream};
 
@@ -265,6 +298,50 @@ mod tests {
             .unwrap();
         assert_eq!(f.operation(whole.id).await, whole);
     }
+    #[tokio::test]
+    async fn a_tick_is_written_as_it_was_applied() {
+        let f = Fixture::new().await;
+        let (device, image) = (f.device(1).await, f.image("v2").await);
+        let asked = f.ask(device, image).await.unwrap();
+        let granted = Granted {
+            attempt: 2,
+            stream: stream(2),
+            at: 1,
+            dark_expected_ms: 2,
+            dark_longest_ms: 3,
+            open: true,
+        };
+        let before = Operation {
+            stream: Some(stream(1)),
+            last_seq: 9,
+            attempts_granted: 2,
+            granted: Some(granted),
+            ..asked
+        };
+        let tick = Tick {
+            v: 1,
+            operation: before.id,
+            slot: before.slot.clone(),
+            stream: stream(2),
+            attempt: 2,
+            n: 3,
+            phase: Phase::Installing,
+            percent: 44,
+            stalled: true,
+            detail: Some("erasing".into()),
+            fetched: Some(5),
+        };
+        let mut after = before.clone();
+        assert!(tick::apply(&mut after, &tick, before.modified + 1));
+        let saved = after.clone();
+        let written = f.store.write::<_, Never, _>(move |tx| {
+            save(tx, &before)?;
+            Ok(save_tick(tx, &saved)?)
+        });
+        written.await.unwrap();
+        assert_eq!(f.operation(after.id).await, after);
+    }
+
     #[tokio::test]
     async fn what_indexes_hang_on_is_written_where_it_changed() {
         let f = Fixture::new().await;

@@ -1,5 +1,7 @@
 //! The store's core: groups, savepoints, refusals, priorities, migrations.
 
+use futures_util::future::poll_immediate;
+
 use super::super::*;
 
 pub(super) fn scratch() -> (tempfile::TempDir, Store) {
@@ -45,6 +47,37 @@ async fn a_refusal_in_a_group_leaves_no_trace_and_hurts_nobody() {
     assert!(a.is_ok() && c.is_ok());
     assert!(matches!(b, Err(Rejection::Refused("no"))));
     assert_eq!(names(&store).await, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn the_first_of_a_group_may_refuse_and_so_may_any_other() {
+    let (_dir, store) = scratch();
+    for refused in 0..8_u32 {
+        store.write::<_, Never, _>(|tx| Ok(tx.execute("DELETE FROM users", [])?)).await.unwrap();
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let blocked = store.shared.writer.submit::<(), Never, _>(Priority::Normal, move |_| {
+            let _ = gate.recv();
+            Ok(())
+        });
+        let then = |place: u32| if refused & (1 << place) > 0 { Err("no") } else { Ok(()) };
+        let mut adding = std::pin::pin!(async {
+            tokio::join!(
+                add(&store, "a", then(0)),
+                add(&store, "b", then(1)),
+                add(&store, "c", then(2))
+            )
+        });
+        // All of them wait, and become one group.
+        assert!(poll_immediate(&mut adding).await.is_none());
+        drop(open);
+        let (a, b, c) = adding.await;
+        let refusals = [a, b, c].map(|added| added.is_err());
+        assert_eq!(refusals, [0, 1, 2].map(|place| then(place).is_err()));
+        blocked.unwrap().await.unwrap().unwrap();
+        let kept = ["a", "b", "c"].into_iter().zip(0..).filter(|(_, place)| then(*place).is_ok());
+        let kept: Vec<_> = kept.map(|(name, _)| name).collect();
+        assert_eq!(names(&store).await, kept, "{refused:03b}");
+    }
 }
 
 #[tokio::test]
