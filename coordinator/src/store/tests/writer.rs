@@ -55,9 +55,9 @@ async fn the_first_of_a_group_may_refuse_and_so_may_any_other() {
     for refused in 0..8_u32 {
         store.write::<_, Never, _>(|tx| Ok(tx.execute("DELETE FROM users", [])?)).await.unwrap();
         let (open, gate) = std::sync::mpsc::channel::<()>();
-        let blocked = store.shared.writer.submit::<(), Never, _>(Priority::Normal, move |_| {
+        let blocked = store.shared.writer.submit::<(), _, _>(Priority::Normal, move |_| {
             let _ = gate.recv();
-            Ok(())
+            Err(Rejection::Refused("no"))
         });
         let then = |place: u32| if refused & (1 << place) > 0 { Err("no") } else { Ok(()) };
         let mut adding = std::pin::pin!(async {
@@ -73,7 +73,7 @@ async fn the_first_of_a_group_may_refuse_and_so_may_any_other() {
         let (a, b, c) = adding.await;
         let refusals = [a, b, c].map(|added| added.is_err());
         assert_eq!(refusals, [0, 1, 2].map(|place| then(place).is_err()));
-        blocked.unwrap().await.unwrap().unwrap();
+        blocked.unwrap().await.unwrap().unwrap_err();
         let kept = ["a", "b", "c"].into_iter().zip(0..).filter(|(_, place)| then(*place).is_ok());
         let kept: Vec<_> = kept.map(|(name, _)| name).collect();
         assert_eq!(names(&store).await, kept, "{refused:03b}");
