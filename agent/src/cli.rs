@@ -14,6 +14,7 @@
 mod arguments;
 mod busy;
 mod chain;
+mod forsaken;
 mod hold;
 mod log_lines;
 mod probe;
@@ -154,13 +155,22 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn load(sources: &Sources) -> Result<Settings, SettingsError> {
-    settings::load(&sources.config, sources.overrides.clone())
+    accepted(&sources.config, settings::load(&sources.config, sources.overrides.clone()))
+}
+
+/// Settings of now, as far as they leave no modem alone that those of before looked after.
+fn accepted(
+    source: &Source,
+    settings: Result<Settings, SettingsError>,
+) -> Result<Settings, SettingsError> {
+    forsaken::accepted(settings?, last_valid::find(source).ok().as_ref())
 }
 
 /// For commands that look at this router only. What they are asked is not less true while settings are
 /// refused.
 fn load_local(sources: &Sources) -> Result<Settings, SettingsError> {
-    settings::load_local(&sources.config, sources.overrides.clone()).or_else(|error| {
+    let local = settings::load_local(&sources.config, sources.overrides.clone());
+    accepted(&sources.config, local).or_else(|error| {
         let Ok(settings) = last_valid::find(&sources.config) else { return Err(error) };
         eprintln!("{error}\nThe settings are refused; those that were valid last are used.");
         Ok(settings)

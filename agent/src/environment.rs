@@ -14,7 +14,7 @@ use crate::{
     settings::{Settings, SlotSettings},
     staging::{self, Mounts, Staged, Staging},
     status::StatusFile,
-    upgrade::{policy::Policy, results::Results, state::State},
+    upgrade::{journal, policy::Policy, results::Results, state::State},
     uplink::UplinkHandle,
     verify::VerifiedManifest,
 };
@@ -98,11 +98,16 @@ impl Ports {
     /// Says what becomes of a job that no journal is about, in a stream of its own.
     pub fn answer(&self, job: &Job, body: EventBody) {
         let Ok(bytes) = random::bytes() else { return };
+        self.answer_as(job, StreamId::from_random(bytes), 0, body);
+    }
+
+    /// As [`Self::answer`], in the stream of a journal that was about it once.
+    pub fn answer_as(&self, job: &Job, stream: StreamId, attempt: u32, body: EventBody) {
         self.uplink.report(Draft {
             operation: job.operation,
             slot: job.slot.clone(),
-            stream: StreamId::from_random(bytes),
-            attempt: 0,
+            stream,
+            attempt,
             at: None,
             body,
         });
@@ -259,7 +264,7 @@ pub fn holders(settings: &Settings, slot: &SlotSettings) -> Holders {
 /// Where a slot's journal lies.
 #[must_use]
 pub fn journal_path(settings: &Settings, slot: &SlotSettings) -> PathBuf {
-    settings.paths.state_dir.join(slot.slot.as_str()).join("journal")
+    journal::path(&settings.paths.state_dir, &slot.slot)
 }
 
 /// The router's staging directories. What sysupgrade would pack into memory is never one.

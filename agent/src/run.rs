@@ -6,12 +6,14 @@
 //! | [`slot`] | one slot: its journal, and the upgrade under way in it |
 //! | [`turns`] | who comes first; pure |
 //! | [`census`] | when the modems are asked, and what they said |
+//! | [`nameless`] | what lies on disk of slots that the settings do not name |
 //!
 //! A modem in download mode is recovered from what lies on the router. So nothing here that only the
 //! network needs (trust, identity, the coordinator's address) can keep the loop from beginning.
 
 mod agent;
 mod census;
+mod nameless;
 mod slot;
 mod turns;
 

@@ -1,6 +1,7 @@
 //! `busy`: whether this router may be given another system, or lose this agent, now. For the scripts of
 //! the package, which know the exit statuses.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::{BUSY, UNFINISHED};
@@ -8,7 +9,7 @@ use crate::environment::journal_path;
 use crate::guardian;
 use crate::settings::Settings;
 use crate::sysupgrade;
-use crate::upgrade::journal::{Found, peek};
+use crate::upgrade::journal::{Found, aside, peek};
 
 /// Tells of a running tool before an upgrade that is not finished. `begun`: one whose grant is asked for
 /// counts as running.
@@ -35,21 +36,28 @@ pub fn busy(settings: &Settings, begun: bool) -> ExitCode {
 
 /// The first slot whose modem may still be in the middle of something, by its journal.
 pub fn unfinished(settings: &Settings) -> Option<String> {
-    settings.slots.iter().find_map(|slot| {
-        let path = journal_path(settings, slot);
-        match peek(&path) {
-            Ok(Found::State { state, .. }) if state.has_touched() => {
-                Some(format!("slot {}: the upgrade is not finished: {}", slot.slot, state.phase()))
-            }
-            Ok(Found::State { .. } | Found::Nothing) => None,
-            Ok(Found::Unreadable) => {
-                Some(format!("slot {}: the journal {} cannot be read", slot.slot, path.display()))
-            }
-            // What cannot be found out must not keep a broken router from being mended.
-            Err(error) => {
-                log::error!("slot {}: {}: {error}", slot.slot, path.display());
-                None
-            }
+    let slots = settings.slots.iter();
+    slots
+        .map(|slot| (slot.slot.as_str(), journal_path(settings, slot)))
+        .find_map(|(slot, path)| unfinished_in(slot, &path))
+}
+
+/// Whether the modem of `slot` may be in the middle of something, by the journal at `path`.
+pub fn unfinished_in(slot: &str, path: &Path) -> Option<String> {
+    let unreadable =
+        |path: &Path| Some(format!("slot {slot}: the journal {} cannot be read", path.display()));
+    let aside = aside(path);
+    match peek(path) {
+        _ if aside.exists() => unreadable(&aside),
+        Ok(Found::State { state, .. }) if state.has_touched() => {
+            Some(format!("slot {slot}: the upgrade is not finished: {}", state.phase()))
         }
-    })
+        Ok(Found::State { .. } | Found::Nothing) => None,
+        Ok(Found::Unreadable) => unreadable(path),
+        // What cannot be found out must not keep a broken router from being mended.
+        Err(error) => {
+            log::error!("slot {slot}: {}: {error}", path.display());
+            None
+        }
+    }
 }

@@ -24,4 +24,6 @@ mod watch;
 
 pub use process::{give_back_when_orphaned, guard_main};
 pub use record::{ExitRecord, Plan, Progress, Status, Verdict};
-pub use running::{Ended, Guardian, NotStarted, Presence, Running, is_any_running};
+pub use running::{
+    Ended, Guardian, NotStarted, Presence, Running, is_another_running, is_any_running,
+};

@@ -285,6 +285,18 @@ pub fn is_any_running(run_dir: &Path) -> bool {
     locks.any(|lock| files::is_locked(&lock).unwrap_or(false))
 }
 
+/// Whether a tool runs in another directory of `run_dir` than `own`. Who cannot ask must not conclude that
+/// none does.
+#[must_use]
+pub fn is_another_running(run_dir: &Path, own: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(run_dir) else { return true };
+    let slots = entries.map(|entry| entry.map(|entry| entry.path()));
+    let others =
+        slots.filter(|slot| !slot.as_ref().is_ok_and(|slot| slot == own || !slot.is_dir()));
+    let mut locks = others.map(|slot| slot.map(|slot| RunDir::new(&slot).guardian_lock()));
+    locks.any(|lock| lock.and_then(|lock| files::is_locked(&lock)).unwrap_or(true))
+}
+
 fn last_exit(run: &RunDir, plan: Uuid) -> Option<ExitRecord> {
     let record: ExitRecord = record::read(&run.exit()).ok()?;
     (record.plan == plan).then_some(record)

@@ -10,6 +10,7 @@
 
 use super::{
     census::Census,
+    nameless,
     slot::Slot,
     turns::{self, Wish},
 };
@@ -20,11 +21,8 @@ use crate::{
 };
 use shared::{
     desired::{Desired, Job},
-    event::{EventBody, Outcome},
-    failure::{Failure, FailureKind},
     hex::Sha256,
     ids::OperationId,
-    stages::Phase,
 };
 use std::{collections::HashSet, sync::Arc};
 use tokio::{sync::Notify, time::Instant};
@@ -140,7 +138,9 @@ impl Agent {
     /// mode can be recovered from. `None` while that is not known of every slot.
     fn needed(&self) -> Option<Vec<Sha256>> {
         let needed: Option<Vec<_>> = self.slots.iter().map(Slot::needed).collect();
-        needed.map(|slots| slots.into_iter().flatten().collect())
+        let own = |name: &str| self.slots.iter().any(|slot| slot.place.slot.as_str() == name);
+        let others = nameless::needed(&self.settings.paths.state_dir, own)?;
+        Some(needed?.into_iter().flatten().chain(others).collect())
     }
 
     /// A job for a slot that this router does not have.
@@ -149,8 +149,10 @@ impl Agent {
         if known || !self.refused.insert(job.operation) {
             return;
         }
-        let detail = format!("this router has no slot {:?}", job.slot.as_str());
-        let failure = Failure::untouched(Phase::Inspecting, FailureKind::WrongModem, detail);
-        self.ports.answer(job, EventBody::Finished { outcome: Outcome::Failed { failure } });
+        let (body, of) = nameless::answer(&self.settings.paths.state_dir, job);
+        match of {
+            Some((stream, attempt)) => self.ports.answer_as(job, stream, attempt, body),
+            None => self.ports.answer(job, body),
+        }
     }
 }

@@ -44,6 +44,9 @@ pub enum SettingsError {
     Read(#[from] ReadError),
     #[error("{}", lines(.0))]
     Invalid(Vec<OptionError>),
+    /// Each: what they leave alone that is not finished.
+    #[error("{}", .0.join("\n"))]
+    Unfinished(Vec<String>),
 }
 
 fn lines(errors: &[OptionError]) -> String {

@@ -14,7 +14,7 @@ fn parse(text: &str) -> Result<Settings, SettingsError> {
 fn errors(text: &str) -> Vec<String> {
     match parse(text) {
         Err(SettingsError::Invalid(errors)) => errors.iter().map(ToString::to_string).collect(),
-        Err(SettingsError::Read(error)) => vec![error.to_string()],
+        Err(error) => vec![error.to_string()],
         Ok(_) => Vec::new(),
     }
 }

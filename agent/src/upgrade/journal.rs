@@ -14,7 +14,7 @@
 
 use crate::{files, upgrade::state::State};
 use serde::{Deserialize, Serialize};
-use shared::hex::Hasher;
+use shared::{hex::Hasher, ids};
 use std::{
     fs::File,
     io,
@@ -154,6 +154,34 @@ pub fn peek(path: &Path) -> io::Result<Found> {
         }
         Slot::Newer { .. } | Slot::Broken => Found::Unreadable,
     })
+}
+
+/// Where the journal of `slot` lies.
+#[must_use]
+pub fn path(state_dir: &Path, slot: &ids::Slot) -> PathBuf {
+    state_dir.join(slot.as_str()).join("journal")
+}
+
+/// Every journal below `state_dir`, also of slots that no settings name any more: where it is, and its
+/// slot. With those that lie unreadable beside their place.
+///
+/// # Errors
+/// The directory is there and cannot be read.
+pub fn all(state_dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let entries = match std::fs::read_dir(state_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let directory = entry?.path();
+        let journal = directory.join("journal");
+        let slot = directory.file_name().and_then(|name| name.to_str());
+        if let Some(slot) = slot.filter(|_| journal.exists() || aside(&journal).exists()) {
+            found.push((journal, slot.to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 /// Whether the journal of a slot lies unreadable beside a fresh one.

@@ -5,6 +5,7 @@ use crate::{
     environment::Environment,
     guardian::{
         Ended, ExitRecord, NotStarted, Plan, Presence, Progress, Running, Verdict,
+        is_another_running,
         profile::{Call, Places, Purpose, named_image, resolve},
         record::{FORMAT, Follow, Image, RunDir, Timeouts},
     },
@@ -94,8 +95,9 @@ impl Environment {
             log::error!("a start of the tool cannot be counted: {error}");
         }
         let plan = self.plan(state, &profile, call, &image);
-        let run_dir = self.settings.paths.run_dir.clone();
-        let started = self.guardian.start(&plan, &image, || sysupgrade::under_way(&run_dir)).await;
+        let (run_dir, own) = (self.settings.paths.run_dir.clone(), self.run_dir());
+        let objection = || objection(&run_dir, &own);
+        let started = self.guardian.start(&plan, &image, objection).await;
         // The guardian's own lock is there to be seen.
         self.job.begun = None;
         match started {
@@ -210,6 +212,13 @@ impl Environment {
     pub(super) fn usb_place(&self, bus_id: &str, id: UsbId) -> UsbPlace {
         (self.settings.paths.sysfs.join("bus/usb/devices").join(bus_id), id)
     }
+}
+
+/// Why no tool may run on this router now, though none runs in this slot.
+fn objection(run_dir: &Path, own: &Path) -> Option<String> {
+    // Whatever the other slot is called, and whether the settings name it: one tool at a time.
+    let other = is_another_running(run_dir, own).then(|| "another slot's tool runs".to_owned());
+    other.or_else(|| sysupgrade::under_way(run_dir))
 }
 
 /// A device's directory in sysfs, and its id.

@@ -1,0 +1,115 @@
+//! Settings that would leave a modem alone in the middle of its upgrade: a slot has another name now, or
+//! the state lies elsewhere, and nobody would look after what the journal is about.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::busy::unfinished_in;
+use crate::environment::journal_path;
+use crate::guardian;
+use crate::settings::{Settings, SettingsError};
+use crate::upgrade::journal;
+
+/// `settings`, unless a journal that is not finished has no slot in them: neither those where the state
+/// is now, nor those of the slots `before`, the settings that were in force until now.
+pub fn accepted(settings: Settings, before: Option<&Settings>) -> Result<Settings, SettingsError> {
+    let journals = settings.slots.iter().map(|slot| journal_path(&settings, slot));
+    let known: Vec<PathBuf> = journals.collect();
+    let mut journals: BTreeMap<PathBuf, String> =
+        journal::all(&settings.paths.state_dir).into_iter().flatten().collect();
+    if let Some(before) = before {
+        let old = before.slots.iter();
+        journals.extend(old.map(|slot| (journal_path(before, slot), slot.slot.to_string())));
+    }
+    journals.retain(|path, _| !known.contains(path));
+    let mut problems: Vec<String> =
+        journals.iter().filter_map(|(path, slot)| forsaken(slot, path)).collect();
+    let run_dir = &settings.paths.run_dir;
+    problems.extend(before.and_then(|before| tool_elsewhere(&before.paths.run_dir, run_dir)));
+    if problems.is_empty() { Ok(settings) } else { Err(SettingsError::Unfinished(problems)) }
+}
+
+fn forsaken(slot: &str, path: &Path) -> Option<String> {
+    let unfinished = unfinished_in(slot, path)?;
+    let path = path.display();
+    Some(format!("{unfinished}, and no slot is called so: name it until then ({path})"))
+}
+
+fn tool_elsewhere(before: &Path, now: &Path) -> Option<String> {
+    let runs = before != now && guardian::is_any_running(before);
+    runs.then(|| format!("a tool runs: [paths] run_dir stays {} until it ends", before.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Fragment, from_fragments};
+    use crate::upgrade::journal::{Journal, aside};
+    use crate::upgrade::state::{Gates, Run, State, Step, tests::record};
+
+    struct Router(tempfile::TempDir);
+
+    impl Router {
+        fn settings(&self, state: &str, slots: &[&str]) -> Settings {
+            let directory = self.0.path().display();
+            let mut text = format!(
+                "[coordinator]\nurl = \"https://h\"\n[paths]\nstate_dir = \"{directory}/{state}\"\n\
+                 run_dir = \"{directory}/run\"\n"
+            );
+            for (slot, number) in slots.iter().zip(["356938035643809", "356938035643817"]) {
+                text += &format!("[[slot]]\nname = \"{slot}\"\nimei = \"{number}\"\n");
+            }
+            from_fragments([Fragment::from_toml(&text, "t").unwrap()]).unwrap()
+        }
+
+        fn journal(&self, step: Step) -> PathBuf {
+            let path = self.0.path().join("state/main/journal");
+            let (mut journal, _) = Journal::open(&path, "b").unwrap();
+            journal.save(&State { step, ..State::new(record()) }).unwrap();
+            path
+        }
+
+        fn refused(&self, settings: Settings, before: Option<&Settings>) -> Option<String> {
+            accepted(settings, before).err().map(|error| error.to_string())
+        }
+    }
+
+    #[test]
+    fn a_journal_that_is_not_finished_keeps_its_slot() {
+        let router = Router(tempfile::tempdir().unwrap());
+        let before = router.settings("state", &[]);
+        let renamed = || router.settings("state", &["left", "right"]);
+        assert_eq!(router.refused(renamed(), Some(&before)), None, "nothing was ever begun");
+        let path = router.journal(Step::Waiting { gates: Gates::Commit });
+        assert_eq!(router.refused(renamed(), Some(&before)), None, "its modem is untouched");
+        router.journal(Step::Recovering { tries: 3, run: Run::Attach });
+        for before in [None, Some(&before)] {
+            let refused = router.refused(renamed(), before).unwrap();
+            assert_eq!(refused.lines().count(), 1, "{refused}");
+            let says = refused.contains("slot main: ") && refused.contains("recovering");
+            assert!(says && refused.contains(path.to_str().unwrap()), "{refused}");
+        }
+        assert_eq!(router.refused(router.settings("state", &["main", "right"]), None), None);
+        // The state lies elsewhere now: only who knows where it was finds the journal.
+        assert_eq!(router.refused(router.settings("elsewhere", &[]), None), None);
+        assert!(router.refused(router.settings("elsewhere", &[]), Some(&before)).is_some());
+        // Nobody knows what it was about.
+        std::fs::rename(&path, aside(&path)).unwrap();
+        assert!(router.refused(renamed(), None).unwrap().contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_tool_that_runs_keeps_its_run_directory() {
+        let router = Router(tempfile::tempdir().unwrap());
+        let before = router.settings("state", &[]);
+        let mut moved = before.clone();
+        moved.paths.run_dir = router.0.path().join("other");
+        let slot = before.paths.run_dir.join("main");
+        crate::files::create_private_dir(&slot).unwrap();
+        let lock = crate::files::try_lock(&slot.join("guardian.lock")).unwrap();
+        let refused = router.refused(moved.clone(), Some(&before)).unwrap();
+        assert!(refused.contains("a tool runs"), "{refused}");
+        drop(lock);
+        assert_eq!(router.refused(moved, Some(&before)), None);
+    }
+}
