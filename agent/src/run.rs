@@ -52,8 +52,13 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let settings = Arc::new(settings);
     let paths = &settings.paths;
     for path in [&paths.state_dir, &paths.run_dir] {
-        files::durable_dir(path)
-            .map_err(|source| RunError::Directory { path: path.clone(), source })?;
+        match files::durable_dir(path) {
+            // Read-only since the power cut, perhaps: a modem may be recovered from what is there.
+            Err(error) if path.is_dir() => log::error!("{}: {error}", path.display()),
+            made => {
+                made.map_err(|source| RunError::Directory { path: path.clone(), source })?;
+            }
+        }
     }
     let _presence = Presence::announce(&paths.run_dir)
         .map_err(|source| RunError::Directory { path: paths.run_dir.clone(), source })?

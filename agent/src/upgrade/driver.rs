@@ -40,6 +40,8 @@ pub struct Upgrade {
     saved: Option<State>,
     /// The turn was given up in this rest, which is over when it is driven again.
     parked: bool,
+    /// It was said that the work goes on in memory.
+    told_unwritten: bool,
 }
 
 /// How a turn ended.
@@ -62,7 +64,7 @@ impl Upgrade {
     /// `state`: new, or as a fresh process resumes it.
     #[must_use]
     pub fn new(state: State, journal: Journal) -> Self {
-        Self { state, journal, saved: None, parked: false }
+        Self { state, journal, saved: None, parked: false, told_unwritten: false }
     }
 
     #[must_use]
@@ -150,10 +152,13 @@ impl Upgrade {
         written: io::Result<()>,
         env: &mut Environment,
     ) -> Outcome {
-        if let Err(error) = written.or_else(|_| self.save(env))
-            && let Some(outcome) = unwritten(&self.state, &error)
-        {
-            return outcome;
+        if let Err(error) = written.or_else(|_| self.save(env)) {
+            if let Some(outcome) = unwritten(&self.state, &error) {
+                return outcome;
+            }
+            if !std::mem::replace(&mut self.told_unwritten, true) {
+                report::unwritten(&self.state, &error, env);
+            }
         }
         let desired = env.uplink.desired();
         let acted = unless_withdrawn(&self.state, desired, env.perform(action, &self.state)).await;

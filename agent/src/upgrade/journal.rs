@@ -11,6 +11,11 @@
 //! Nothing readable in a file that holds something is corruption: the file is set aside, and a
 //! person has to say "go on", for attempts must not start over at 0. A newer version's journal is
 //! left alone.
+//!
+//! A disk that has become read-only, as many do after a power cut, hides nothing: what it holds is gone on
+//! with, and only the saves fail. A slot that the disk refuses to read is like a broken one, if the other
+//! says that the modem was touched: what is looked at then is the modem. Beside any other state it may hold
+//! the one that counts.
 
 use crate::{files, upgrade::state::State};
 use serde::{Deserialize, Serialize};
@@ -59,7 +64,9 @@ pub enum JournalError {
 /// An open journal of one slot of the device.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    path: PathBuf,
+    /// `None` while the disk gives it for reading only.
+    file: Option<File>,
     boot_id: String,
     generation: u64,
 }
@@ -77,7 +84,8 @@ impl Journal {
     pub fn open(path: &Path, boot_id: &str) -> Result<(Self, Loaded), JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
         let (file, slots) = open(path).map_err(io)?;
-        let mut journal = Self { file, boot_id: boot_id.to_owned(), generation: 0 };
+        let (path, boot_id) = (path.to_owned(), boot_id.to_owned());
+        let mut journal = Self { path, file, boot_id, generation: 0 };
         let loaded = match newest(slots) {
             Slot::Blank => Loaded::Empty,
             Slot::Valid { generation, on_disk } => {
@@ -86,8 +94,8 @@ impl Journal {
                 let same_boot = boot_id == journal.boot_id;
                 Loaded::State { state: Box::new(state), same_boot }
             }
-            Slot::Newer { .. } => return Err(JournalError::Newer { path: path.to_owned() }),
-            Slot::Broken => return Err(set_aside(path).map_err(io)?),
+            Slot::Newer { .. } => return Err(JournalError::Newer { path: journal.path }),
+            Slot::Broken => return Err(set_aside(&journal.path).map_err(io)?),
         };
         Ok((journal, loaded))
     }
@@ -99,9 +107,14 @@ impl Journal {
         let generation = self.generation + 1;
         let bytes = encode(generation, &body)?;
         crate::failpoint::at!("journal.save.before");
-        self.file.write_all_at(&bytes, offset(generation))?;
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::options().read(true).write(true).open(&self.path)?,
+        };
+        let file = self.file.insert(file);
+        file.write_all_at(&bytes, offset(generation))?;
         crate::failpoint::at!("journal.save.written");
-        self.file.sync_data()?;
+        file.sync_data()?;
         crate::failpoint::at!("journal.save.durable");
         self.generation = generation;
         Ok(())
@@ -146,7 +159,7 @@ pub fn peek(path: &Path) -> io::Result<Found> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
-    Ok(match newest([read(&file, 0)?, read(&file, 1)?]) {
+    Ok(match newest(slots(&file)?) {
         Slot::Blank => Found::Nothing,
         Slot::Valid { on_disk, .. } => {
             let OnDisk::V1 { boot_id, state } = *on_disk;
@@ -201,10 +214,10 @@ fn set_aside(path: &Path) -> io::Result<JournalError> {
     Ok(JournalError::Corrupt { aside })
 }
 
-fn open(path: &Path) -> io::Result<(File, [Slot; 2])> {
+fn open(path: &Path) -> io::Result<(Option<File>, [Slot; 2])> {
     match File::options().read(true).write(true).open(path) {
         Ok(file) => {
-            let slots = [read(&file, 0)?, read(&file, 1)?];
+            let slots = slots(&file)?;
             // Whoever made it may have died before its name was durable. A disk that refuses this is
             // met again by the next save; what can be read is worth going on with.
             if let Some(directory) = path.parent()
@@ -212,7 +225,12 @@ fn open(path: &Path) -> io::Result<(File, [Slot; 2])> {
             {
                 log::warn!("{}: {error}", directory.display());
             }
-            Ok((file, slots))
+            Ok((Some(file), slots))
+        }
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            let slots = slots(&File::open(path)?)?;
+            log::error!("{}: {error}: what it says is gone on with in memory", path.display());
+            Ok((None, slots))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(directory) = path.parent() {
@@ -221,7 +239,7 @@ fn open(path: &Path) -> io::Result<(File, [Slot; 2])> {
             files::write_atomic(path, &[0; 2 * SLOT])?;
             crate::failpoint::at!("journal.made");
             let file = File::options().read(true).write(true).open(path)?;
-            Ok((file, [Slot::Blank, Slot::Blank]))
+            Ok((Some(file), [Slot::Blank, Slot::Blank]))
         }
         Err(error) => Err(error),
     }
@@ -250,6 +268,30 @@ fn digest(generation: u64, body: &[u8]) -> [u8; 32] {
     hasher.update(&generation.to_be_bytes());
     hasher.update(body);
     hasher.finish().0
+}
+
+fn slots(file: &File) -> io::Result<[Slot; 2]> {
+    readable([read(file, 0), read(file, 1)])
+}
+
+/// Both slots, one of which the disk may refuse to read if the other is enough.
+fn readable(slots: [io::Result<Slot>; 2]) -> io::Result<[Slot; 2]> {
+    let enough = |slot: &Slot| {
+        matches!(slot, Slot::Valid { on_disk, .. } if {
+            let OnDisk::V1 { state, .. } = on_disk.as_ref();
+            state.has_touched()
+        })
+    };
+    match slots {
+        [Ok(a), Ok(b)] => Ok([a, b]),
+        [Ok(slot), Err(error)] | [Err(error), Ok(slot)] if enough(&slot) => {
+            log::error!(
+                "one half of the journal cannot be read ({error}); the other is gone on with"
+            );
+            Ok([slot, Slot::Broken])
+        }
+        [Err(error), _] | [_, Err(error)] => Err(error),
+    }
 }
 
 fn read(file: &File, index: u64) -> io::Result<Slot> {

@@ -71,6 +71,12 @@ fn postponed(state: &State, reason: &str, env: &mut Environment) {
     }
 }
 
+/// The work goes on in memory: with the next power cut it would go on from what is on disk.
+pub fn unwritten(state: &State, error: &std::io::Error, env: &Environment) {
+    let reason = format!("the journal cannot be written ({error}); the upgrade goes on in memory");
+    env.report(state, EventBody::Postponed { reason: shared::limits::cut(reason) });
+}
+
 fn retrying(state: &State, delay_s: u64, env: &mut Environment) {
     if let Some(failure) = state.record.last_failure.clone() {
         env.report(state, EventBody::Retrying { failure, delay_s });

@@ -1,8 +1,9 @@
 use super::*;
 use crate::upgrade::{
     policy::Policy,
-    state::{Outcome, tests::record},
+    state::{Outcome, Run, Step, tests::record},
 };
+use std::process::Command;
 
 fn state(tries: u32) -> State {
     let mut state = State::new(record());
@@ -12,11 +13,12 @@ fn state(tries: u32) -> State {
 
 struct Lab {
     directory: tempfile::TempDir,
+    mounted: bool,
 }
 
 impl Lab {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self { directory: tempfile::tempdir().unwrap(), mounted: false }
     }
     fn path(&self) -> PathBuf {
         self.directory.path().join("main/journal")
@@ -36,10 +38,45 @@ impl Lab {
         (1..=count).for_each(|n| journal.save(&state(n)).unwrap());
         lab
     }
+    /// With saves, on a file system of its own that is read-only since; needs root.
+    #[allow(clippy::disallowed_methods, reason = "mount(8) is no part of the agent")]
+    fn read_only(count: u32) -> Option<Self> {
+        let mut lab = Self::new();
+        let mut mount = Command::new("mount");
+        match mount.args(["-t", "tmpfs", "none"]).arg(lab.directory.path()).output() {
+            Ok(output) if output.status.success() => lab.mounted = true,
+            why => {
+                eprintln!("SKIPPED: no file system can be mounted here: {why:?}");
+                return None;
+            }
+        }
+        let (mut journal, _) = lab.open().unwrap();
+        (1..=count).for_each(|n| journal.save(&state(n)).unwrap());
+        drop(journal);
+        lab.remount("ro");
+        Some(lab)
+    }
+    #[allow(clippy::disallowed_methods, reason = "mount(8) is no part of the agent")]
+    fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        let directory = self.directory.path();
+        assert!(
+            Command::new("mount").args(["-o", &options]).arg(directory).status().unwrap().success()
+        );
+    }
     fn damage(&self, at: usize, with: u8) {
         let mut bytes = std::fs::read(self.path()).unwrap();
         bytes[at] ^= with;
         std::fs::write(self.path(), bytes).unwrap();
+    }
+}
+
+impl Drop for Lab {
+    #[allow(clippy::disallowed_methods, reason = "mount(8) is no part of the agent")]
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = Command::new("umount").arg("--lazy").arg(self.directory.path()).status();
+        }
     }
 }
 
@@ -89,6 +126,38 @@ fn a_file_cut_short_is_corrupt_unless_a_slot_is_whole() {
     assert_eq!(lab.starts(), Some(2), "generation 2 lies in slot 0");
     std::fs::write(lab.path(), b"").unwrap();
     assert!(matches!(lab.open(), Err(JournalError::Corrupt { .. })));
+}
+
+#[test]
+fn a_slot_that_the_disk_refuses_does_not_hide_that_the_modem_was_touched() {
+    let slot = |step| {
+        let on_disk = OnDisk::V1 { boot_id: "b".into(), state: State { step, ..state(1) } };
+        Slot::Valid { generation: 4, on_disk: Box::new(on_disk) }
+    };
+    let refused = || Err(io::Error::from_raw_os_error(5));
+    let found = |slots| match newest(readable(slots).ok()?) {
+        Slot::Valid { generation, .. } => Some(generation),
+        _ => None,
+    };
+    let recovering = || slot(Step::Recovering { tries: 1, run: Run::Attach });
+    assert_eq!(found([Ok(recovering()), refused()]), Some(4));
+    assert_eq!(found([refused(), Ok(recovering())]), Some(4));
+    // What cannot be read may say that a tool was started since.
+    assert_eq!(found([Ok(slot(Step::Inspecting)), refused()]), None);
+    assert_eq!(found([refused(), Ok(Slot::Blank)]), None);
+    assert_eq!(found([refused(), refused()]), None);
+}
+
+#[test]
+fn a_journal_on_a_disk_that_became_read_only_is_gone_on_with() {
+    let Some(lab) = Lab::read_only(1) else { return };
+    assert_eq!(lab.starts(), Some(1));
+    let (mut journal, _) = lab.open().unwrap();
+    let error = journal.save(&state(2)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    lab.remount("rw");
+    journal.save(&state(2)).unwrap();
+    assert_eq!(lab.starts(), Some(2));
 }
 
 #[test]
