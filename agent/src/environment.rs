@@ -8,7 +8,8 @@ use crate::{
         Guardian,
         holders::{Holder, Holders},
     },
-    modem::{Modem, ModemLock, Place, Sought, manager},
+    modem::{Modem, ModemLock, Place, Sought, UsbDevice, manager},
+    netifd,
     outbox::Draft,
     random,
     settings::{Settings, SlotSettings},
@@ -208,7 +209,7 @@ impl Environment {
         let mut all: Vec<Holder> =
             held.rebooters.iter().chain(&own.rebooters).map(service).collect();
         all.extend(interfaces);
-        all.extend(self.holders.interfaces_on(&self.network_devices()).await);
+        all.extend(self.interfaces().await);
         all.push(self.modem_manager(held.modemmanager).await);
         all.extend(held.services.iter().chain(&own.services).map(service));
         let mut holders = Vec::new();
@@ -244,13 +245,41 @@ impl Environment {
         }
     }
 
-    /// Of this slot's modem; none where it is not certain which one that is.
-    fn network_devices(&self) -> Vec<String> {
-        let modems = self.place.snapshot().modems();
+    /// netifd's interfaces on this slot's modem: those that are up on it, and those that are configured to
+    /// use it.
+    async fn interfaces(&self) -> Vec<Holder> {
+        let nodes = self.nodes();
+        let mut interfaces = self.holders.interfaces_on(&nodes).await;
+        let configuration = netifd::configuration(&self.settings.paths.init_dir);
+        let configured = netifd::interfaces_using(&configuration, &nodes);
+        interfaces.extend(configured.into_iter().map(Holder::Interface));
+        interfaces
+    }
+
+    /// What this slot's modem is called: its place, ports, control and network devices. None where it is not
+    /// certain which one that is. In download mode nothing says whose modem it is, and its ports are
+    /// nobody's but a tool's.
+    fn nodes(&self) -> Vec<String> {
+        let snapshot = self.place.snapshot();
+        let loaders = snapshot.abnormal();
+        let download_mode = self.job.profile.as_ref().map(|p| p.fits.download_mode.clone());
+        let download_mode = download_mode.unwrap_or_default();
         let place = self.job.bus_id.as_deref().or(self.slot.usb_path.as_deref());
-        let alone = modems.len() == 1;
-        let ours = |modem: &Modem| place.map_or(alone, |place| modem.bus_id == place);
-        modems.into_iter().filter(ours).flat_map(|modem| modem.net).collect()
+        let alone =
+            snapshot.modems().len() == 1 && loaders.is_empty() && self.settings.slots.len() == 1;
+        let ours = |modem: &&Modem| place.map_or(alone, |place| modem.bus_id == place);
+        let modems = snapshot.modems();
+        let net = modems.iter().filter(ours).flat_map(|modem| modem.net.iter().cloned());
+        let mut nodes: Vec<String> = net.collect();
+        let places = modems.iter().filter(ours).map(|modem| modem.bus_id.as_str());
+        let loaders = loaders.iter().filter(|loader| download_mode.contains(&loader.usb));
+        for place in places.chain(loaders.map(|loader| loader.bus_id.as_str())) {
+            nodes.push(place.to_owned());
+            let device = snapshot.devices.iter().find(|device| device.bus_id == place);
+            nodes.extend(device.into_iter().flat_map(UsbDevice::ttys));
+            nodes.extend(self.place.control_devices(place));
+        }
+        nodes
     }
 }
 

@@ -13,6 +13,7 @@ pub mod hooks;
 pub mod identity;
 pub mod inventory;
 pub mod modem;
+pub mod netifd;
 pub mod outbox;
 pub mod processes;
 pub mod profiles;

@@ -30,10 +30,8 @@ pub fn hold(settings: &Settings) -> ExitCode {
     let Ok(boot_id) = clock::boot_id(&paths.proc) else { return ExitCode::from(FAILED) };
     let mut printed = BTreeSet::new();
     for slot in &settings.slots {
-        if !was_interrupted(settings, slot, &boot_id) {
-            continue;
-        }
-        let held = who_starts(settings);
+        let Some(taken) = interrupted(settings, slot, &boot_id) else { continue };
+        let held = who_starts(settings, taken);
         let run_dir = paths.run_dir.join(slot.slot.as_str());
         if let Err(error) = Holders::new(&run_dir, settings.holders.programs(paths)).note(&held) {
             // Nobody would give back what is not on record.
@@ -48,24 +46,37 @@ pub fn hold(settings: &Settings) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn was_interrupted(settings: &Settings, slot: &SlotSettings, boot_id: &str) -> bool {
+/// Whom an upgrade had taken that the end of an earlier boot interrupted.
+fn interrupted(settings: &Settings, slot: &SlotSettings, boot_id: &str) -> Option<Vec<Holder>> {
     match peek(&journal_path(settings, slot)) {
-        Ok(Found::State { state, boot_id: before }) => state.record.holding && before != boot_id,
-        Ok(Found::Nothing | Found::Unreadable) => false,
+        Ok(Found::State { state, boot_id: before }) => {
+            (state.record.holding && before != boot_id).then_some(state.record.held)
+        }
+        Ok(Found::Nothing | Found::Unreadable) => None,
         Err(error) => {
             log::error!("slot {}: the journal: {error}", slot.slot);
-            false
+            None
         }
     }
 }
 
-/// Holders of the settings and of every profile, as far as they start at boot: which profile it was
-/// stands in an image that is not read here.
-fn who_starts(settings: &Settings) -> Vec<Holder> {
+/// Those `taken` before, and the holders of the settings and of every profile, as far as they start at
+/// boot: an attempt that was interrupted early has taken nobody yet, and which profile it was stands in an
+/// image that is not read here.
+fn who_starts(settings: &Settings, taken: Vec<Holder>) -> Vec<Holder> {
     let paths = &settings.paths;
     let own = &settings.holders;
     let mut services: BTreeSet<String> = own.services.iter().cloned().collect();
     services.insert("modemmanager".to_owned());
+    let mut interfaces: BTreeSet<String> = own.interfaces.iter().cloned().collect();
+    for holder in taken {
+        match holder {
+            Holder::Service(name) => _ = services.insert(name),
+            Holder::Interface(name) => _ = interfaces.insert(name),
+            // ModemManager's name of the modem is one of an earlier life of it.
+            Holder::Modem(_) => {}
+        }
+    }
     for name in profiles::names(&paths.profiles_dir) {
         match profiles::find(&paths.profiles_dir, &name) {
             Ok(profile) => {
@@ -75,7 +86,7 @@ fn who_starts(settings: &Settings) -> Vec<Holder> {
             Err(error) => log::warn!("{error}"),
         }
     }
-    let interfaces = own.interfaces.iter().cloned().map(Holder::Interface);
+    let interfaces = interfaces.into_iter().map(Holder::Interface);
     let services = services.into_iter().filter(|name| starts_at_boot(&paths.init_dir, name));
     interfaces.chain(services.map(Holder::Service)).collect()
 }

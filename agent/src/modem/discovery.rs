@@ -189,7 +189,8 @@ impl UsbDevice {
         interface.tty.clone()
     }
 
-    fn ttys(&self) -> Vec<String> {
+    /// `ttyUSB0`, in the order of the interfaces.
+    pub fn ttys(&self) -> Vec<String> {
         self.interfaces.iter().filter_map(|interface| interface.tty.clone()).collect()
     }
 }

@@ -22,7 +22,7 @@ pub mod urc;
 
 pub use baseline::{Baseline, Difference, Registration};
 pub use dialect::{Identity, ModemError};
-pub use discovery::{Abnormal, Bus, Condition, Modem, Snapshot};
+pub use discovery::{Abnormal, Bus, Condition, Modem, Snapshot, UsbDevice};
 pub use lock::{Busy, ModemLock};
 pub use port::{Exchange, Port, PortError};
 pub use ready::{NotReady, Place, Ready, Seen, Sought, Survey, survey, wait_ready};

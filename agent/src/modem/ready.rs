@@ -33,6 +33,23 @@ impl Place {
         Place { sysfs: sysfs.to_owned(), dev: dev.to_owned(), sparing: None }
     }
 
+    /// The control devices (`cdc-wdm0`) of the device at `bus_id`.
+    #[must_use]
+    pub fn control_devices(&self, bus_id: &str) -> Vec<String> {
+        let interfaces = std::fs::read_dir(self.sysfs.join("bus/usb/devices"));
+        let interfaces = interfaces.into_iter().flatten().flatten().filter(|entry| {
+            let name = entry.file_name();
+            name.to_str()
+                .and_then(|name| name.strip_prefix(bus_id))
+                .is_some_and(|n| n.starts_with(':'))
+        });
+        let names = interfaces.flat_map(|interface| {
+            let devices = std::fs::read_dir(interface.path().join("usbmisc"));
+            devices.into_iter().flatten().flatten().map(|device| device.file_name())
+        });
+        names.filter_map(|name| name.into_string().ok()).collect()
+    }
+
     /// Opens no port that another process, by what `proc` says, has open.
     #[must_use]
     pub fn sparing(self, proc: &Path) -> Place {

@@ -13,6 +13,7 @@ mod told;
 
 use crate::{
     environment::Environment,
+    guardian::holders::Holder,
     modem::{self, ModemLock, NotReady, Ready},
     sysupgrade,
     upgrade::state::{Action, Before, Outcome, Sighting, State},
@@ -110,7 +111,7 @@ impl Environment {
         self.check_sysupgrade().map_err(failed)?;
         // Holding may take the interfaces down: then it is too late to ask.
         self.check_way(state).await.map_err(failed)?;
-        self.take_hold().await.map_err(failed)?;
+        self.take_hold(state).await.map_err(failed)?;
         // Another modem may have been lost while the coordinator was asked.
         if let Some(reason) = self.obstacle(imei.as_deref()).await {
             return Err(failed(reason));
@@ -120,12 +121,19 @@ impl Environment {
 
     /// Takes the modem for this process, and makes its holders let go; repeated by a fresh process,
     /// whose router may have started everything again.
-    async fn take_hold(&mut self) -> Result<(), String> {
+    async fn take_hold(&mut self, state: &State) -> Result<(), String> {
         if self.job.holding {
             return Ok(());
         }
         self.lock_modem()?;
-        self.holders.take(&self.who_holds().await).await.map_err(|e| chain(&e))?;
+        let mut holders = self.who_holds().await;
+        for before in &state.record.held {
+            // ModemManager's name of the modem is one of an earlier life of it.
+            if !matches!(before, Holder::Modem(_)) && !holders.contains(before) {
+                holders.push(before.clone());
+            }
+        }
+        self.holders.take(&holders).await.map_err(|e| chain(&e))?;
         self.job.holding = true;
         Ok(())
     }

@@ -69,3 +69,76 @@ fn what_no_agent_comes_for_is_given_back() {
     assert_eq!(std::fs::read_to_string(calls).unwrap(), "start\n");
     assert_eq!(watch(&settings, Duration::from_secs(900)), ExitCode::SUCCESS, "nothing is left");
 }
+
+#[test]
+fn whom_the_upgrade_had_taken_is_held_whoever_the_settings_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = router(dir.path());
+    let path = journal_path(&settings, &settings.slots[0]);
+    let (mut journal, _) = Journal::open(&path, "boot-before").unwrap();
+    let (mut record, named) = (record(), |name: &str| name.to_owned());
+    record.holding = true;
+    record.held = vec![
+        Holder::Interface(named("wwan")),
+        Holder::Service(named("other")),
+        Holder::Service(named("disabled")),
+        Holder::Modem(named("/sys/devices/2-1")),
+    ];
+    journal.save(&State::new(record)).unwrap();
+    let held = held(&settings);
+    let services = ["modemmanager", "other"].map(|name| Holder::Service(named(name)));
+    assert_eq!(held[0], Holder::Interface(named("wwan")));
+    assert_eq!(held[1..], services);
+}
+
+/// netifd with one interface, which is not there before `state` is.
+fn netifd(dir: &Path) -> Settings {
+    let settings = router(dir);
+    let ubus = dir.join("ubus");
+    let script = format!(
+        "cd {}\necho \"$*\" >> calls\n[ -e state ] || exit 4\n\
+         case \"$3\" in status) cat state ;; down) echo '{{\"up\":false}}' > state ;; esac\n",
+        dir.display()
+    );
+    crate::testing::script(&ubus, &script);
+    let mut settings = settings;
+    settings.paths.ubus = ubus;
+    settings
+}
+
+#[tokio::test]
+async fn an_interface_is_taken_down_as_often_as_netifd_brings_it_up_until_an_agent_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = netifd(dir.path());
+    crate::files::create_private_dir(&settings.paths.run_dir).unwrap();
+    let run_dir = settings.paths.run_dir.join("main");
+    let holders = Holders::new(&run_dir, settings.holders.programs(&settings.paths));
+    holders.note(&[Holder::Interface("wwan".into())]).unwrap();
+    let agent_lock = Presence::lock_path(&settings.paths.run_dir);
+    let calls = |what: &str| {
+        let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap_or_default();
+        calls.lines().filter(|line| *line == format!("call network.interface.wwan {what}")).count()
+    };
+    let until = async |what: &str, count: usize| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while calls(what) < count {
+            assert!(std::time::Instant::now() < deadline, "{what} was not called {count} times");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let up = || crate::files::publish(&dir.path().join("state"), b"{\"up\":true}\n").unwrap();
+    let play = async {
+        until("status", 2).await;
+        assert_eq!(calls("down"), 0, "netifd is not there yet");
+        up();
+        until("down", 1).await;
+        up();
+        until("down", 2).await;
+        crate::files::try_lock(&agent_lock).unwrap().unwrap()
+    };
+    // From there on it is the agent's business: otherwise this would not end.
+    let patience = Duration::from_secs(3600);
+    let (agent, ()) = tokio::join!(play, keep_interfaces_down(&holders, &agent_lock, patience));
+    assert_eq!(holders.taken().unwrap().len(), 1, "it stays on record, to be given back");
+    drop(agent);
+}

@@ -98,7 +98,7 @@ impl Environment {
 
     /// The modem from before, answering.
     async fn back(&mut self, state: &State) -> Result<Ready, Outcome> {
-        self.take_hold().await.map_err(|reason| Outcome::Again { reason })?;
+        self.take_hold(state).await.map_err(|reason| Outcome::Again { reason })?;
         let imei = state.record.before.as_ref().map(|b| b.imei.clone());
         self.answering(imei.as_deref(), self.boot_patience()).await.map_err(|e| vanished(&e))
     }

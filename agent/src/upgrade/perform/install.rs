@@ -10,7 +10,7 @@ use crate::{
         record::{FORMAT, Follow, Image, RunDir, Timeouts},
     },
     hooks::Stage,
-    sysupgrade,
+    processes, sysupgrade,
     upgrade::state::{Outcome, State, ToolEnd},
     verify::VerifiedImage,
 };
@@ -20,18 +20,25 @@ use shared::{
     ids::UsbId,
     profile::ToolProfile,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Seconds without an agent after which a guardian gives back what is held.
 const ORPHAN_GRACE_S: u64 = 600;
+/// How long a holder that was stopped may take to close its ports.
+const PORT_PATIENCE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(500);
 
 impl Environment {
     pub(super) async fn install(&mut self, state: &State) -> Outcome {
         if let Err(reason) = self.check_sysupgrade() {
             return not_started(state, FailureKind::ToolNotStarted, reason);
         }
-        if let Err(reason) = self.take_hold().await {
+        if let Err(reason) = self.take_hold(state).await {
             return not_started(state, FailureKind::ToolNotStarted, reason);
         }
         if let Some(reason) = self.foreign_tool() {
@@ -78,6 +85,9 @@ impl Environment {
         let (Some(profile), Some(manifest)) = (self.job.profile.clone(), self.manifest()) else {
             return super::lost_context(state);
         };
+        if let Some(reason) = self.port_in_use(&at).await {
+            return not_started(state, FailureKind::ToolNotStarted, reason);
+        }
         let state_dir = RunDir::new(&self.run_dir()).tool_state();
         let usb = at.usb.map(|(directory, id)| (directory.as_path(), *id));
         let At { diag, port, .. } = at;
@@ -105,6 +115,27 @@ impl Environment {
             // Not ours to judge, and nothing may be given back under it.
             Err(NotStarted::Busy) => self.attach(state).await,
             Err(error) => not_started(state, FailureKind::ToolNotStarted, chain(&error)),
+        }
+    }
+
+    /// Who else has the tool's port open, after a moment to close it: two who use it brick the modem.
+    async fn port_in_use(&self, at: &At<'_>) -> Option<String> {
+        let deadline = Instant::now() + PORT_PATIENCE;
+        loop {
+            // A tool of ours that runs is attached to, not competed with.
+            if self.guardian.attach().is_some() {
+                return None;
+            }
+            let mut ports = at.diag.into_iter().chain(at.port);
+            let user = |port: &Path| {
+                let user = processes::having_open(&self.settings.paths.proc, port)?;
+                Some(format!("{user} has {} open", port.display()))
+            };
+            let reason = ports.find_map(user)?;
+            if Instant::now() >= deadline {
+                return Some(reason);
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -152,7 +183,7 @@ impl Environment {
     pub(super) async fn attach(&mut self, state: &State) -> Outcome {
         // A reboot may have started the holders again; without the tool's lock they only matter
         // when somebody opens the ports.
-        if let Err(reason) = self.take_hold().await {
+        if let Err(reason) = self.take_hold(state).await {
             log::warn!("{reason}");
         }
         let Some(profile) = self.profile_again(state) else {

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 impl Environment {
     pub(super) async fn probe(&mut self, state: &State) -> Outcome {
-        if let Err(reason) = self.take_hold().await {
+        if let Err(reason) = self.take_hold(state).await {
             return Outcome::Again { reason };
         }
         self.profile_again(state);

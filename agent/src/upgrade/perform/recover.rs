@@ -17,7 +17,7 @@ impl Environment {
         if let Err(reason) = self.check_sysupgrade() {
             return not_started(state, FailureKind::ToolNotStarted, reason);
         }
-        if let Err(reason) = self.take_hold().await {
+        if let Err(reason) = self.take_hold(state).await {
             return Outcome::Again { reason };
         }
         if self.profile_again(state).is_none() {

@@ -132,7 +132,8 @@ impl Environment {
                     standing::baseline(port).await.map_err(|e| failed(chain(&e)))?;
             }
         }
-        Ok(Outcome::Prepared(Box::new(told.before)))
+        let held = self.holders.taken().unwrap_or_default();
+        Ok(Outcome::Prepared(Box::new(told.before), held))
     }
 
     /// The modem from before, with nobody else at its ports: a holder may need a moment to close them.

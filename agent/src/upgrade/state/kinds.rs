@@ -1,6 +1,6 @@
 //! The vocabulary of the machine: steps, actions, outcomes, and what is recorded on the way.
 
-use crate::modem::Baseline;
+use crate::{guardian::holders::Holder, modem::Baseline};
 use serde::{Deserialize, Serialize};
 use shared::{
     desired::Job,
@@ -108,6 +108,9 @@ pub struct Record {
     /// Whether a tool may have been started since the post-flash hooks ran last.
     #[serde(default)]
     pub post_flash_due: bool,
+    /// Who had to let go of the modem: after a power cut nothing else may tell who uses it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Holder>,
     /// What is to be reached, by the signed manifest: probing needs nothing that is staged.
     pub target: Option<Target>,
     /// The modem before the first attempt; the last look before its grant, and never changed after it.
@@ -126,6 +129,7 @@ impl Record {
             attempts: 0,
             holding: false,
             post_flash_due: false,
+            held: Vec::new(),
             target: None,
             before: None,
             last_failure: None,
@@ -231,7 +235,8 @@ pub enum Outcome {
     Granted,
     Refused(Refusal),
     /// The modem is ours, and this is its own word: versions, and the settings where they are not known yet.
-    Prepared(Box<Before>),
+    /// With those who let go.
+    Prepared(Box<Before>, Vec<Holder>),
     /// The tool did not start; the modem is as it was.
     NotStarted(Failure),
     ToolEnded(ToolEnd),

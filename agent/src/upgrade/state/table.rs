@@ -48,8 +48,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Committing, Outcome::Refused(refusal)) => state.refused(refusal),
 
         // Behind it: every way out leads through Releasing.
-        (Step::Preparing, Outcome::Prepared(read)) => {
+        (Step::Preparing, Outcome::Prepared(read, held)) => {
             let mut state = state;
+            state.record.held = held;
             match &mut state.record.before {
                 Some(before) => before.complete(*read),
                 None => state.record.before = Some(*read),

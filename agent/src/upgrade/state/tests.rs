@@ -181,14 +181,14 @@ fn what_only_the_modem_tells_is_read_once_and_never_again() {
     let mut state = apply(at(Step::Baselining), Outcome::Baselined(told("", false)));
     state = apply(state, Outcome::Granted);
     let saved = state.clone();
-    state = apply(state, Outcome::Prepared(told("1", true)));
+    state = apply(state, Outcome::Prepared(told("1", true), vec![]));
     assert!(state.differs_after_restart(&saved), "the tool waits until it is written down");
     let known = state.record.before.clone().unwrap();
     assert_eq!(known.baseline.usb_composition.as_deref(), Some("1"));
     assert_eq!(known.baseline.lte, Some(Registration::Home), "from before its holders let go");
     // The next attempt meets a modem that the first may have changed.
     state.step = Step::Preparing;
-    state = apply(state, Outcome::Prepared(told("2", true)));
+    state = apply(state, Outcome::Prepared(told("2", true), vec![]));
     assert_eq!(state.record.before, Some(known));
 }
 

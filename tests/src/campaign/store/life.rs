@@ -254,7 +254,7 @@ impl<'a> Life<'a> {
             }
             Action::Baseline => Outcome::Baselined(Box::new(before(self.random.chance(50)))),
             Action::RequestGrant { attempt } => self.ask(attempt, state),
-            Action::Prepare => Outcome::Prepared(Box::new(before(true))),
+            Action::Prepare => Outcome::Prepared(Box::new(before(true)), vec![]),
             Action::Install => self.install(state, &mut open.results),
             Action::Attach => Outcome::ToolEnded(ToolEnd::Lost),
             Action::Probe => Outcome::Probed(self.sighting(state)),

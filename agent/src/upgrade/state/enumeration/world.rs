@@ -179,7 +179,7 @@ pub(super) fn perform(
             after.held = true;
             let read = match world.modem {
                 Modem::Target => Outcome::AlreadyInstalled(Box::new(target())),
-                _ => Outcome::Prepared(Box::new(before())),
+                _ => Outcome::Prepared(Box::new(before()), vec![]),
             };
             let silent = Failure::untouched(state.phase(), FailureKind::ToolNotStarted, "");
             let ended = [read, Outcome::Failed(silent)];
