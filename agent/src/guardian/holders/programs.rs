@@ -78,16 +78,32 @@ impl Programs {
     /// Unknown counts as running: a holder too many that is stopped and started does no harm.
     pub(super) async fn is_running(&self, holder: &Holder) -> bool {
         match holder {
-            Holder::Service(name) => {
-                let script = self.services.join(name);
-                let call = Call::new(&script, &["running"], self.limit());
-                script.exists()
-                    && !matches!(commands::run(&call).await, Ok(done) if !done.status.success())
-            }
+            Holder::Service(name) => self.is_service_running(name).await,
             Holder::Interface(name) => self.is_interface_up(name).await,
             // It was named because ModemManager has it, or because it is inhibited; the latter is not
             // done twice.
             Holder::Modem(_) => true,
+        }
+    }
+
+    /// An init script that procd knows nothing of has no `running`, prints its help instead, and ends with 0.
+    /// Of such a one only this can be known: whether it starts at boot.
+    async fn is_service_running(&self, name: &str) -> bool {
+        let script = self.services.join(name);
+        let asked = async |word: &str| {
+            let words = [word];
+            let call = Call { keep: 256, ..Call::new(&script, &words, self.limit()) };
+            commands::run(&call).await
+        };
+        if !script.exists() {
+            return false;
+        }
+        match asked("running").await {
+            Ok(done) if done.status.success() && done.output.starts_with(b"Syntax:") => {
+                !matches!(asked("enabled").await, Ok(done) if !done.status.success())
+            }
+            Ok(done) => done.status.success(),
+            Err(_) => true,
         }
     }
 

@@ -106,6 +106,30 @@ async fn what_did_not_run_is_neither_stopped_nor_started() {
 }
 
 #[tokio::test]
+async fn a_script_that_does_not_tell_whether_it_runs_is_asked_whether_it_starts_at_boot() {
+    let router = Router::new();
+    let (calls, enabled) = (router.path("calls"), router.path("enabled"));
+    let body = format!(
+        "case $1 in
+             enabled) test -e {} ;;
+             start | stop) echo old $1 >> {} ;;
+             *) echo 'Syntax: old [command]' ;;
+         esac",
+        enabled.display(),
+        calls.display()
+    );
+    router.script("init.d/old", &body);
+    let old = [Holder::Service("old".into())];
+    router.holders().take(&old).await.unwrap();
+    router.holders().give_back().await.unwrap();
+    assert_eq!(router.calls(), [""; 0], "its owner had disabled it");
+    std::fs::write(&enabled, "").unwrap();
+    router.holders().take(&old).await.unwrap();
+    router.holders().give_back().await.unwrap();
+    assert_eq!(router.calls(), ["old stop", "old start"]);
+}
+
+#[tokio::test]
 async fn a_crash_while_taking_still_gives_back() {
     let router = Router::new();
     router.service("modemmanager", true, "[ $1 = stop ] && exit 7");
