@@ -96,7 +96,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Says what becomes of a job that no journal is about, in a stream of its own.
+    /// Says what becomes of a job that no journal is about, in a stream of its own. Not kept on disk: a
+    /// restarted agent says it again.
     pub fn answer(&self, job: &Job, body: EventBody) {
         let Ok(bytes) = random::bytes() else { return };
         self.answer_as(job, StreamId::from_random(bytes), 0, body);
@@ -104,7 +105,7 @@ impl Ports {
 
     /// As [`Self::answer`], in the stream of a journal that was about it once.
     pub fn answer_as(&self, job: &Job, stream: StreamId, attempt: u32, body: EventBody) {
-        self.uplink.report(Draft {
+        self.uplink.answer(Draft {
             operation: job.operation,
             slot: job.slot.clone(),
             stream,

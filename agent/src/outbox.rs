@@ -11,6 +11,10 @@
 //! coordinator would take a new event for a duplicate: where numbers may have been lost (damage, a
 //! disk that refuses), counting goes on far above everything seen.
 //!
+//! Answers to jobs that this router has nothing durable about are kept in memory only, and few of them: a
+//! coordinator that sends jobs without end, and acknowledges nothing, must not wear or fill the disk. For the
+//! same reason the ends of operations that were never granted go last, and the others never.
+//!
 //! It never refuses an event. When the disk does, it goes on in memory and says so, and tries the
 //! disk again with every further event.
 
@@ -29,6 +33,8 @@ use log_file::{Key, LogFile, Record};
 
 /// Pending events beyond which the oldest that may go, go.
 const MAX_EVENTS: usize = 512;
+/// Events in memory only, beyond which the oldest go.
+const MAX_VOLATILE: usize = 64;
 /// Operations whose numbering is remembered one by one.
 const MAX_COUNTERS: usize = 64;
 
@@ -61,6 +67,8 @@ pub struct Outbox {
     /// `None` while the disk refuses.
     log: Option<LogFile>,
     events: VecDeque<Event>,
+    /// Those that a restart forgets, oldest first.
+    volatile: VecDeque<Event>,
     counters: VecDeque<Counter>,
     /// Numbers up to here may have been given to forgotten counters.
     floor: u64,
@@ -87,6 +95,7 @@ impl Outbox {
             path,
             log: None,
             events: recovered.events,
+            volatile: VecDeque::new(),
             counters: VecDeque::new(),
             floor: recovered.floor,
             trouble: recovered.trouble,
@@ -134,6 +143,18 @@ impl Outbox {
         event
     }
 
+    /// Numbers an event that is kept in memory only; of an operation the latest.
+    pub fn append_volatile(&mut self, draft: Draft) -> Event {
+        let seq = self.next(draft.operation, draft.stream);
+        let event = number(draft, seq);
+        self.volatile.retain(|earlier| earlier.operation != event.operation);
+        if self.volatile.len() >= MAX_VOLATILE {
+            self.volatile.pop_front();
+        }
+        self.volatile.push_back(event.clone());
+        event
+    }
+
     /// Takes the coordinator's answers. Returns how many events were settled.
     pub fn settle(&mut self, acks: &[Ack]) -> usize {
         let mut settled = Vec::new();
@@ -151,25 +172,28 @@ impl Outbox {
         let before = self.events.len();
         self.events.retain(|event| !settled.contains(&Key::of(event)));
         let gone = before - self.events.len();
+        let before = self.volatile.len();
+        self.volatile.retain(|event| !settled.contains(&Key::of(event)));
+        let volatile = before - self.volatile.len();
         if gone > 0 {
             self.note_forgotten(settled);
         }
-        gone
+        gone + volatile
     }
 
-    /// Pending events, oldest first.
+    /// Pending events, oldest first, and behind them those in memory only.
     pub fn pending(&self) -> impl Iterator<Item = &Event> {
-        self.events.iter()
+        self.events.iter().chain(&self.volatile)
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.events.len()
+        self.events.len() + self.volatile.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.len() == 0
     }
 
     /// Whether events are on disk, or in memory only.
@@ -216,7 +240,10 @@ impl Outbox {
         if self.events.len() < MAX_EVENTS {
             return;
         }
-        if let Some(oldest) = self.events.iter().position(|event| !event.body.must_be_kept())
+        let oldest = |gone: fn(&Event) -> bool| self.events.iter().position(gone);
+        let oldest =
+            oldest(|event| !event.body.must_be_kept()).or_else(|| oldest(is_ungranted_end));
+        if let Some(oldest) = oldest
             && let Some(event) = self.events.remove(oldest)
         {
             log::warn!("the outbox is full: event {} of {} goes", event.seq, event.operation);
@@ -294,6 +321,11 @@ impl Outbox {
         self.log = None;
         self.trouble = Some(trouble);
     }
+}
+
+/// The router keeps the result, and no modem was touched.
+fn is_ungranted_end(event: &Event) -> bool {
+    event.attempt == 0 && matches!(event.body, EventBody::Finished { .. })
 }
 
 fn number(draft: Draft, seq: u64) -> Event {

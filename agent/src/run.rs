@@ -6,6 +6,7 @@
 //! | [`slot`] | one slot: its journal, and the upgrade under way in it |
 //! | [`turns`] | who comes first; pure |
 //! | [`census`] | when the modems are asked, and what they said |
+//! | [`recent`] | operations that were answered, and how many may begin in a day; bounded |
 //! | [`nameless`] | what lies on disk of slots that the settings do not name |
 //!
 //! A modem in download mode is recovered from what lies on the router. So nothing here that only the
@@ -14,6 +15,7 @@
 mod agent;
 mod census;
 mod nameless;
+mod recent;
 mod slot;
 mod turns;
 

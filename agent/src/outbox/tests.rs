@@ -95,7 +95,8 @@ fn a_full_outbox_lets_go_of_what_is_no_grant_and_no_end() {
     let state = tempfile::tempdir().unwrap();
     let mut outbox = Outbox::open(state.path());
     let granted = outbox.append(draft(1, EventBody::Granted));
-    let end = outbox.append(draft(1, EventBody::Finished { outcome: Outcome::Cancelled }));
+    let end = EventBody::Finished { outcome: Outcome::Cancelled };
+    let end = outbox.append(Draft { attempt: 1, ..draft(1, end) });
     for _ in 0..2 * MAX_EVENTS {
         outbox.append(entered(2));
     }
@@ -105,6 +106,45 @@ fn a_full_outbox_lets_go_of_what_is_no_grant_and_no_end() {
     assert!(outbox.pending().any(|event| *event == granted));
     assert!(outbox.pending().any(|event| *event == end));
     assert_eq!(outbox.pending().last().unwrap().seq, 2 * MAX_EVENTS as u64);
+}
+
+#[test]
+fn ends_without_a_grant_do_not_fill_the_disk() {
+    let state = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::open(state.path());
+    let end = || EventBody::Finished { outcome: Outcome::Cancelled };
+    let granted = outbox.append(Draft { attempt: 1, ..draft(1, end()) });
+    let waits = outbox.append(entered(2));
+    for n in 0..=u8::MAX {
+        outbox.append(draft(n, end()));
+        outbox.append(draft(n, end()));
+        outbox.append(draft(n, end()));
+    }
+    assert_eq!(outbox.len(), MAX_EVENTS);
+    assert!(outbox.pending().any(|event| *event == granted), "a modem was touched");
+    assert!(outbox.pending().all(|event| *event != waits), "ends go last");
+}
+
+#[test]
+fn an_answer_that_is_kept_in_memory_costs_the_disk_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let mut outbox = Outbox::open(state.path());
+    let kept = outbox.append(entered(1));
+    let size = || std::fs::metadata(state.path().join("outbox/log")).unwrap().len();
+    let before = size();
+    let end = || EventBody::Finished { outcome: Outcome::Cancelled };
+    for n in 0..=u8::MAX {
+        outbox.append_volatile(draft(n, end()));
+    }
+    let last = outbox.append_volatile(draft(u8::MAX, end()));
+    assert_eq!(size(), before);
+    assert_eq!(outbox.len(), 1 + MAX_VOLATILE, "the latest of each operation");
+    assert_eq!(outbox.pending().last(), Some(&last));
+    assert_eq!(outbox.settle(&[ack(&last, Verdict::Accepted)]), 1);
+    assert_eq!(outbox.len(), MAX_VOLATILE);
+    assert_eq!(size(), before, "nor does its acknowledgement");
+    drop(outbox);
+    assert_eq!(seqs(&Outbox::open(state.path())), [kept.seq]);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 use super::{
     census::Census,
     nameless,
+    recent::Operations,
     slot::Slot,
     turns::{self, Wish},
 };
@@ -22,9 +23,8 @@ use crate::{
 use shared::{
     desired::{Desired, Job},
     hex::Sha256,
-    ids::OperationId,
 };
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 use tokio::{sync::Notify, time::Instant};
 
 pub struct Agent {
@@ -33,7 +33,7 @@ pub struct Agent {
     slots: Vec<Slot>,
     census: Census,
     /// Jobs for slots that this router does not have, as far as they were refused by this process.
-    refused: HashSet<OperationId>,
+    refused: Operations,
     /// Something may be staged that nobody needs any more.
     untidy: bool,
     /// Somebody has seen something new on this router.
@@ -46,7 +46,7 @@ impl Agent {
         Self {
             slots: settings.slots.iter().map(slot).collect(),
             census: Census::new(),
-            refused: HashSet::new(),
+            refused: Operations::default(),
             // A crash may have left something.
             untidy: true,
             settings,

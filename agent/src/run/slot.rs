@@ -9,7 +9,10 @@
 
 mod opening;
 
-use super::turns::Wish;
+use super::{
+    recent::{Begun, Operations},
+    turns::Wish,
+};
 use crate::{
     environment::{self, Environment, Ports, journal_path},
     random,
@@ -23,13 +26,8 @@ use crate::{
         state::{Record, State, Step},
     },
 };
-use shared::{
-    desired::Job,
-    event::EventBody,
-    hex::Sha256,
-    ids::{OperationId, StreamId},
-};
-use std::{collections::HashSet, io, path::PathBuf, sync::Arc, time::Duration};
+use shared::{desired::Job, event::EventBody, hex::Sha256, ids::StreamId};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Between two looks for a person's word.
@@ -43,9 +41,11 @@ pub struct Slot {
     ports: Ports,
     work: Work,
     /// Operations that are over, and whose result was reported by this process.
-    over: HashSet<OperationId>,
+    over: Operations,
     /// Jobs whose sender was told that the slot is held.
-    told: HashSet<OperationId>,
+    told: Operations,
+    /// What began within a day.
+    begun: Begun,
     /// Nothing is begun before: the disk refused.
     not_before: Instant,
     /// What it said.
@@ -79,8 +79,9 @@ impl Slot {
             settings,
             ports,
             work: Work::Closed,
-            over: HashSet::new(),
-            told: HashSet::new(),
+            over: Operations::default(),
+            told: Operations::default(),
+            begun: Begun::default(),
             not_before: Instant::now(),
             trouble: String::new(),
         }
@@ -91,7 +92,7 @@ impl Slot {
         let now = Instant::now();
         match &self.work {
             Work::Closed | Work::Unreadable(_) | Work::Newer => Wish::Nothing,
-            Work::Idle { .. } if self.not_before > now => Wish::Nothing,
+            Work::Idle { .. } if self.begins_at(now).is_some() => Wish::Nothing,
             Work::Idle { .. } => match self.job(jobs) {
                 Some(_) => Wish::Upgrade { default_route },
                 None => Wish::Nothing,
@@ -134,6 +135,11 @@ impl Slot {
         }
     }
 
+    /// When the next upgrade may begin, if that is not now.
+    fn begins_at(&self, now: Instant) -> Option<Instant> {
+        self.begun.opens().into_iter().chain([self.not_before]).max().filter(|at| *at > now)
+    }
+
     fn begin(&mut self, job: &Job, journal: Journal, last: Option<Box<State>>) -> Work {
         let stream = match random::bytes() {
             Ok(bytes) => StreamId::from_random(bytes),
@@ -144,6 +150,7 @@ impl Slot {
             }
         };
         log::info!("operation {} for slot {}", job.operation, job.slot);
+        self.begun.add(Instant::now());
         let state = State::new(Record::new(job.clone(), stream));
         self.busy(state, journal).unwrap_or_else(|error| self.closed(&error))
     }
@@ -176,13 +183,14 @@ impl Slot {
     fn job<'a>(&mut self, jobs: &'a [Job]) -> Option<&'a Job> {
         let ours = jobs.iter().filter(|job| job.slot == self.place.slot);
         for job in ours {
-            if self.over.contains(&job.operation) {
+            if self.over.contains(job.operation) {
                 continue;
             }
             let Some(state) = self.result_of(job) else { return Some(job) };
             self.over.insert(job.operation);
-            if let (Some(outcome), Ok(env)) = (state.ending().cloned(), self.environment()) {
-                env.report(&state, EventBody::Finished { outcome });
+            if let Some(outcome) = state.ending().cloned() {
+                let (stream, attempt) = (state.record.stream, state.record.attempts);
+                self.ports.answer_as(job, stream, attempt, EventBody::Finished { outcome });
             }
         }
         None
@@ -208,7 +216,7 @@ impl Slot {
             Work::Closed => Some(self.not_before),
             Work::Unreadable(_) => Some(Instant::now() + LOOK),
             Work::Newer => None,
-            Work::Idle { .. } => (self.not_before > Instant::now()).then_some(self.not_before),
+            Work::Idle { .. } => self.begins_at(Instant::now()),
             Work::Busy { due, .. } => Some(due.unwrap_or_else(|| Instant::now() + LOOK)),
         }
     }

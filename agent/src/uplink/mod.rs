@@ -217,6 +217,12 @@ impl UplinkHandle {
         self.pending.append(draft)
     }
 
+    /// As [`Self::report`], in memory only, for what a fresh process would say again: the latest of each
+    /// operation, and not of many.
+    pub fn answer(&self, draft: Draft) -> Event {
+        self.pending.append_volatile(draft)
+    }
+
     /// Sends progress if it can be; a later tick of the slot replaces it.
     pub fn tick(&self, tick: Tick) {
         self.ticks.put(tick);

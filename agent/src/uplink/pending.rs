@@ -51,8 +51,17 @@ impl Pending {
 
     /// Writes to the disk before it returns.
     pub fn append(&self, draft: Draft) -> Event {
+        self.with(|outbox| outbox.append(draft))
+    }
+
+    /// In memory only.
+    pub fn append_volatile(&self, draft: Draft) -> Event {
+        self.with(|outbox| outbox.append_volatile(draft))
+    }
+
+    fn with(&self, append: impl FnOnce(&mut Outbox) -> Event) -> Event {
         let mut guarded = self.lock();
-        let event = guarded.outbox.append(draft);
+        let event = append(&mut guarded.outbox);
         guarded.waiting_since.get_or_insert_with(Instant::now);
         self.show(&guarded.outbox);
         drop(guarded);
