@@ -8,7 +8,7 @@
 //! | 3 | the settings are not valid |
 //! | 4 | `probe`: a modem is being flashed or otherwise in use; `busy`: a tool runs |
 //! | 5 | `probe`: no modem; `status`: the agent does not run |
-//! | 6 | `run`: the settings say `enabled '0'` |
+//! | 6 | `run`, `check-config`: the settings are valid and say `enabled '0'`, and nothing is unfinished |
 //! | 7 | `busy`: an upgrade is past its point of no return and not finished |
 
 mod arguments;
@@ -92,7 +92,13 @@ fn execute(command: Command) -> ExitCode {
         }
         Command::CheckConfig(sources) => with(load(&sources), |settings| {
             print!("{}", settings.effective);
-            ExitCode::SUCCESS
+            match wanted(settings) {
+                Some(settings) => {
+                    settings.refused.iter().for_each(|refused| eprintln!("{refused}"));
+                    ExitCode::SUCCESS
+                }
+                None => ExitCode::from(DISABLED),
+            }
         }),
     }
 }
@@ -108,14 +114,29 @@ fn end_with_any_panic() {
 }
 
 fn run(source: &Source, settings: Settings) -> ExitCode {
-    if !settings.enabled {
+    let Some(settings) = wanted(settings) else {
         log::warn!("the settings say that this agent is not enabled");
         return ExitCode::from(DISABLED);
+    };
+    if let Some(refused) = &settings.refused {
+        log::error!("{refused}");
+        return work(settings);
     }
     if let Err(error) = last_valid::keep(source, &settings) {
         log::warn!("no copy of the valid settings is kept: {error}");
     }
     work(settings)
+}
+
+/// Settings by which an agent is to work, if one is: who has switched it off in the middle of an upgrade
+/// has it finished, and nothing begun.
+fn wanted(settings: Settings) -> Option<Settings> {
+    if settings.enabled {
+        return Some(settings);
+    }
+    let unfinished = busy::unfinished(&settings)?;
+    let refused = format!("enabled is off, but {unfinished}: that is finished, and nothing begun");
+    Some(Settings { refused: Some(refused), ..settings })
 }
 
 /// A modem whose flash was cut short is not left so because somebody broke the settings.

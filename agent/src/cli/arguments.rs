@@ -91,8 +91,8 @@ Usage: modem-upgrader-agent COMMAND [OPTION...]
 
 'modem-upgrader-agent COMMAND --help' tells more; --version prints the version.
 Exit status: 0 done, 1 failed, 2 usage, 3 settings not valid, 4 modem in use,
-5 no modem, or the agent does not run; 6 'run': the settings say that it is not wanted; 7 an
-upgrade is not finished.
+5 no modem, or the agent does not run; 6 'run', 'check-config': the settings say that no agent is
+wanted; 7 an upgrade is not finished.
 ";
 
 const SETTINGS: &str = "
@@ -130,7 +130,8 @@ fn help(command: &str) -> String {
         "check-config" => (
             "check-config [OPTION...]",
             "Prints every setting in force with its origin, or every error with file, section and\n\
-             option (exit status 3).",
+             option (exit status 3). Exit status 6: they are valid, and no agent is to run by them;\n\
+             0: one is, if only to finish an upgrade.",
             SETTINGS,
         ),
         "profiles" => (

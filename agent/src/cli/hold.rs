@@ -22,10 +22,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Notes as held, and prints, whatever would start at boot and must not. `service NAME` is to be kept
 /// from starting by the caller, `interface NAME` by [`watch`].
 pub fn hold(settings: &Settings) -> ExitCode {
-    if !settings.enabled {
-        // No agent will come for them.
-        return ExitCode::SUCCESS;
-    }
     let paths = &settings.paths;
     let Ok(boot_id) = clock::boot_id(&paths.proc) else { return ExitCode::from(FAILED) };
     let mut printed = BTreeSet::new();
