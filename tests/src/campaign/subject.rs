@@ -161,7 +161,7 @@ impl Subject {
         for gone in ["run", "staging"] {
             cut::remove_tree(&dir.join(gone))?;
         }
-        fs::write(dir.join("modemmanager.running"), "")?;
+        self.router.everything_runs()?;
         fs::write(dir.join(events::LOG), "")?;
         files::remove_if_present(&dir.join("holders.log"))?;
         files::remove_if_present(&dir.join(crate::faults::TOOL_FAULTS_FILE))?;
@@ -261,10 +261,9 @@ impl Subject {
         self.kill_all()?;
         let loss = self.flash.cut(&mut self.random)?;
         cut::remove_tree(&self.router.dir.join("run"))?;
-        // procd starts everything.
-        fs::write(self.router.dir.join("modemmanager.running"), "")?;
         self.new_boot()?;
         self.control.freeze(false)?;
+        self.router.start_others()?;
         if modem_too {
             for (_, modem) in self.modems() {
                 modem.power_on()?;

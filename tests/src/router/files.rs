@@ -25,9 +25,17 @@ pub fn write(router: &Router, plan: &Plan, url: &str) -> anyhow::Result<()> {
     if !uxfp.exists() {
         symlink(&router.exe, uxfp)?;
     }
-    stand_in(&at("init.d/modemmanager"), MODEM_MANAGER)?;
+    stand_in(&at("init.d/modemmanager"), &service("modemmanager"))?;
+    stand_in(&at("init.d/watchcat"), &service("watchcat"))?;
+    stand_in(&at("bin/ubus"), UBUS)?;
     stand_in(&at("bin/ip"), IP)?;
-    fs::write(at("modemmanager.running"), "")?;
+    for link in ["S70modemmanager", "S95watchcat"] {
+        fs::write(at("rc.d").join(link), "")?;
+    }
+    fs::write(at("config/network"), network(dir))?;
+    for holder in HOLDERS {
+        fs::write(at(holder.sign), "")?;
+    }
     fs::write(at("agent.toml"), settings(dir, url, &plan.uplink.pin))?;
     Ok(())
 }
@@ -82,6 +90,7 @@ profiles_dir = "{dir}/profiles"
 hooks_dir = "{dir}/hooks"
 init_dir = "{dir}/init.d"
 ip = "{dir}/bin/ip"
+ubus = "{dir}/bin/ubus"
 sysfs = "{dir}/sys"
 dev = "{dir}/dev"
 proc = "{dir}/proc"
@@ -118,13 +127,56 @@ pub(super) fn stand_in(path: &Path, script: &str) -> io::Result<()> {
 const IP: &str =
     "#!/bin/sh\nprintf '0:\\tfrom all lookup local\\n32766:\\tfrom all lookup main\\n'\n";
 
+/// One that uses the modem while it works.
+pub(super) struct Holder {
+    /// As the agent calls it.
+    pub name: &'static str,
+    /// The file that is there while it runs.
+    pub sign: &'static str,
+}
+
+pub(super) const HOLDERS: [Holder; 3] = [
+    Holder { name: "service modemmanager", sign: "modemmanager.running" },
+    Holder { name: "service watchcat", sign: "watchcat.running" },
+    Holder { name: "interface wwan", sign: "wwan.up" },
+];
+
 /// As rc.common has it, as far as holders ask.
-const MODEM_MANAGER: &str = r#"#!/bin/sh
+fn service(name: &str) -> String {
+    r#"#!/bin/sh
 router=$(dirname "$(dirname "$0")")
-echo "modemmanager $1" >> "$router/holders.log"
+echo "NAME $1" >> "$router/holders.log"
 case "$1" in
-    running | status) [ -e "$router/modemmanager.running" ] ;;
-    stop) rm -f "$router/modemmanager.running" ;;
-    start) : > "$router/modemmanager.running" ;;
+    running | status) [ -e "$router/NAME.running" ] ;;
+    stop) rm -f "$router/NAME.running" ;;
+    start) : > "$router/NAME.running" ;;
+esac
+"#
+    .replace("NAME", name)
+}
+
+/// An interface that dials over the modem: netifd does not say which device is behind it.
+fn network(dir: &Path) -> String {
+    let device = dir.join("sys/devices/2-1");
+    format!(
+        "config interface 'lan'\n\toption device 'eth0'\n\n\
+         config interface 'wwan'\n\toption proto '3g'\n\toption device '{}'\n",
+        device.display()
+    )
+}
+
+/// As far as netifd is asked and told.
+const UBUS: &str = r#"#!/bin/sh
+router=$(dirname "$(dirname "$0")")
+up=false
+[ -e "$router/wwan.up" ] && up=true
+case "$2 $3" in
+    'network.interface dump')
+        echo '{"interface":[{"interface":"lan","up":true,"device":"eth0"},'
+        echo "{\"interface\":\"wwan\",\"up\":$up,\"autostart\":$up}]}" ;;
+    'network.interface.wwan status') echo "{\"up\":$up,\"autostart\":$up}" ;;
+    'network.interface.wwan down') echo 'wwan down' >> "$router/holders.log"; rm -f "$router/wwan.up" ;;
+    'network.interface.wwan up') echo 'wwan up' >> "$router/holders.log"; : > "$router/wwan.up" ;;
+    *) exit 4 ;;
 esac
 "#;

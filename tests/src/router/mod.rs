@@ -7,6 +7,8 @@ mod files;
 mod manager;
 mod pcie;
 
+use files::HOLDERS;
+
 use crate::{
     firmware::Model,
     link::Link,
@@ -77,9 +79,17 @@ impl Router {
     pub async fn build(exe: &Path, parent: &Path, plan: &Plan) -> anyhow::Result<Self> {
         let name = format!("router-{}", plan.number);
         let dir = parent.join(&name);
-        for sub in
-            ["proc/net", "proc/sys/kernel/random", "keys", "profiles", "init.d", "bin", "dev"]
-        {
+        for sub in [
+            "proc/net",
+            "proc/sys/kernel/random",
+            "keys",
+            "profiles",
+            "init.d",
+            "rc.d",
+            "config",
+            "bin",
+            "dev",
+        ] {
             fs::create_dir_all(dir.join(sub))?;
         }
         let dir = dir.canonicalize()?;
@@ -193,17 +203,46 @@ impl Router {
         if run.exists() {
             fs::remove_dir_all(&run)?;
         }
-        fs::write(self.dir.join("modemmanager.running"), "")?;
+        for holder in HOLDERS {
+            agent::files::remove_if_present(&self.dir.join(holder.sign))?;
+        }
         self.new_boot()
     }
 
-    /// Power is back: the modem boots, procd starts the agent.
+    /// Power is back: the modem boots, procd starts everything.
     ///
     /// # Errors
     /// The agent cannot be started.
     pub fn power_on(&mut self) -> io::Result<()> {
         self.modem.power_on()?;
+        self.start_others()?;
         self.start_agent()
+    }
+
+    /// Everything starts that the early init script does not keep down: it asks the agent before anybody else
+    /// has come.
+    ///
+    /// # Errors
+    /// The agent cannot be asked.
+    pub fn start_others(&self) -> io::Result<()> {
+        let (_, held) = self.ask(&["hold"])?;
+        for holder in HOLDERS {
+            let sign = self.dir.join(holder.sign);
+            if held.lines().any(|line| line == holder.name) {
+                agent::files::remove_if_present(&sign)?;
+            } else {
+                fs::write(sign, "")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All that uses the modem runs, as at the beginning.
+    ///
+    /// # Errors
+    /// Files cannot be written.
+    pub fn everything_runs(&self) -> io::Result<()> {
+        HOLDERS.iter().try_for_each(|holder| fs::write(self.dir.join(holder.sign), ""))
     }
 
     /// Kills whatever process of this router is left: guardian and tool. They are known by the
@@ -285,10 +324,10 @@ impl Router {
         calls.lines().map(str::to_owned).collect()
     }
 
-    /// Whether the stand-in for ModemManager runs, as it did before anything was taken.
+    /// Whether all that uses the modem runs, as it did before anything was taken.
     #[must_use]
     pub fn everything_given_back(&self) -> bool {
-        self.dir.join("modemmanager.running").exists()
+        HOLDERS.iter().all(|holder| self.dir.join(holder.sign).exists())
     }
 }
 

@@ -11,7 +11,12 @@ use lab::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::PathBuf,
+    process::Command,
+};
 
 /// What a success is: by the coordinator's word and by what the modem really holds.
 #[track_caller]
@@ -112,6 +117,9 @@ async fn a_power_cut_under_the_sole_uplink_is_recovered_from_the_staged_image() 
     router.power_cut().unwrap();
     assert_eq!(router.modem.state().unwrap().flash.condition, FlashCondition::HalfWritten);
     router.power_on().unwrap();
+    // Found on the modem before it was flashed; in download mode nothing would tell.
+    let dials = || router.dir.join("wwan.up").exists();
+    assert!(!dials(), "an interface dials over the port of a modem in download mode");
     let whole = || router.modem.state().unwrap().flash.versions.package == TO;
     until("recovered without the coordinator", whole).await.unwrap();
     router.link.restore();
@@ -233,4 +241,86 @@ async fn a_tool_that_hangs_and_ignores_sigterm_is_ended_and_its_modem_recovered(
     };
     let gone = || !hanging.iter().any(alive);
     until("the hanging tool is gone", gone).await.unwrap();
+}
+
+/// Directories that can only be read any more, as after a power cut that the file system noticed; needs root.
+struct ReadOnly(Vec<PathBuf>);
+
+impl ReadOnly {
+    fn mount(paths: &[PathBuf]) -> Option<Self> {
+        let mut mounted = Self(Vec::new());
+        for path in paths {
+            let mount = |arguments: &[&str]| {
+                let done = Command::new("mount").args(arguments).arg(path).output();
+                done.is_ok_and(|done| done.status.success())
+            };
+            let own = path.to_string_lossy().into_owned();
+            if !mount(&["--bind", &own]) {
+                eprintln!("SKIPPED: nothing can be mounted here");
+                return None;
+            }
+            mounted.0.push(path.clone());
+            assert!(mount(&["-o", "remount,ro,bind"]));
+        }
+        Some(mounted)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = Command::new("umount").arg("--lazy").arg(path).status();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modem_is_recovered_from_a_disk_that_came_back_read_only() {
+    let scene = scene("upgrade-read-only");
+    let mut router = scene.router(1, true).await.unwrap();
+    let operation = started(&scene, &mut router, &[SLOW]).await;
+    watch::half_flashed(&router).await.unwrap();
+    router.power_cut().unwrap();
+    let paths = [router.dir.join("state"), router.dir.join("staging")];
+    let Some(_disk) = ReadOnly::mount(&paths) else { return };
+    router.power_on().unwrap();
+    let ended = scene.ended(&operation).await.unwrap();
+    assert_eq!(
+        ended["status"],
+        "success",
+        "{ended:#}
+{}",
+        router.agent_log()
+    );
+    let log = ended["log"].as_str().unwrap();
+    assert!(log.contains("the upgrade goes on in memory"), "{log}");
+    assert_eq!(router.modem.state().unwrap().flash.versions.package, TO);
+    watch::given_back(&router).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_recovery_begins_while_somebody_has_the_port_open() {
+    let scene = scene("upgrade-port");
+    let mut router = scene.router(1, true).await.unwrap();
+    router.edit("agent.toml", "backoff_s = 1", "backoff_s = 1\nrecovery_s = 1").unwrap();
+    let operation = started(&scene, &mut router, &[SLOW]).await;
+    watch::half_flashed(&router).await.unwrap();
+    router.power_cut().unwrap();
+    let gcom = router.dir.join("proc/4712");
+    fs::create_dir_all(gcom.join("fd")).unwrap();
+    fs::write(gcom.join("cmdline"), "gcom\0-d\0").unwrap();
+    for port in 0..32 {
+        symlink(router.dir.join(format!("dev/ttyUSB{port}")), gcom.join(format!("fd/{port}")))
+            .unwrap();
+    }
+    router.power_on().unwrap();
+    let waits = scene.operation(&operation, |operation| {
+        operation["log"].as_str().is_some_and(|log| log.contains("gcom (pid 4712) has"))
+    });
+    waits.await.unwrap();
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+    fs::remove_dir_all(&gcom).unwrap();
+    let ended = scene.ended(&operation).await.unwrap();
+    assert_success(&router, &ended);
+    watch::given_back(&router).await.unwrap();
 }
