@@ -3,7 +3,8 @@
 //!
 //! OpenWrt sets the clock at boot from the newest file, so a plausible year proves nothing. The
 //! clock counts as set when NTP said so this boot (its hotplug script leaves a marker on tmpfs) or
-//! when the coordinator proved a time over an authenticated connection.
+//! when the coordinator proved a time over an authenticated connection. NTP goes first: the coordinator's word
+//! would move the router into its maintenance window at noon.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,13 +39,16 @@ pub fn boot_id(proc_root: &Path) -> io::Result<String> {
     Ok(id.to_owned())
 }
 
+/// Minutes by which two clocks that somebody looks after never differ.
+const DIFFERENT_MIN: u64 = 5;
+
 /// Where the time of day comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// The coordinator's authenticated answer, carried on by CLOCK_BOOTTIME.
-    Coordinator,
     /// The system's clock, after NTP reached a server in this boot.
     Ntp,
+    /// The coordinator's authenticated answer, carried on by CLOCK_BOOTTIME.
+    Coordinator,
     /// The system's clock, which nobody set in this boot: good for log lines only.
     Unset,
 }
@@ -77,12 +81,30 @@ impl Clock {
     /// Unix milliseconds now, and how far they can be trusted.
     #[must_use]
     pub fn now(&self) -> (u64, Trust) {
-        if let Some(proven) = *self.lock() {
-            let since = boottime().saturating_sub(proven.at_boottime);
-            return (proven.unix_ms.saturating_add(millis(since)), Trust::Coordinator);
+        if self.ntp_marker.exists() {
+            return (system_unix_ms(), Trust::Ntp);
         }
-        let trust = if self.ntp_marker.exists() { Trust::Ntp } else { Trust::Unset };
-        (system_unix_ms(), trust)
+        match self.proven() {
+            Some(proven) => (proven, Trust::Coordinator),
+            None => (system_unix_ms(), Trust::Unset),
+        }
+    }
+
+    /// What the coordinator's time is now, if it has told one.
+    fn proven(&self) -> Option<u64> {
+        let proven = (*self.lock())?;
+        let since = boottime().saturating_sub(proven.at_boottime);
+        Some(proven.unix_ms.saturating_add(millis(since)))
+    }
+
+    /// What is wrong if NTP and the coordinator tell very different times.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let (ntp, Trust::Ntp) = self.now() else { return None };
+        let minutes = self.proven()?.abs_diff(ntp) / 60_000;
+        (minutes >= DIFFERENT_MIN).then(|| {
+            format!("the coordinator's time differs from NTP's, which counts, by {minutes} minutes")
+        })
     }
 
     /// Whether a deadline or a window may be judged at all.
@@ -127,6 +149,22 @@ mod tests {
         let (now, trust) = clock.now();
         assert_eq!(trust, Trust::Coordinator);
         assert!((1_800_000_000_000..1_800_000_060_000).contains(&now));
+    }
+
+    #[test]
+    fn ntp_goes_before_the_coordinator_and_a_large_difference_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = directory.path().join("clock-set");
+        let clock = Clock::new(marker.clone());
+        clock.prove(1_000_000_000_000);
+        assert_eq!((clock.now().1, clock.trouble()), (Trust::Coordinator, None));
+        std::fs::write(&marker, "").unwrap();
+        let (now, trust) = clock.now();
+        assert_eq!(trust, Trust::Ntp);
+        assert!(now.abs_diff(system_unix_ms()) < 60_000, "not what the coordinator says");
+        assert!(clock.trouble().unwrap().contains("differs from NTP's"));
+        clock.prove(system_unix_ms());
+        assert_eq!(clock.trouble(), None);
     }
 
     #[test]

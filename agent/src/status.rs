@@ -33,6 +33,9 @@ pub struct Status {
     pub uplink: Option<UplinkState>,
     /// Why something durable could not be written.
     pub storage_trouble: Option<String>,
+    /// Why the time may be wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_trouble: Option<String>,
     /// What is wrong with the router's settings, while the last that were valid are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings_refused: Option<String>,

@@ -59,6 +59,9 @@ fn text(status: &Status) -> String {
     if let Some(trouble) = &status.storage_trouble {
         text += &format!("storage    {trouble}\n");
     }
+    if let Some(trouble) = &status.clock_trouble {
+        text += &format!("clock      {trouble}\n");
+    }
     if let Some(refused) = &status.settings_refused {
         text += &format!("settings   refused, those valid last are used: {refused}\n");
     }

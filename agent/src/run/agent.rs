@@ -18,7 +18,8 @@ use super::{
 use crate::{
     environment::{self, Ports},
     files,
-    settings::Settings,
+    settings::{Settings, SlotSettings},
+    upgrade::results::{Ended, Results},
 };
 use shared::{
     desired::{Desired, Job},
@@ -43,6 +44,8 @@ pub struct Agent {
 impl Agent {
     pub fn new(settings: Arc<Settings>, ports: Ports, woken: Arc<Notify>) -> Self {
         let slot = |place: &_| Slot::new(settings.clone(), ports.clone(), Clone::clone(place));
+        let last_result = last_result(&settings);
+        ports.status.update(|status| status.last_result = last_result);
         Self {
             slots: settings.slots.iter().map(slot).collect(),
             census: Census::new(),
@@ -111,9 +114,14 @@ impl Agent {
     }
 
     async fn take_census(&mut self) {
-        let Ports { uplink, boot_id, status, .. } = &self.ports;
+        let Ports { uplink, boot_id, status, clock } = &self.ports;
         let modems = self.census.take(&self.settings, boot_id, uplink).await;
-        status.update(|status| status.modems = modems.to_vec());
+        let clock_trouble = clock.trouble();
+        clock_trouble.iter().for_each(|trouble| log::error!("{trouble}"));
+        status.update(|status| {
+            status.modems = modems.to_vec();
+            status.clock_trouble = clock_trouble;
+        });
     }
 
     fn show_held(&self) {
@@ -155,4 +163,13 @@ impl Agent {
             None => self.ports.answer(job, body),
         }
     }
+}
+
+/// What ended last, of all slots, as far as anybody knew the time.
+fn last_result(settings: &Settings) -> Option<Ended> {
+    let of = |slot: &SlotSettings| {
+        let directory = settings.paths.state_dir.join(slot.slot.as_str());
+        Results::open(&directory).last().cloned()
+    };
+    settings.slots.iter().filter_map(of).max_by_key(|ended| ended.at)
 }
