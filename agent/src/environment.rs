@@ -51,6 +51,8 @@ pub struct Environment {
     pub job: JobContext,
     /// The coordinator's "not before" with its last refusal.
     pub retry_after_s: Option<u64>,
+    /// When the maintenance window opens, if that is soon.
+    pub opens_in_s: Option<u64>,
     /// The last reason that was reported for waiting.
     pub last_reason: Option<String>,
     ticks: u64,
@@ -78,6 +80,8 @@ pub struct JobContext {
     pub other_way: bool,
     /// Whether nobody can tell now, for want of the coordinator's address.
     pub unresolved: bool,
+    /// When the picture of the modem was taken that is compared with after the flash, since boot.
+    pub pictured: Option<Duration>,
     /// When all gates before the grant were last found open, since boot.
     pub gates_open: Option<Duration>,
     /// Something that the profile asks for could not be measured while ModemManager had the modem.
@@ -137,6 +141,7 @@ impl Environment {
             status: ports.status,
             job: JobContext::default(),
             retry_after_s: None,
+            opens_in_s: None,
             last_reason: None,
             ticks: 0,
             settings,

@@ -11,7 +11,7 @@ use crate::{
     profiles,
     route::{Network, Way},
     settings::{Settings, SlotSettings},
-    staging::{Durability, Place},
+    staging::{Durability, Place, Unusable},
     verify,
 };
 use shared::{
@@ -30,7 +30,8 @@ pub async fn take(settings: &Settings, boot_id: &str, way: &Way) -> Inventory {
     }
     let paths = &settings.paths;
     let staging = environment::staging(settings);
-    let places = files::off_runtime(move || staging.places()).await.unwrap_or_default();
+    let staging = files::off_runtime(move || (staging.places(), staging.unusable())).await;
+    let (places, unusable) = staging.unwrap_or_default();
     let keyring = verify::read_keyring(&paths.keys_dir).unwrap_or_default();
     Inventory {
         v: VERSION,
@@ -42,7 +43,7 @@ pub async fn take(settings: &Settings, boot_id: &str, way: &Way) -> Inventory {
         require_signature: settings.image.require_signature,
         keys: keyring.trusted.iter().map(|key| key.number.to_string()).collect(),
         profiles: profiles::names(&paths.profiles_dir),
-        staging: places.into_iter().map(place).collect(),
+        staging: places.into_iter().map(place).chain(unusable.into_iter().map(no_place)).collect(),
         modems,
     }
 }
@@ -52,6 +53,16 @@ fn place(place: Place) -> Staging {
         path: place.directory.display().to_string(),
         free_bytes: place.room,
         durable: place.durability == Durability::Durable,
+        problem: None,
+    }
+}
+
+fn no_place(unusable: Unusable) -> Staging {
+    Staging {
+        path: unusable.directory.display().to_string(),
+        free_bytes: 0,
+        durable: false,
+        problem: Some(shared::limits::cut(unusable.reason)),
     }
 }
 
@@ -208,6 +219,19 @@ mod tests {
         assert_eq!((network.sim, network.registration.as_deref()), (Some(false), Some("roaming")));
         assert_eq!((network.technology.as_deref(), network.operator), (Some("5g"), None));
         assert_eq!(modem.usb.map(|id| id.to_string()).as_deref(), Some("1bc7:1070"));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_used_is_told_with_the_reason() {
+        let root = tempfile::tempdir().unwrap();
+        let mut settings = router(root.path());
+        let gone = root.path().join("none/staging");
+        settings.paths.staging = vec![root.path().join("here"), gone.clone()];
+        settings.slots.clear();
+        let told = take(&settings, "boot", &nowhere()).await.staging;
+        assert_eq!((told.len(), told[0].problem.as_deref()), (2, None));
+        assert_eq!((told[1].path.as_str(), told[1].free_bytes), (gone.to_str().unwrap(), 0));
+        assert!(told[1].problem.is_some() && !told[1].durable);
     }
 
     #[tokio::test]

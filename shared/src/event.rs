@@ -100,6 +100,9 @@ pub enum Outcome {
         /// Why SIM and network could not be held against those from before; absent = they were.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         not_compared: Option<String>,
+        /// What is worse than before without being a failure, such as a slower network.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remark: Option<String>,
     },
     /// They ran already; nothing was done.
     AlreadyInstalled {

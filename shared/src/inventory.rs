@@ -36,6 +36,9 @@ pub struct Staging {
     pub free_bytes: u64,
     /// Whether it survives a power cut.
     pub durable: bool,
+    /// Why it cannot be used now; then the others are 0 and false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

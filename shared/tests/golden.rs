@@ -105,7 +105,7 @@ fn the_job_out() {
 #[test]
 fn the_report_back() {
     let outcomes = [
-        Outcome::Succeeded { versions: vec![version()], not_compared: None },
+        Outcome::Succeeded { versions: vec![version()], not_compared: None, remark: None },
         Outcome::AlreadyInstalled { versions: vec![version()] },
         Outcome::Cancelled,
         Outcome::Failed { failure: failure() },
@@ -200,6 +200,7 @@ fn the_inventory() {
             path: "/mnt/usb/staging".into(),
             free_bytes: 1 << 30,
             durable: true,
+            problem: None,
         }],
         modems: vec![modem],
     };

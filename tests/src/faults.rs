@@ -60,6 +60,8 @@ pub enum ModemFault {
     /// FWSWITCH is at its default after the next flash.
     SettingsLostAfterFlash,
     SimLostAfterFlash,
+    /// Waits for its PIN after the next flash.
+    SimLockedAfterFlash,
     /// Somebody has changed the SIM by then.
     OtherSimAfterFlash {
         iccid: String,

@@ -4,6 +4,8 @@
 //! Everything here is the best that could be read: a modem without SIM still has a baseline, and a command
 //! that this firmware does not know is `None`.
 
+mod remark;
+
 use serde::{Deserialize, Serialize};
 use shared::{inventory::Network, profile::Setting};
 
@@ -147,8 +149,8 @@ impl Baseline {
         [self.lte, self.nr].into_iter().flatten().any(Registration::is_registered)
     }
 
-    /// Why what was before cannot be held against `now`: there was neither SIM nor network, or
-    /// somebody has changed the SIM meanwhile.
+    /// Why what was before cannot be held against `now`: there was neither SIM nor network, somebody has
+    /// changed the SIM meanwhile, or it waits for a PIN that whoever gives it has not given yet.
     #[must_use]
     pub fn not_comparable(&self, now: &Baseline) -> Option<&'static str> {
         // Not everybody tells the filling.
@@ -158,8 +160,15 @@ impl Baseline {
                 Some("another SIM is in the modem")
             }
             (None, _) if !self.is_registered() => Some("there was no SIM and no network before"),
+            _ if now.is_locked() && !now.is_registered() => Some("the SIM waits for its PIN"),
             _ => None,
         }
+    }
+
+    /// Whether the SIM asks for a PIN: a restart locks it, and who gives it is held.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.sim.as_deref().is_some_and(|sim| sim == "SIM PIN")
     }
 
     /// Why the way into the network is not back, if it is not: a SIM if there was one, registered if
@@ -279,5 +288,9 @@ mod tests {
         assert!(nothing.not_comparable(&before()).is_some());
         assert_eq!(before().not_comparable(&before()), None);
         assert_eq!(before().not_comparable(&none), None, "a SIM that is gone is missed");
+        let locked = Baseline { sim: Some("SIM PIN".into()), lte: None, iccid: None, ..before() };
+        assert_eq!(before().not_comparable(&locked), Some("the SIM waits for its PIN"));
+        let denied = Baseline { sim: Some("SIM PUK".into()), ..locked };
+        assert_eq!(before().not_comparable(&denied), None, "that is more than a restart");
     }
 }

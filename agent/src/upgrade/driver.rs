@@ -129,11 +129,13 @@ impl Upgrade {
             return await_release(rested, env);
         }
         let asked = env.retry_after_s.unwrap_or(0).min(LONGEST_PAUSE_S);
-        let seconds = policy.rest(&self.state, asked);
+        let opens =
+            env.opens_in_s.take().filter(|_| matches!(self.state.step, Step::Waiting { .. }));
+        let seconds = opens.unwrap_or_else(|| policy.rest(&self.state, asked));
         if rested || seconds == 0 {
             return Rest::Over;
         }
-        let rest = jittered(seconds);
+        let rest = opens.map_or_else(|| jittered(seconds), Duration::from_secs);
         if seconds > policy.longest_stay_s && !self.state.keeps_its_turn() {
             env.park(policy.is_slow(&self.state)).await;
             return Rest::Parked(Some(Instant::now() + rest));

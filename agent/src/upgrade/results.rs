@@ -110,6 +110,15 @@ impl Results {
         self.content.installed.iter().find(same).map(|i| i.sequence)
     }
 
+    /// The highest sequence installed for a model in any slot, also in one that the settings do not name any
+    /// more: `state_dir` is the one above all slots'.
+    #[must_use]
+    pub fn sequence_anywhere(state_dir: &Path, vendor: &str, model: &str) -> Option<u64> {
+        let slots = std::fs::read_dir(state_dir).into_iter().flatten().flatten();
+        let directories = slots.map(|entry| entry.path()).filter(|path| path.is_dir());
+        directories.filter_map(|slot| Self::open(&slot).sequence(vendor, model)).max()
+    }
+
     /// Tool starts in `slot` since `since` (unix milliseconds). Those of unknown time count, unless a later
     /// one is known to lie before it.
     #[must_use]
@@ -220,6 +229,20 @@ mod tests {
         }
         let since = |since| results.flashes_since(&Slot::default(), since);
         assert_eq!((since(0), since(20), since(31)), (4, 2, 0));
+    }
+
+    #[test]
+    fn what_was_installed_in_one_slot_counts_in_all() {
+        let state = tempfile::tempdir().unwrap();
+        for (slot, sequence) in [("left", 3), ("gone", 7), ("right", 5)] {
+            let directory = state.path().join(slot);
+            std::fs::create_dir(&directory).unwrap();
+            let installed =
+                Installed { vendor: "Telit".into(), model: "FN990A28".into(), sequence };
+            Results::open(&directory).add(ended(1, None), Some(installed)).unwrap();
+        }
+        let highest = |model| Results::sequence_anywhere(state.path(), "Telit", model);
+        assert_eq!((highest("FN990A28"), highest("FN990A40")), (Some(7), None));
     }
 
     #[test]

@@ -304,7 +304,12 @@ mod tests {
             require_signature: true,
             keys: vec!["abab".into()],
             profiles: vec!["telit-uxfp".into()],
-            staging: vec![Staging { path: "/srv".into(), free_bytes: 1 << 30, durable: true }],
+            staging: vec![Staging {
+                path: "/srv".into(),
+                free_bytes: 1 << 30,
+                durable: true,
+                problem: None,
+            }],
             modems: vec![modem()],
         }
     }

@@ -238,9 +238,10 @@ const VERSION_LINES: usize = 32;
 fn bounded(outcome: &Outcome) -> Outcome {
     match outcome {
         Outcome::Failed { failure } => Outcome::Failed { failure: cut(failure) },
-        Outcome::Succeeded { versions, not_compared } => Outcome::Succeeded {
+        Outcome::Succeeded { versions, not_compared, remark } => Outcome::Succeeded {
             versions: versions.clone(),
             not_compared: not_compared.clone().map(shared::limits::cut),
+            remark: remark.clone().map(shared::limits::cut),
         },
         Outcome::AlreadyInstalled { .. } | Outcome::Cancelled | Outcome::Unknown => outcome.clone(),
     }
@@ -252,10 +253,13 @@ fn cut(failure: &Failure) -> Failure {
 
 fn describe(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Succeeded { not_compared: None, .. } => "the new version runs".into(),
         Outcome::Succeeded { not_compared: Some(reason), .. } => {
             format!("the new version runs; SIM and network were not compared: {reason}")
         }
+        Outcome::Succeeded { remark: Some(remark), .. } => {
+            format!("the new version runs, with a difference: {remark}")
+        }
+        Outcome::Succeeded { .. } => "the new version runs".into(),
         Outcome::AlreadyInstalled { .. } => "this version ran already".into(),
         Outcome::Cancelled => "cancelled, the modem is untouched".into(),
         Outcome::Failed { failure } => failure.to_string(),

@@ -150,5 +150,7 @@ pub(crate) fn reported(device: DeviceId, event: Event) -> Reported {
 }
 
 pub(crate) fn succeeded() -> EventBody {
-    EventBody::Finished { outcome: Outcome::Succeeded { versions: versions(), not_compared: None } }
+    EventBody::Finished {
+        outcome: Outcome::Succeeded { versions: versions(), not_compared: None, remark: None },
+    }
 }

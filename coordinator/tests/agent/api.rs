@@ -231,7 +231,7 @@ async fn from_the_operators_wish_to_the_proved_version() {
     assert_eq!(device.post(&begin, &start(1)).await.status(), StatusCode::OK, "the same again");
     assert_eq!(stand.operator.cancel(operation).await, StatusCode::CONFLICT);
     let finished = EventBody::Finished {
-        outcome: Outcome::Succeeded { versions: versions(), not_compared: None },
+        outcome: Outcome::Succeeded { versions: versions(), not_compared: None, remark: None },
     };
     let events = vec![
         event(operation, 1, 1, EventBody::Granted),

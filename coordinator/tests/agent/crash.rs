@@ -132,7 +132,7 @@ async fn what_was_acknowledged_survives_a_kill_and_the_operation_goes_on() {
     }
     let repeated = device.post(&begin, &grant).await;
     assert!(repeated.status().is_success(), "the grant still stands and counts once");
-    let outcome = Outcome::Succeeded { versions: versions(), not_compared: None };
+    let outcome = Outcome::Succeeded { versions: versions(), not_compared: None, remark: None };
     let last = event(operation, acknowledged + 2, 1, EventBody::Finished { outcome });
     assert_eq!(tell(&device, last).await, Some(Verdict::Accepted));
     assert_eq!(operator.operation(operation).await["status"], "success");

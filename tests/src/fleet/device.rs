@@ -213,7 +213,7 @@ impl Device {
     /// # Errors
     /// As [`Device::report`].
     pub async fn finish(&mut self, reads: Vec<VersionLine>) -> anyhow::Result<()> {
-        let outcome = Outcome::Succeeded { versions: reads, not_compared: None };
+        let outcome = Outcome::Succeeded { versions: reads, not_compared: None, remark: None };
         self.report(vec![EventBody::Finished { outcome }]).await?;
         self.job = None;
         Ok(())
@@ -248,7 +248,7 @@ impl Device {
             require_signature: true,
             keys: vec![key.into()],
             profiles: vec!["telit-uxfp".into()],
-            staging: vec![Staging { path, free_bytes: 1 << 30, durable: true }],
+            staging: vec![Staging { path, free_bytes: 1 << 30, durable: true, problem: None }],
             modems: vec![modem],
         }
     }

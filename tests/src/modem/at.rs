@@ -125,6 +125,7 @@ fn query(body: &str, flash: &Flash) -> Option<std::result::Result<Vec<String>, R
         ])),
         "#FWSWITCH?" => one(&format!("#FWSWITCH: {}", flash.firmware_switch)),
         "#USBCFG?" => one(&format!("#USBCFG: {}", flash.usb_composition)),
+        "+CPIN?" if flash.sim_locked => sim("+CPIN: SIM PIN".to_owned()),
         "+CPIN?" => sim("+CPIN: READY".to_owned()),
         "+ICCID" => sim(format!("+ICCID: {}", flash.iccid.as_deref().unwrap_or(""))),
         "#CCID" => sim(format!("#CCID: {}", flash.iccid.as_deref().unwrap_or(""))),
@@ -142,9 +143,9 @@ fn query(body: &str, flash: &Flash) -> Option<std::result::Result<Vec<String>, R
     }
 }
 
-/// Home, or nothing without a SIM.
+/// Home, or nothing without a SIM that may be used.
 fn registration(flash: &Flash) -> u8 {
-    u8::from(flash.iccid.is_some())
+    u8::from(flash.iccid.is_some() && !flash.sim_locked)
 }
 
 fn command(body: &str, session: &mut Session, flash: &mut Flash) -> Option<Option<Effect>> {

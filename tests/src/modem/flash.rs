@@ -18,6 +18,9 @@ pub struct Flash {
     pub serial: String,
     /// None: no SIM.
     pub iccid: Option<String>,
+    /// The SIM waits for its PIN.
+    #[serde(default)]
+    pub sim_locked: bool,
     pub hardware_revision: String,
     pub versions: Versions,
     pub condition: FlashCondition,

@@ -132,6 +132,84 @@ impl Drop for Flood {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_opens_soon_is_waited_for_where_a_cancel_ends_it() {
+    let scene = scene("gates-door");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 60;
+    let at = |minutes: u64| {
+        let minute = (now + minutes) % (24 * 60);
+        format!("{:02}:{:02}", minute / 60, minute % 60)
+    };
+    let gates = format!("timezone = \"UTC\"\nwindow = [\"{}-{}\"]", at(15), at(120));
+    router.edit("agent.toml", "[upgrade]", &format!("[gates]\n{gates}\n\n[upgrade]")).unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let waiting = Waiting { router, scene, operation };
+    waiting.postponed("outside the maintenance window, which opens").await;
+    let Waiting { router, scene, operation } = waiting;
+    let (status, answer) = watch::cancel(&scene.api, &operation).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    until("it is over", || router.agent_log().contains("ended: Cancelled")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_transfer_does_not_go_beyond_the_data_budget() {
+    let scene = scene("gates-budget");
+    let image = scene.image(&Wanted { size: 3 << 20, ..Wanted::default() }).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    let budget = format!("[image]\ndata_budget_bytes = {}\n\n[upgrade]", 3 << 20);
+    router.edit("agent.toml", "[upgrade]", &budget).unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    router.link.cut_after(1 << 20);
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    watch::cut(&router).await.unwrap();
+    router.link.restore();
+    let mut waiting = Waiting { router, scene, operation };
+    waiting.postponed("the data budget has").await;
+    waiting.change("data_budget_bytes = 3145728", "data_budget_bytes = 100000000");
+    let operation = watch::ended(&waiting.scene.api, &waiting.operation).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", waiting.router.agent_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_is_not_there_yet_is_waited_for_after_a_boot() {
+    let scene = scene("gates-settling");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, false).await.unwrap();
+    router.edit("agent.toml", "settle_s = 0", "settle_s = 31536000").unwrap();
+    let (tool, away) = (router.dir.join("bin/uxfp"), router.dir.join("bin/away"));
+    fs::rename(&tool, &away).unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let mut waiting = Waiting { router, scene, operation };
+    waiting.postponed("is not an executable file").await;
+    fs::rename(&away, &tool).unwrap();
+    let operation = watch::ended(&waiting.scene.api, &waiting.operation).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", waiting.router.agent_log());
+    let last = |router: &Router| router.status().and_then(|status| status.last_result);
+    until("the result is shown", || last(&waiting.router).is_some()).await.unwrap();
+
+    waiting.router.kill_agent();
+    fs::remove_file(waiting.router.dir.join("run/status.json")).unwrap();
+    waiting.router.start_agent().unwrap();
+    until("it is shown after a restart", || last(&waiting.router).is_some()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weaker_signal_after_the_flash_is_a_remark() {
+    let scene = scene("gates-remark");
+    let (router, id) = crate::under_way(&scene, &[crate::SLOW]).await;
+    scene.operation(&id, |operation| operation["granted"] == true).await.unwrap();
+    until("it is flashed", || router.modem.state().unwrap().flash.begun > 0).await.unwrap();
+    router.modem.surround(Surroundings { rsrp_dbm: -120, ..Default::default() }).unwrap();
+    let operation = scene.ended(&id).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", router.agent_log());
+    let log = operation["log"].as_str().unwrap();
+    assert!(log.contains("with a difference: the signal fell from -81 to -120 dBm"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_waits_while_somebody_uses_the_modem() {
     let scene = scene("gates-traffic");
     let image = scene.image(&Wanted::default()).unwrap();

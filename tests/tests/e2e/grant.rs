@@ -11,6 +11,7 @@ use lab::{
 };
 use serde_json::json;
 use shared::stages::Phase;
+use std::os::unix::fs::PermissionsExt;
 
 /// A router whose upgrade stands right before the grant: the image is there and verified, and the
 /// modem, which is without power, has still to be asked how it was before.
@@ -103,6 +104,47 @@ async fn without_the_coordinator_the_agent_waits_and_touches_nothing() {
     let ended = scene.ended(&id).await.unwrap();
     assert_eq!(ended["status"], "success", "{ended:#}");
     assert_eq!((flashed(&router), router.modem.versions().unwrap().package.as_str()), (1, TO));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_uplink_that_fails_before_the_grant_keeps_an_image_in_memory_from_the_modem() {
+    let scene = scene("grant-failover");
+    let memory = format!("/dev/shm/modem-upgrader-failover-{}", std::process::id());
+    let mut router = scene.router(1, false).await.unwrap();
+    let durable = format!("staging = [\"{}/staging\"]", router.dir.display());
+    router.edit("agent.toml", &durable, &format!("staging = [{memory:?}]")).unwrap();
+    // The last gate before the grant is a sure place to cut the link.
+    let gate = router.dir.join("hooks/pre-check");
+    std::fs::create_dir_all(&gate).unwrap();
+    let hook = gate.join("gate");
+    std::fs::write(
+        &hook,
+        "#!/bin/sh\ncd \"$(dirname \"$0\")/..\" && : > asked\nuntil [ -e go ]; do sleep 0.05; done\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let image = scene.image(&Wanted::default()).unwrap();
+    let id = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let (there, go) = (router.dir.join("hooks/asked"), router.dir.join("hooks/go"));
+    until("the image is verified", || there.exists()).await.unwrap();
+    router.link.cut();
+    std::fs::write(go, "").unwrap();
+    until("the agent asks for the grant", || asked(&router) > 0).await.unwrap();
+
+    router.set_sole_uplink(true).unwrap();
+    router.link.restore();
+    let waits = |operation: &serde_json::Value| {
+        operation["log"].as_str().is_some_and(|log| log.contains("no staging directory survives"))
+    };
+    let waiting = scene.operation(&id, waits).await.unwrap();
+    assert_eq!((&waiting["granted"], &waiting["status"]), (&false.into(), &"in-progress".into()));
+    assert_eq!((flashed(&router), router.holder_calls()), (0, Vec::<String>::new()));
+
+    router.set_sole_uplink(false).unwrap();
+    let ended = scene.ended(&id).await.unwrap();
+    assert_eq!((&ended["status"], flashed(&router)), (&"success".into(), 1), "{ended:#}");
+    let _ = std::fs::remove_dir_all(memory);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,6 +59,20 @@ async fn what_only_at_tells_is_restored_although_modem_manager_had_the_modem() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sim_that_waits_for_its_pin_is_said_and_no_failure() {
+    let scene = scene("locked-sim");
+    let (router, device) = enrolled(&scene, &[]).await;
+    router.modem.set_fault(lab::faults::ModemFault::SimLockedAfterFlash).unwrap();
+    let image = scene.image(&Wanted::default()).unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let operation = scene.ended(&operation).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", router.agent_log());
+    let log = operation["log"].as_str().unwrap();
+    let said = "SIM and network were not compared: the SIM waits for its PIN";
+    assert!(log.contains(said), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_sim_after_the_flash_is_said_and_not_compared() {
     let scene = scene("another-sim");
     let (router, device) = enrolled(&scene, &[]).await;

@@ -53,6 +53,15 @@ fn the_at_port_is_found_by_interface_number_whatever_the_ttys_are_called() {
 }
 
 #[test]
+fn a_port_of_cdc_acm_is_found_too() {
+    let tree = Tree::new();
+    tree.device("2-1", "1bc7:1070", None);
+    tree.interface("2-1", 4, "tty/ttyACM0");
+    let [modem] = tree.snapshot().modems().try_into().unwrap();
+    assert_eq!(modem.at, ["ttyACM0"]);
+}
+
+#[test]
 fn mbim_moves_the_ports_by_one_and_ecm_the_diag_port() {
     let tree = Tree::new();
     tree.device("2-1", "1bc7:1071", None);

@@ -47,7 +47,9 @@ fn read_device(root: &Path, bus_id: &str, names: &[String]) -> Option<UsbDevice>
 
 fn read_interface(directory: &Path) -> Option<UsbInterface> {
     let number = u8::from_str_radix(&attribute(directory, "bInterfaceNumber")?, 16).ok()?;
-    let children = list(directory).ok()?;
+    let mut children = list(directory).ok()?;
+    // cdc_acm's are one level deeper.
+    children.extend(list(&directory.join("tty")).unwrap_or_default());
     let driver = std::fs::read_link(directory.join("driver")).ok();
     Some(UsbInterface {
         number,

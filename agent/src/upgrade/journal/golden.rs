@@ -64,8 +64,16 @@ fn steps() -> Vec<Step> {
     let ends = [ToolEnd::Success, failed, ToolEnd::Lost];
     steps.extend(ends.map(|end| Step::Probing { end, recoveries: 1, silent: 2 }));
     let endings = [
-        Ending::Succeeded { versions: vec![version("45.00.004")], not_compared: None },
-        Ending::Succeeded { versions: vec![], not_compared: Some("another SIM".into()) },
+        Ending::Succeeded {
+            versions: vec![version("45.00.004")],
+            not_compared: None,
+            remark: None,
+        },
+        Ending::Succeeded {
+            versions: vec![],
+            not_compared: Some("another SIM".into()),
+            remark: None,
+        },
         Ending::AlreadyInstalled { versions: vec![version("45.00.004")] },
         Ending::Cancelled,
         Ending::Failed { failure: failure() },

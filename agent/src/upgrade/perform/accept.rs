@@ -15,6 +15,10 @@ use shared::{
     profile::Restore,
 };
 
+/// Looks for which a SIM may be locked after a restart before that is all that is said: some modems give
+/// it its PIN themselves.
+const UNLOCKING: u32 = 3;
+
 impl Environment {
     /// Only for tools that leave the modem running what it ran.
     pub(super) async fn restart(&mut self, state: &State) -> Outcome {
@@ -79,6 +83,9 @@ impl Environment {
             )));
         }
         let now = standing::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
+        if now.is_locked() && state.tries < UNLOCKING {
+            return Err(Outcome::Again { reason: "the SIM waits for its PIN".into() });
+        }
         let before = state.record.before.as_ref().map(|before| &before.baseline);
         let not_compared = match before {
             None => Some("there is no baseline from before"),
@@ -92,7 +99,12 @@ impl Environment {
         let lost = lost.first().map(|lost| format!("not restored: {lost:?}"));
         match missing.or(lost) {
             Some(reason) => Err(Outcome::Again { reason }),
-            None => Ok(Outcome::Confirmed { not_compared: not_compared.map(str::to_owned) }),
+            None => {
+                let comparable = before.filter(|_| not_compared.is_none());
+                let remark = comparable.and_then(|before| before.remark(&now));
+                let not_compared = not_compared.map(str::to_owned);
+                Ok(Outcome::Confirmed { not_compared, remark })
+            }
         }
     }
 

@@ -110,7 +110,18 @@ impl Environment {
         Ok(manifest)
     }
 
+    /// What is missing of the image, as far as the data budget goes.
     pub(super) async fn download(&mut self, state: &State) -> Outcome {
+        // Asked on the way to each try: a broken one costs data too.
+        match self.check_budget(state).await {
+            Err(Outcome::Again { .. }) => Outcome::GatesClosed,
+            Err(other) => other,
+            Ok(()) => self.fetched(state, true).await,
+        }
+    }
+
+    /// `limited`: the data budget may end it.
+    pub(super) async fn fetched(&mut self, state: &State, limited: bool) -> Outcome {
         let (Some(staged), Some(manifest)) = (&self.job.staged, &self.job.manifest) else {
             return lost_context(state);
         };
@@ -141,6 +152,12 @@ impl Environment {
                     self.job.fetched = before + now.received;
                     if let Err(reason) = spend(budget.as_mut(), more) {
                         return Outcome::Again { reason };
+                    }
+                    let missing = now.verified < now.total;
+                    let spent = |budget: &Budget| limited && missing && budget.allows(1).is_err();
+                    if budget.as_ref().is_some_and(spent) {
+                        log::info!("the data budget ends the download");
+                        return Outcome::GatesClosed;
                     }
                     if told.elapsed() >= TICK {
                         told = Instant::now();

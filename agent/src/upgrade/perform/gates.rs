@@ -19,6 +19,8 @@ use std::time::Duration;
 /// Bytes that must be free where journal and outbox lie: file systems that write out of place need
 /// room for every save.
 const STATE_ROOM: u64 = 512 * 1024;
+/// How long the picture of the modem from before holds likewise: then it is taken anew.
+const PICTURE_HOLDS: Duration = Duration::from_secs(6 * 3600);
 /// How long the answers of all gates hold while the grant is asked for.
 const ANSWERS_HOLD: Duration = Duration::from_secs(5 * 60);
 
@@ -62,7 +64,7 @@ impl Environment {
     async fn check_commit(&mut self, state: &State) -> Result<(), Outcome> {
         self.check_storage(state).await?;
         self.check_staged()?;
-        self.check_moment(state).await?;
+        self.check_moment(state)?;
         self.check_surroundings(state).await?;
         let asked = self.hooks(Stage::PreCheck, state).await;
         asked.map_err(|postponed| Outcome::Again { reason: postponed.reason })?;
@@ -74,12 +76,16 @@ impl Environment {
     /// of reach. All gates once more where the way has changed or their answers are old, else those that
     /// close by themselves.
     pub(super) async fn check_again(&mut self, state: &State) -> Result<(), Outcome> {
+        let since = |then: Duration| clock::boottime().saturating_sub(then);
+        if self.job.pictured.is_none_or(|taken| since(taken) > PICTURE_HOLDS) {
+            return Err(Outcome::GatesClosed);
+        }
         let changed = self.look_at_way().await;
-        let since = self.job.gates_open.map(|open| clock::boottime().saturating_sub(open));
+        let since = self.job.gates_open.map(since);
         if changed || since.is_none_or(|since| since > ANSWERS_HOLD) {
             self.check_commit(state).await
         } else {
-            self.check_moment(state).await
+            self.check_moment(state)
         }
     }
 
@@ -114,10 +120,10 @@ impl Environment {
     }
 
     /// What may close again while the grant is asked for: a sysupgrade, time, the maintenance window, memory.
-    pub(super) async fn check_moment(&self, state: &State) -> Result<(), Outcome> {
+    pub(super) fn check_moment(&mut self, state: &State) -> Result<(), Outcome> {
         self.check_sysupgrade().map_err(|reason| Outcome::Again { reason })?;
         self.check_time(state)?;
-        self.check_window(state).await?;
+        self.check_window(state)?;
         self.check_free_memory()
     }
 

@@ -11,7 +11,10 @@ use crate::{
         driver::{Binds, Kernel},
     },
     profiles,
-    upgrade::state::{Before, Outcome, State, Target},
+    upgrade::{
+        results::Results,
+        state::{Before, Outcome, State, Target},
+    },
 };
 use shared::{
     desired::CAPABILITIES,
@@ -192,7 +195,8 @@ impl Environment {
         model: &str,
     ) -> Result<(), Outcome> {
         let refuse = |kind, detail: String| Err(Outcome::Failed(untouched(state, kind, detail)));
-        let installed = self.results.sequence(&manifest.vendor, model);
+        let state_dir = &self.settings.paths.state_dir;
+        let installed = Results::sequence_anywhere(state_dir, &manifest.vendor, model);
         if let Some(installed) = installed.filter(|i| manifest.sequence < *i)
             && !manifest.allow_rollback
         {

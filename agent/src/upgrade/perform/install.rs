@@ -92,7 +92,12 @@ impl Environment {
         let usb = at.usb.map(|(directory, id)| (directory.as_path(), *id));
         let At { diag, port, .. } = at;
         let places = Places { image: image.path(), diag, port, usb, state_dir: &state_dir };
-        let call = match resolve(&profile, purpose, &chosen_options(manifest, state), &places) {
+        // The job's own options cannot be changed any more: one that is wrong would spoil every recovery.
+        let options = match purpose {
+            Purpose::Install => chosen_options(manifest, state),
+            Purpose::Recover => manifest.tool.options.clone(),
+        };
+        let call = match resolve(&profile, purpose, &options, &places) {
             Ok(call) => call,
             Err(error) => return not_started(state, FailureKind::OptionRefused, chain(&error)),
         };

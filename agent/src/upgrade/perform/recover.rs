@@ -72,7 +72,8 @@ impl Environment {
         log::warn!("the staged image cannot be used: {staged:?}; it is fetched again");
         self.load_manifest(state).await.map_err(|_| staged)?;
         self.check_place(state).await?;
-        match self.download(state).await {
+        // A modem in download mode goes before the data budget, which counts it all the same.
+        match self.fetched(state, false).await {
             Outcome::Downloaded => self.verified_image(state).await,
             Outcome::Again { reason } => {
                 Err(not_started(state, FailureKind::ToolNotStarted, reason))

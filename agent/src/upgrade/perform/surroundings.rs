@@ -24,7 +24,8 @@ use std::time::Duration;
 
 /// How long traffic is watched.
 const WATCH: Duration = Duration::from_secs(5);
-/// The longest wait for a window within one look: the pauses between looks could miss a short one.
+/// A window that opens within so many seconds is not looked for in the usual pauses, which could miss a short
+/// one: the next look is when it opens. Others have their turn until then, and the wait can be cancelled.
 const AT_THE_DOOR_S: u64 = 20 * 60;
 
 fn closed(reason: impl Into<String>) -> Outcome {
@@ -33,7 +34,7 @@ fn closed(reason: impl Into<String>) -> Outcome {
 
 impl Environment {
     /// Whether the maintenance window has room for the longest that this tool may take.
-    pub(super) async fn check_window(&self, state: &State) -> Result<(), Outcome> {
+    pub(super) fn check_window(&mut self, state: &State) -> Result<(), Outcome> {
         let spans = &self.settings.gates.window;
         if spans.is_empty() {
             return Ok(());
@@ -41,33 +42,26 @@ impl Environment {
         let Some(profile) = &self.job.profile else { return Err(lost_context(state)) };
         let (_, longest) = profile.dark_window_s();
         let zone = self.zone().map_err(closed)?;
-        loop {
-            let Some(now_ms) = self.clock_ms() else {
-                return Err(closed("the maintenance window waits for the clock to be set"));
-            };
-            let now_s = now_ms / 1000;
-            let wait_s = match window::judge(spans, &zone, now_s, longest) {
-                Verdict::Open => return Ok(()),
-                Verdict::Closed { opens_s: None } => {
-                    let minutes = longest.div_ceil(60);
-                    let reason = format!(
-                        "no maintenance window of this router has room for the {minutes} minutes \
-                         that an upgrade may take; make gates.window longer"
-                    );
-                    return Err(closed(reason));
-                }
-                Verdict::Closed { opens_s: Some(opens_s) } => {
-                    let wait_s = opens_s.saturating_sub(now_s);
-                    if wait_s > AT_THE_DOOR_S {
-                        let opens = zone.at(opens_s).map(|at| at.to_string()).unwrap_or_default();
-                        let reason = format!("outside the maintenance window, which opens {opens}");
-                        return Err(closed(reason));
-                    }
-                    wait_s
-                }
-            };
-            log::info!("the maintenance window opens in {wait_s} s");
-            tokio::time::sleep(Duration::from_secs(wait_s)).await;
+        let Some(now_ms) = self.clock_ms() else {
+            return Err(closed("the maintenance window waits for the clock to be set"));
+        };
+        let now_s = now_ms / 1000;
+        match window::judge(spans, &zone, now_s, longest) {
+            Verdict::Open => Ok(()),
+            Verdict::Closed { opens_s: None } => {
+                let minutes = longest.div_ceil(60);
+                let reason = format!(
+                    "no maintenance window of this router has room for the {minutes} minutes \
+                     that an upgrade may take; make gates.window longer"
+                );
+                Err(closed(reason))
+            }
+            Verdict::Closed { opens_s: Some(opens_s) } => {
+                let wait_s = opens_s.saturating_sub(now_s);
+                let opens = zone.at(opens_s).map(|at| at.to_string()).unwrap_or_default();
+                self.opens_in_s = Some(wait_s).filter(|wait_s| *wait_s <= AT_THE_DOOR_S);
+                Err(closed(format!("outside the maintenance window, which opens {opens}")))
+            }
         }
     }
 

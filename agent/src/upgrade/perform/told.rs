@@ -5,6 +5,7 @@
 
 use super::{all_found, chain, lost_context, untouched, version_lines};
 use crate::{
+    clock,
     environment::Environment,
     modem::{
         Baseline, Modem, NotReady, Port, Ready, Seen,
@@ -164,7 +165,10 @@ impl Environment {
         let picture = match self.picture(state, &manifest, &profile).await {
             Ok(Outcome::Baselined(before)) => match self.obstacle(Some(&before.imei)).await {
                 Some(reason) => Err(Outcome::Again { reason }),
-                None => Ok(Outcome::Baselined(before)),
+                None => {
+                    self.job.pictured = Some(clock::boottime());
+                    Ok(Outcome::Baselined(before))
+                }
             },
             other => other,
         };

@@ -76,7 +76,19 @@ fn successors(node: &Node, max_cuts: u32) -> Vec<Node> {
         };
         next.push(Node { memory, journal, world });
     }
+    if !node.world.sole && !node.world.durable && before_holding(&node.memory) {
+        let world = World { sole: true, ..node.world.clone() };
+        next.push(Node { world, ..node.clone() });
+    }
     next
+}
+
+/// Where another uplink may fail and be missed in time: from the last gates until interfaces go down.
+fn before_holding(state: &State) -> bool {
+    matches!(
+        state.step,
+        Step::Waiting { .. } | Step::Baselining | Step::Committing | Step::Preparing
+    )
 }
 
 fn check(node: &Node) {
@@ -142,6 +154,7 @@ fn start(durable: bool) -> Node {
         modem: Modem::Old,
         staged: None,
         durable,
+        sole: false,
         held: false,
         hooked: false,
         running: None,

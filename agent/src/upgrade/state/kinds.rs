@@ -246,6 +246,8 @@ pub enum Outcome {
     /// `not_compared`: why SIM and network could not be held against those from before.
     Confirmed {
         not_compared: Option<String>,
+        /// What is worse than before, and no failure.
+        remark: Option<String>,
     },
     /// The modem that ran the target is not there or does not answer any more.
     Vanished {

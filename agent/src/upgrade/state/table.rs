@@ -25,6 +25,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
             state.to(Step::Downloading)
         }
         (Step::Downloading, Outcome::Downloaded) => state.to(Step::Verifying),
+        (Step::Downloading, Outcome::GatesClosed) => {
+            state.to(Step::Waiting { gates: Gates::Download })
+        }
         (Step::Verifying, Outcome::Verified) => state.to(Step::Waiting { gates: Gates::Commit }),
         (Step::Verifying | Step::Waiting { gates: Gates::Commit }, Outcome::ImageLost) => {
             state.to(Step::Waiting { gates: Gates::Download })
@@ -72,9 +75,10 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         }
         (Step::Restarting, Outcome::Restarted) => state.to(Step::Restoring),
         (Step::Restoring, Outcome::Restored) => state.to(Step::Confirming),
-        (Step::Confirming, Outcome::Confirmed { not_compared }) => {
+        (Step::Confirming, Outcome::Confirmed { not_compared, remark }) => {
             let versions = state.reaches();
-            state.release(Next::Finish { ending: Ending::Succeeded { versions, not_compared } })
+            let ending = Ending::Succeeded { versions, not_compared, remark };
+            state.release(Next::Finish { ending })
         }
         // It ran and is gone: what is there now decides anew.
         (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Vanished { .. })

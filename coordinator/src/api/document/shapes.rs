@@ -171,6 +171,8 @@ pub struct StagingShape {
     /// Bytes.
     pub free_bytes: u64,
     pub durable: bool,
+    /// Why it cannot be used now.
+    pub problem: Option<String>,
 }
 
 /// What a device says of itself.

@@ -64,7 +64,11 @@ fn finished(outcome: Outcome) -> EventBody {
 }
 
 fn succeeded() -> EventBody {
-    finished(Outcome::Succeeded { versions: vec![line("new"), line("else")], not_compared: None })
+    finished(Outcome::Succeeded {
+        versions: vec![line("new"), line("else")],
+        not_compared: None,
+        remark: None,
+    })
 }
 
 fn failure(condition: ModemCondition) -> Failure {

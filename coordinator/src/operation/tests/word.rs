@@ -84,8 +84,8 @@ fn a_closed_grant_does_not_bind_a_reinstalled_agent() {
 #[test]
 fn success_needs_the_versions() {
     for outcome in [
-        Outcome::Succeeded { versions: vec![], not_compared: None },
-        Outcome::Succeeded { versions: vec![line("old")], not_compared: None },
+        Outcome::Succeeded { versions: vec![], not_compared: None, remark: None },
+        Outcome::Succeeded { versions: vec![line("old")], not_compared: None, remark: None },
         Outcome::AlreadyInstalled { versions: vec![] },
         Outcome::Unknown,
     ] {

@@ -36,7 +36,8 @@ struct Fleet {
 fn fit(inventory: &mut Inventory) {
     inventory.capabilities = CAPABILITIES.iter().map(|&name| name.to_owned()).collect();
     inventory.keys = vec!["ab".repeat(8)];
-    inventory.staging = vec![Staging { path: "/srv".into(), free_bytes: 1 << 30, durable: true }];
+    inventory.staging =
+        vec![Staging { path: "/srv".into(), free_bytes: 1 << 30, durable: true, problem: None }];
 }
 
 impl Fleet {
@@ -165,7 +166,7 @@ fn new_version() -> Vec<VersionLine> {
 }
 
 fn success() -> Outcome {
-    Outcome::Succeeded { versions: new_version(), not_compared: None }
+    Outcome::Succeeded { versions: new_version(), not_compared: None, remark: None }
 }
 
 fn broken() -> Outcome {

@@ -59,7 +59,7 @@ async fn who_was_upgraded_to_another_build_since_is_left_out() {
     let id = world.upgrade(done, &newer).await.parse().unwrap();
     fleet.ask(done, id).await.unwrap();
     let versions = vec![line("45.00.014")];
-    fleet.end(done, id, Outcome::Succeeded { versions, not_compared: None }).await;
+    fleet.end(done, id, Outcome::Succeeded { versions, not_compared: None, remark: None }).await;
     world.upgrade(asked, &newer).await;
     let retry = fleet.act(&batch, "retry").await.ok(201);
     let again = fleet.show(retry["batch"].as_str().unwrap()).await;

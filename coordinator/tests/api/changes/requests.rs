@@ -267,8 +267,12 @@ pub async fn fleet(world: &World) -> String {
     let fit = |inventory: &mut Inventory| {
         inventory.capabilities = CAPABILITIES.iter().map(|&name| name.to_owned()).collect();
         inventory.keys = vec!["ab".repeat(8)];
-        inventory.staging =
-            vec![Staging { path: "/srv".into(), free_bytes: 1 << 30, durable: true }];
+        inventory.staging = vec![Staging {
+            path: "/srv".into(),
+            free_bytes: 1 << 30,
+            durable: true,
+            problem: None,
+        }];
     };
     world.device_with(&["main"], fit).await;
     world.app.store.image(image.parse().unwrap()).await.unwrap().unwrap().build.to_string()

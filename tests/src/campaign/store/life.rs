@@ -260,7 +260,9 @@ impl<'a> Life<'a> {
             Action::Probe => Outcome::Probed(self.sighting(state)),
             Action::Restart => Outcome::Restarted,
             Action::Restore => chance(self.random, Outcome::Restored),
-            Action::Confirm => chance(self.random, Outcome::Confirmed { not_compared: None }),
+            Action::Confirm => {
+                chance(self.random, Outcome::Confirmed { not_compared: None, remark: None })
+            }
             Action::PostFlash => Outcome::PostFlashed,
             Action::Release => chance(self.random, Outcome::Released),
             Action::Pause { .. } => Outcome::Paused,

@@ -44,6 +44,8 @@ pub(super) struct World {
     /// The staged image, and whether it is what the manifest says.
     pub staged: Option<bool>,
     pub durable: bool,
+    /// The modem has become the only way to the coordinator.
+    pub sole: bool,
     pub held: bool,
     /// A tool was started since the post-flash hooks ran.
     pub hooked: bool,
@@ -93,7 +95,13 @@ impl World {
             .to_vec()
     }
 
+    /// ◆ After a power cut nothing could be recovered: no image here, and no way to another.
+    fn would_strand(&self) -> bool {
+        self.sole && !self.durable
+    }
+
     fn start_tool(&mut self, recovery: bool) {
+        assert!(recovery || !self.would_strand(), "begun with all the modem needs in memory alone");
         assert_eq!(self.staged, Some(true), "an unverified image reached the tool");
         assert_eq!(self.running, None, "two tools on one modem");
         assert!(self.held, "the tool was started without its holders");
@@ -151,6 +159,10 @@ pub(super) fn perform(
                 panic!("inspecting a modem left in {:?}", world.modem)
             }
         },
+        Action::CheckGates(_) if world.would_strand() => {
+            let kind = FailureKind::NoDurableStaging;
+            same(Outcome::Failed(Failure::untouched(state.phase(), kind, "")))
+        }
         Action::CheckGates(_) => same(Outcome::GatesOpen),
         Action::Download => with(&|w| w.staged = Some(true), Outcome::Downloaded),
         Action::Verify => {
@@ -174,6 +186,10 @@ pub(super) fn perform(
             }
         }
         Action::RequestGrant { attempt } => grant(world, attempt),
+        Action::Prepare if world.would_strand() => {
+            let kind = FailureKind::ToolNotStarted;
+            same(Outcome::Failed(Failure::untouched(state.phase(), kind, "")))
+        }
         Action::Prepare => {
             let mut after = world.clone();
             after.held = true;
@@ -213,7 +229,7 @@ pub(super) fn perform(
             let same = |outcome| (world.clone(), outcome);
             (
                 vec![
-                    same(Outcome::Confirmed { not_compared: None }),
+                    same(Outcome::Confirmed { not_compared: None, remark: None }),
                     same(again()),
                     same(vanished),
                 ],
@@ -238,6 +254,9 @@ pub(super) fn grant(world: &World, attempt: u32) -> (Vec<(World, Outcome)>, Vec<
     }
     if attempt > 3 {
         return refused(RefusalCode::Attempts);
+    }
+    if world.would_strand() {
+        return (vec![(world.clone(), Outcome::GatesClosed)], vec![]);
     }
     assert!(attempt <= world.granted + 1, "an attempt was skipped");
     let mut after = world.clone();
