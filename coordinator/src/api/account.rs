@@ -4,14 +4,14 @@
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use serde_json::Value;
-use shared::ids::{OrganizationId, UserId};
+use shared::ids::UserId;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
     App, Operator,
     body::{Fields, any_text, boolean, nullable, text, word},
     error::{Answer, ApiError},
+    organization::named,
     page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
@@ -20,7 +20,7 @@ use crate::password::{LONGEST, SHORTEST};
 use crate::store::{
     Rejection,
     account::{User, UserChange, UserList},
-    listing::Order,
+    listing::{Order, Scope},
     user::{Role, UserRefusal},
 };
 
@@ -61,6 +61,7 @@ pub enum RoleName {
 #[derive(Debug, ToSchema)]
 pub struct MembershipBody {
     /// A slug or an id.
+    #[schema(max_length = 64, example = "default")]
     pub organization: String,
     pub role: RoleName,
 }
@@ -68,34 +69,46 @@ pub struct MembershipBody {
 /// What a user is made of. PATCH may leave any of it out.
 #[derive(Debug, ToSchema)]
 pub struct UserBody {
-    #[schema(min_length = 1, max_length = 150)]
+    #[schema(min_length = 1, max_length = 150, pattern = "^[A-Za-z0-9@.+_-]+$", example = "alice")]
     pub username: String,
     /// Null: nobody logs in as this user; tokens work.
-    #[schema(format = Password, min_length = 10, max_length = 128)]
+    #[schema(format = Password, min_length = 10, max_length = 128, example = "correct horse battery")]
     pub password: Option<String>,
+    #[schema(nullable = false)]
     pub superuser: Option<bool>,
+    #[schema(nullable = false)]
     pub active: Option<bool>,
     /// All of them.
+    #[schema(nullable = false, max_items = 1000)]
     pub memberships: Option<Vec<MembershipBody>>,
 }
 
 #[derive(Debug, ToSchema)]
 pub struct UserPatch {
-    #[schema(min_length = 1, max_length = 150)]
+    #[schema(
+        min_length = 1,
+        max_length = 150,
+        nullable = false,
+        pattern = "^[A-Za-z0-9@.+_-]+$",
+        example = "alice"
+    )]
     pub username: Option<String>,
-    #[schema(format = Password, min_length = 10, max_length = 128)]
+    #[schema(format = Password, min_length = 10, max_length = 128, example = "correct horse battery")]
     pub password: Option<String>,
+    #[schema(nullable = false)]
     pub superuser: Option<bool>,
+    #[schema(nullable = false)]
     pub active: Option<bool>,
+    #[schema(nullable = false, max_items = 1000)]
     pub memberships: Option<Vec<MembershipBody>>,
 }
 
 #[derive(Debug, ToSchema)]
 pub struct OwnPatch {
-    #[schema(format = Password, min_length = 10, max_length = 128)]
+    #[schema(format = Password, min_length = 10, max_length = 128, example = "correct horse battery")]
     pub password: String,
     /// Needed of who has a password.
-    #[schema(format = Password)]
+    #[schema(format = Password, nullable = false, max_length = 1024, example = "correct horse battery")]
     pub current_password: Option<String>,
 }
 
@@ -266,8 +279,8 @@ async fn read(app: &App, mut fields: Fields) -> Answer<UserChange> {
     // An empty list is one as well: it takes all of them away.
     let mut memberships = asked.as_ref().map(|_| Vec::new());
     for (organization, role) in asked.into_iter().flatten() {
-        match organization_of(app, &organization).await? {
-            Some(id) => memberships.get_or_insert_default().push((id, role)),
+        match named(app, &Scope::Everything, &organization).await? {
+            Some(found) => memberships.get_or_insert_default().push((found.id, role)),
             None => {
                 let message = format!("There is no organization {organization:?}.");
                 fields.refuse("memberships", message);
@@ -281,16 +294,6 @@ async fn read(app: &App, mut fields: Fields) -> Answer<UserChange> {
         None => None,
     };
     Ok(UserChange { name, superuser, active, password, password_was: None, memberships })
-}
-
-/// By its id or its slug.
-async fn organization_of(app: &App, name: &str) -> Answer<Option<OrganizationId>> {
-    let found = match (Uuid::try_parse(name), name.parse()) {
-        (Ok(id), _) => app.store.organization_by_id(OrganizationId(id)).await?,
-        (Err(_), Ok(slug)) => app.store.organization(slug).await?,
-        (Err(_), Err(_)) => None,
-    };
-    Ok(found.map(|found| found.id))
 }
 
 /// What can stand in a log without surprise.

@@ -4,13 +4,13 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use shared::ids::{CategoryId, OrganizationId};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
     App, Operator,
     body::{Fields, any_text, nullable, text},
     error::{Answer, ApiError},
     image::forget_files,
+    organization::named,
     page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
@@ -24,20 +24,28 @@ use crate::store::{
 /// What a category is made of.
 #[derive(Debug, ToSchema)]
 pub struct CategoryBody {
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "\\S", example = "FN990A")]
     pub name: String,
-    #[schema(max_length = 10000)]
+    #[schema(max_length = 10000, nullable = false)]
     pub description: Option<String>,
     /// A slug or an id; null: shared by all, which is the superuser's to say.
+    #[schema(example = "default")]
     pub organization: Option<String>,
 }
 
 #[derive(Debug, ToSchema)]
 pub struct CategoryPatch {
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        nullable = false,
+        pattern = "\\S",
+        example = "FN990A"
+    )]
     pub name: Option<String>,
-    #[schema(max_length = 10000)]
+    #[schema(max_length = 10000, nullable = false)]
     pub description: Option<String>,
+    #[schema(example = "default")]
     pub organization: Option<String>,
 }
 
@@ -172,7 +180,7 @@ async fn read(app: &App, operator: &Operator, mut fields: Fields) -> Answer<Cate
     };
     if let Some(asked) = organization {
         let found = match &asked {
-            Some(name) => organization_of(app, operator, name).await?,
+            Some(name) => named(app, &operator.sees(), name).await?.map(|found| found.id),
             None => None,
         };
         if let (Some(name), None) = (&asked, found) {
@@ -182,20 +190,6 @@ async fn read(app: &App, operator: &Operator, mut fields: Fields) -> Answer<Cate
     }
     fields.finish()?;
     Ok(change)
-}
-
-/// An organization that the user may see, by its id or its slug.
-async fn organization_of(
-    app: &App,
-    operator: &Operator,
-    name: &str,
-) -> Answer<Option<OrganizationId>> {
-    let id = match (Uuid::try_parse(name), name.parse()) {
-        (Ok(id), _) => Some(OrganizationId(id)),
-        (Err(_), Ok(slug)) => app.store.organization(slug).await?.map(|found| found.id),
-        (Err(_), Err(_)) => None,
-    };
-    Ok(id.filter(|id| operator.sees().sees(Some(*id))))
 }
 
 /// What a field says of an id that leads nowhere.

@@ -10,6 +10,7 @@ use super::{
     App, Operator,
     body::{Fields, text},
     error::{Answer, ApiError},
+    organization::named,
     page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
@@ -23,21 +24,28 @@ use crate::store::{
 /// A name, and whose it is.
 #[derive(Debug, ToSchema)]
 pub struct PlaceBody {
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "\\S", example = "north")]
     pub name: String,
     /// A slug or an id; needed only by who sees several.
+    #[schema(nullable = false, example = "default")]
     pub organization: Option<String>,
 }
 
 #[derive(Debug, ToSchema)]
 pub struct PlaceName {
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "\\S", example = "north")]
     pub name: String,
 }
 
 #[derive(Debug, ToSchema)]
 pub struct PlacePatch {
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        nullable = false,
+        pattern = "\\S",
+        example = "north"
+    )]
     pub name: Option<String>,
 }
 
@@ -65,147 +73,88 @@ fn view(place: Place) -> PlaceView {
     }
 }
 
-#[utoipa::path(get, path = "/group/", tag = "devices",
-    params(Page, ("name" = Option<String>, Query)),
-    responses((status = 200, body = Listing<PlaceView>)))]
-pub async fn list_groups(
-    State(app): State<App>,
-    operator: Operator,
-    query: ListQuery,
-) -> Answer<Json<Listing<PlaceView>>> {
-    list(&app, Kind::Group, &operator, &query).await
+/// The handlers of one kind, which differ by their paths alone.
+macro_rules! handlers {
+    ($name:ident, $kind:expr, $all:tt, $one:tt) => {
+        pub mod $name {
+            use super::*;
+
+            #[utoipa::path(get, path = $all, tag = "devices",
+                                        params(Page, ("name" = Option<String>, Query)),
+                                        responses((status = 200, body = Listing<PlaceView>)))]
+            pub async fn list(
+                State(app): State<App>,
+                operator: Operator,
+                query: ListQuery,
+            ) -> Answer<Json<Listing<PlaceView>>> {
+                super::list(&app, $kind, &operator, &query).await
+            }
+
+            #[utoipa::path(post, path = $all, tag = "devices",
+                                        request_body = PlaceBody,
+                                        responses((status = 201, body = PlaceView)))]
+            pub async fn create(
+                State(app): State<App>,
+                operator: Operator,
+                fields: Fields,
+            ) -> Answer<(StatusCode, Json<PlaceView>)> {
+                super::create(&app, $kind, &operator, fields).await
+            }
+
+            #[utoipa::path(get, path = $one, tag = "devices",
+                                        params(("id" = Uuid, Path)),
+                                        responses((status = 200, body = PlaceView)))]
+            pub async fn detail(
+                State(app): State<App>,
+                operator: Operator,
+                Ids(id): Ids<Uuid>,
+            ) -> Answer<Json<PlaceView>> {
+                Ok(Json(view(find(&app, $kind, &operator, id).await?)))
+            }
+
+            #[utoipa::path(put, path = $one, tag = "devices",
+                                        params(("id" = Uuid, Path)),
+                                        request_body = PlaceName,
+                                        responses((status = 200, body = PlaceView)))]
+            pub async fn replace(
+                app: State<App>,
+                operator: Operator,
+                id: Ids<Uuid>,
+                fields: Fields,
+            ) -> Answer<Json<PlaceView>> {
+                change(app, operator, id, fields).await
+            }
+
+            #[utoipa::path(patch, path = $one, tag = "devices",
+                                        params(("id" = Uuid, Path)),
+                                        request_body = PlacePatch,
+                                        responses((status = 200, body = PlaceView)))]
+            pub async fn change(
+                State(app): State<App>,
+                operator: Operator,
+                Ids(id): Ids<Uuid>,
+                fields: Fields,
+            ) -> Answer<Json<PlaceView>> {
+                super::change(&app, $kind, &operator, id, fields).await
+            }
+
+            /// Its devices are in none then.
+            #[utoipa::path(delete, path = $one, tag = "devices",
+                                        params(("id" = Uuid, Path)),
+                                        responses((status = 204)))]
+            pub async fn delete(
+                State(app): State<App>,
+                operator: Operator,
+                Ids(id): Ids<Uuid>,
+            ) -> Answer<StatusCode> {
+                super::delete(&app, $kind, &operator, id).await
+            }
+        }
+    };
 }
 
-#[utoipa::path(post, path = "/group/", tag = "devices",
-    request_body = PlaceBody,
-    responses((status = 201, body = PlaceView)))]
-pub async fn create_group(
-    State(app): State<App>,
-    operator: Operator,
-    fields: Fields,
-) -> Answer<(StatusCode, Json<PlaceView>)> {
-    create(&app, Kind::Group, &operator, fields).await
-}
-
-#[utoipa::path(get, path = "/group/{id}/", tag = "devices",
-    params(("id" = Uuid, Path)),
-    responses((status = 200, body = PlaceView)))]
-pub async fn group(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<Uuid>,
-) -> Answer<Json<PlaceView>> {
-    Ok(Json(view(find(&app, Kind::Group, &operator, id).await?)))
-}
-
-#[utoipa::path(put, path = "/group/{id}/", tag = "devices",
-    params(("id" = Uuid, Path)),
-    request_body = PlaceName,
-    responses((status = 200, body = PlaceView)))]
-pub async fn replace_group(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<Uuid>,
-    fields: Fields,
-) -> Answer<Json<PlaceView>> {
-    change(&app, Kind::Group, &operator, id, fields).await
-}
-
-#[utoipa::path(patch, path = "/group/{id}/", tag = "devices",
-    params(("id" = Uuid, Path)),
-    request_body = PlacePatch,
-    responses((status = 200, body = PlaceView)))]
-pub async fn change_group(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<Uuid>,
-    fields: Fields,
-) -> Answer<Json<PlaceView>> {
-    change(&app, Kind::Group, &operator, id, fields).await
-}
-
-/// Its devices are in none then.
-#[utoipa::path(delete, path = "/group/{id}/", tag = "devices",
-    params(("id" = Uuid, Path)),
-    responses((status = 204)))]
-pub async fn delete_group(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<Uuid>,
-) -> Answer<StatusCode> {
-    delete(&app, Kind::Group, &operator, id).await
-}
-
-#[utoipa::path(get, path = "/location/", tag = "devices",
-    params(Page, ("name" = Option<String>, Query)),
-    responses((status = 200, body = Listing<PlaceView>)))]
-pub async fn list_locations(
-    State(app): State<App>,
-    operator: Operator,
-    query: ListQuery,
-) -> Answer<Json<Listing<PlaceView>>> {
-    list(&app, Kind::Location, &operator, &query).await
-}
-
-#[utoipa::path(post, path = "/location/", tag = "devices",
-    request_body = PlaceBody,
-    responses((status = 201, body = PlaceView)))]
-pub async fn create_location(
-    State(app): State<App>,
-    operator: Operator,
-    fields: Fields,
-) -> Answer<(StatusCode, Json<PlaceView>)> {
-    create(&app, Kind::Location, &operator, fields).await
-}
-
-#[utoipa::path(get, path = "/location/{id}/", tag = "devices",
-    params(("id" = Uuid, Path)),
-    responses((status = 200, body = PlaceView)))]
-pub async fn location(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<Uuid>,
-) -> Answer<Json<PlaceView>> {
-    Ok(Json(view(find(&app, Kind::Location, &operator, id).await?)))
-}
-
-#[utoipa::path(put, path = "/location/{id}/", tag = "devices",
-    params(("id" = Uuid, Path)),
-    request_body = PlaceName,
-    responses((status = 200, body = PlaceView)))]
-pub async fn replace_location(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<Uuid>,
-    fields: Fields,
-) -> Answer<Json<PlaceView>> {
-    change(&app, Kind::Location, &operator, id, fields).await
-}
-
-#[utoipa::path(patch, path = "/location/{id}/", tag = "devices",
-    params(("id" = Uuid, Path)),
-    request_body = PlacePatch,
-    responses((status = 200, body = PlaceView)))]
-pub async fn change_location(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<Uuid>,
-    fields: Fields,
-) -> Answer<Json<PlaceView>> {
-    change(&app, Kind::Location, &operator, id, fields).await
-}
-
-/// Its devices are in none then.
-#[utoipa::path(delete, path = "/location/{id}/", tag = "devices",
-    params(("id" = Uuid, Path)),
-    responses((status = 204)))]
-pub async fn delete_location(
-    State(app): State<App>,
-    operator: Operator,
-    Ids(id): Ids<Uuid>,
-) -> Answer<StatusCode> {
-    delete(&app, Kind::Location, &operator, id).await
-}
+handlers!(groups, Kind::Group, "/group/", "/group/{id}/");
+handlers!(locations, Kind::Location, "/location/", "/location/{id}/");
 
 async fn list(
     app: &App,
@@ -248,19 +197,16 @@ pub(super) async fn organization(
     asked: Option<String>,
 ) -> Answer<OrganizationId> {
     let sees = operator.sees();
-    let mut known = app.store.organizations().await?;
-    known.retain(|known| sees.sees(Some(known.id)));
-    let found = match &asked {
-        Some(asked) => known
-            .iter()
-            .find(|known| known.slug.as_str() == asked || known.id.to_string() == *asked)
-            .ok_or("There is no such organization."),
-        None => match known.as_slice() {
-            [only] => Ok(only),
-            _ => Err("Name an organization."),
-        },
+    let (found, otherwise) = match &asked {
+        Some(asked) => (named(app, &sees, asked).await?, "There is no such organization."),
+        None => {
+            let mut known = app.store.organizations().await?;
+            known.retain(|known| sees.sees(Some(known.id)));
+            let only = known.pop().filter(|_| known.is_empty());
+            (only, "Name an organization.")
+        }
     };
-    found.map(|found| found.id).map_err(|message| ApiError::field("organization", message))
+    found.map(|found| found.id).ok_or_else(|| ApiError::field("organization", otherwise))
 }
 
 async fn change(

@@ -57,6 +57,7 @@ use crate::{
 
 pub use auth::Operator;
 use error::ApiError;
+use group::{groups, locations};
 use throttle::Throttle;
 
 /// Where the operator's API begins.
@@ -172,19 +173,14 @@ fn operators(largest_file: u64) -> OpenApiRouter<App> {
         .routes(routes!(batch::cancel))
         .routes(routes!(upgrade::retry))
         .routes(routes!(stream::of_batch))
-        .routes(routes!(group::list_groups, group::create_group))
+        .routes(routes!(groups::list, groups::create))
+        .routes(routes!(groups::detail, groups::replace, groups::change, groups::delete))
+        .routes(routes!(locations::list, locations::create))
         .routes(routes!(
-            group::group,
-            group::replace_group,
-            group::change_group,
-            group::delete_group
-        ))
-        .routes(routes!(group::list_locations, group::create_location))
-        .routes(routes!(
-            group::location,
-            group::replace_location,
-            group::change_location,
-            group::delete_location
+            locations::detail,
+            locations::replace,
+            locations::change,
+            locations::delete
         ))
         .routes(routes!(user::login).layer(DefaultBodyLimit::max(body::SMALL)))
         .routes(routes!(user::mqtt_token))

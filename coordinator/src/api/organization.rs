@@ -5,6 +5,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use shared::ids::{OrganizationId, OrganizationSlug};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
     App, Operator,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::store::{
     Rejection,
-    listing::Order,
+    listing::{Order, Scope},
     organization::{Organization, OrganizationList, OrganizationRefusal},
 };
 
@@ -34,16 +35,22 @@ pub struct OrganizationView {
 
 #[derive(Debug, ToSchema)]
 pub struct NewOrganization {
-    #[schema(pattern = "^[a-z0-9-]{1,32}$")]
+    #[schema(pattern = "^[a-z0-9-]{1,32}$", example = "north")]
     pub slug: String,
     /// The slug, if nothing is said.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        nullable = false,
+        pattern = "\\S",
+        example = "North"
+    )]
     pub name: Option<String>,
 }
 
 #[derive(Debug, ToSchema)]
 pub struct OrganizationName {
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = "\\S", example = "North")]
     pub name: String,
 }
 
@@ -150,6 +157,16 @@ pub async fn delete(
     let files = operator.store(&app).delete_organization(id).await?;
     forget_files(&app, files).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The organization of this id or slug, if `scope` sees it.
+pub(super) async fn named(app: &App, scope: &Scope, name: &str) -> Answer<Option<Organization>> {
+    let found = match (Uuid::try_parse(name), name.parse()) {
+        (Ok(id), _) => app.store.organization_by_id(OrganizationId(id)).await?,
+        (Err(_), Ok(slug)) => app.store.organization(slug).await?,
+        (Err(_), Err(_)) => None,
+    };
+    Ok(found.filter(|found| scope.sees(Some(found.id))))
 }
 
 pub(super) async fn find(
