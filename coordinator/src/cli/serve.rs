@@ -25,6 +25,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // Where the log lies on a disk that is full, saying so would end the thread that logs.
+        .log_internal_errors(false)
         .try_init();
     let config = Config::load(arguments.settings, arguments.config.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

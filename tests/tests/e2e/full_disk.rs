@@ -1,104 +1,9 @@
 //! A disk that is really full: a file system of a few MiB that somebody else fills up.
 
-use lab::{
-    bench::fleet::{self, Member},
-    coordinator::{Coordinator, client},
-    demo,
-    watch::poll,
-};
+use crate::disk::{Disk, Reporter, ready};
+use lab::{coordinator::Coordinator, watch::poll};
 use serde_json::{Value, json};
-use shared::{
-    event::{Event, EventBody, Events},
-    ids::Slot,
-};
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
-
-/// A tmpfs; needs root. Unmounted with this value.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: PathBuf, size: &str) -> Option<Self> {
-        fs::create_dir_all(&path).unwrap();
-        let size = format!("size={size}");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(&path).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(path)),
-            why => {
-                eprintln!("SKIPPED: a small file system cannot be mounted here: {why:?}");
-                None
-            }
-        }
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-
-    /// Takes every byte there is.
-    fn fill(&self) {
-        let mut file = fs::File::options().create(true).append(true).open(self.filler()).unwrap();
-        while file.write_all(&[1; 4096]).is_ok() {}
-        while file.write_all(&[1]).is_ok() {}
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
-/// Over HTTPS, as an agent does without its line.
-struct Reporter {
-    client: reqwest::Client,
-    url: String,
-    member: Member,
-}
-
-impl Reporter {
-    fn event(&self, seq: u64) -> Event {
-        Event {
-            operation: self.member.operation,
-            slot: Slot::default(),
-            stream: self.member.stream,
-            seq,
-            attempt: 0,
-            at: None,
-            body: EventBody::Postponed { reason: format!("{seq:0500}") },
-        }
-    }
-
-    async fn report(&self, from: u64, count: u64) -> reqwest::Response {
-        let events = Events::new((from..from + count).map(|seq| self.event(seq)).collect());
-        let url = format!("{}/api/v1/agent/events", self.url);
-        let request = self.client.post(url).bearer_auth(&self.member.tokens.api.token);
-        request.json(&events).send().await.unwrap()
-    }
-
-    /// The answers to events `1..=count`.
-    async fn again(&self, count: u64) -> Vec<String> {
-        let mut answers = Vec::new();
-        for from in (1..=count).step_by(20) {
-            let answer = self.report(from, 20.min(count + 1 - from)).await;
-            let acks: Value = answer.json().await.unwrap();
-            let results = acks["acks"].as_array().unwrap().iter();
-            answers.extend(results.map(|ack| ack["result"].as_str().unwrap().to_owned()));
-        }
-        answers
-    }
-}
-
-async fn ready(coordinator: &Coordinator, client: &reqwest::Client) -> (u16, String) {
-    let answer = client.get(format!("{}/readyz", coordinator.url())).send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
-}
+use std::{fs, path::Path, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_costs_no_ack_and_passes() {
@@ -107,17 +12,11 @@ async fn a_full_disk_is_told_costs_no_ack_and_passes() {
     // What an earlier run has left.
     let _ = fs::remove_dir_all(&work);
     fs::create_dir_all(&work).unwrap();
-    let Some(disk) = SmallDisk::mount(dir.join("disk"), "24m") else { return };
+    let Some(disk) = Disk::small(dir.join("disk"), "24m") else { return };
     let exe = Path::new(env!("CARGO_BIN_EXE_lab"));
     let none = [("MODEM_UPGRADER_RESERVE", "0")];
     let mut coordinator = Coordinator::start_with(exe, &disk.0.join("data"), &none).unwrap();
-    let firmware = demo::make_firmware(&coordinator, &work, 1 << 20).unwrap();
-    let members = fleet::enrol(&coordinator, &firmware.image, 1).await.unwrap();
-    let reporter = Reporter {
-        client: client(&coordinator.bootstrap.pin).unwrap(),
-        url: coordinator.url(),
-        member: members[0].clone(),
-    };
+    let reporter = Reporter::enrol(&coordinator, &work).await;
     let mut acknowledged = 20;
     assert_eq!(reporter.report(1, acknowledged).await.status(), 200);
     assert_eq!(ready(&coordinator, &reporter.client).await.0, 200);
