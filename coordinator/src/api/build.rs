@@ -27,23 +27,30 @@ use crate::store::{
 pub struct BuildBody {
     pub category: Uuid,
     /// Once in its category.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "\\S", example = "45.00.004")]
     pub version: String,
-    #[schema(max_length = 64)]
+    #[schema(max_length = 64, nullable = false, example = "Telit FN990A")]
     pub modem_model: Option<String>,
     /// Markdown.
-    #[schema(max_length = 65536)]
+    #[schema(max_length = 65536, nullable = false)]
     pub changelog: Option<String>,
 }
 
 #[derive(Debug, ToSchema)]
 pub struct BuildPatch {
+    #[schema(nullable = false)]
     pub category: Option<Uuid>,
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        nullable = false,
+        pattern = "\\S",
+        example = "45.00.004"
+    )]
     pub version: Option<String>,
-    #[schema(max_length = 64)]
+    #[schema(max_length = 64, nullable = false, example = "Telit FN990A")]
     pub modem_model: Option<String>,
-    #[schema(max_length = 65536)]
+    #[schema(max_length = 65536, nullable = false)]
     pub changelog: Option<String>,
 }
 

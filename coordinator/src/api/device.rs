@@ -31,11 +31,12 @@ use crate::store::{
 #[derive(Debug, ToSchema)]
 pub struct DevicePatch {
     /// An administrator's to say: such a device keeps its line and gets no jobs.
+    #[schema(nullable = false)]
     pub deactivated: Option<bool>,
     /// Of its organization; null: none.
     pub group: Option<Uuid>,
     pub location: Option<Uuid>,
-    #[schema(max_items = 64)]
+    #[schema(max_items = 64, nullable = false, example = json!(["spare-at-hand"]))]
     pub tags: Option<Vec<String>>,
 }
 

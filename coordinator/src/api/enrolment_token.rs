@@ -54,17 +54,19 @@ pub struct NewEnrolmentTokenView {
 #[derive(Debug, ToSchema)]
 pub struct NewEnrolmentTokenBody {
     /// A slug; may be left out by who has only one.
+    #[schema(nullable = false, pattern = "^[a-z0-9-]{1,32}$", example = "default")]
     pub organization: Option<String>,
     /// For people, to tell it by.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "\\S", example = "van 7")]
     pub name: String,
     /// False, if nothing is said: devices wait for an operator.
+    #[schema(nullable = false)]
     pub auto_accept: Option<bool>,
     /// How many devices may come with it: 1 is a one-time token, null any number.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, example = 20)]
     pub uses: Option<u32>,
     /// Null: never by itself.
-    #[schema(format = DateTime)]
+    #[schema(format = DateTime, example = "2099-12-31T00:00:00Z")]
     pub expires: Option<String>,
 }
 

@@ -51,6 +51,7 @@ pub struct FirmwarePatch {
 #[derive(Debug, ToSchema)]
 pub struct NewFirmware {
     pub device: Uuid,
+    #[schema(nullable = false, pattern = "^[a-z0-9-]{1,32}$", example = "main")]
     pub slot: Option<String>,
     pub image: Option<Uuid>,
     #[schema(value_type = Option<Object>)]

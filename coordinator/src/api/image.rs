@@ -37,13 +37,16 @@ pub struct ImageUpload {
     #[schema(value_type = String, format = Binary)]
     pub file: Vec<u8>,
     /// The upgrade tool: the name of a profile.
-    #[schema(rename = "type", pattern = "^[a-z0-9-]{1,32}$")]
+    #[schema(rename = "type", pattern = "^[a-z0-9-]{1,32}$", example = "telit-uxfp")]
     pub tool: String,
     /// A JSON list, or a part each; the manifest's models, if nothing is said.
+    #[schema(nullable = false, example = json!("[\"FN990A28\"]"))]
     pub boards: Option<String>,
     /// What is signed, byte for byte. It may follow later.
+    #[schema(nullable = false)]
     pub manifest: Option<String>,
     /// Signify text.
+    #[schema(nullable = false)]
     pub signature: Option<String>,
 }
 

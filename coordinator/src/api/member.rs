@@ -35,6 +35,7 @@ pub struct MemberView {
 pub struct NewMember {
     /// A user whom the superuser has made. Who belongs to others' organizations is the superuser's
     /// to add.
+    #[schema(max_length = 150, example = "alice")]
     pub username: String,
     pub role: RoleName,
 }

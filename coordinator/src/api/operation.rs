@@ -37,8 +37,9 @@ use crate::store::{
 /// The word of a device's script.
 #[derive(Debug, ToSchema)]
 pub struct OperationReport {
-    #[schema(minimum = 0, maximum = 100)]
+    #[schema(minimum = 0, maximum = 100, nullable = false, example = 65)]
     pub progress_percent: Option<u8>,
+    #[schema(nullable = false)]
     pub status: Option<StatusName>,
 }
 

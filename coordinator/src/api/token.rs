@@ -55,12 +55,13 @@ pub enum ScopeName {
 #[derive(Debug, ToSchema)]
 pub struct NewToken {
     /// For people, to tell it by.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "\\S", example = "dashboard")]
     pub name: String,
     /// `write`, if nothing is said.
+    #[schema(nullable = false)]
     pub scope: Option<ScopeName>,
     /// Null: never by itself.
-    #[schema(format = DateTime)]
+    #[schema(format = DateTime, example = "2099-12-31T00:00:00Z")]
     pub expires: Option<String>,
 }
 

@@ -56,8 +56,9 @@ impl<S: Sync> FromRequestParts<S> for Peer {
 
 #[derive(Debug, ToSchema)]
 pub struct PasswordLogin {
+    #[schema(max_length = 150, example = "alice")]
     pub username: String,
-    #[schema(format = Password)]
+    #[schema(format = Password, max_length = 1024, example = "correct horse battery")]
     pub password: String,
 }
 
@@ -143,6 +144,7 @@ fn take_attempt(app: &App, peer: Option<IpAddr>, username: &str) -> Answer<()> {
 #[derive(Debug, ToSchema)]
 pub struct MqttTokenRequest {
     /// A slug; may be left out by who has only one.
+    #[schema(nullable = false, pattern = "^[a-z0-9-]{1,32}$", example = "default")]
     pub organization: Option<String>,
 }
 

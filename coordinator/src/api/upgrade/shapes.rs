@@ -16,20 +16,24 @@ use crate::store::batch::{Preview, Verdict};
 /// How to roll out; see docs/batches.md. Every field has a default.
 #[derive(Debug, ToSchema)]
 pub struct StrategyBody {
-    #[schema(minimum = 1, default = 1)]
+    #[schema(minimum = 1, default = 1, nullable = false, example = 1)]
     pub canary: Option<u32>,
-    #[schema(minimum = 1, maximum = 100, default = 2.0)]
+    #[schema(minimum = 1, maximum = 100, default = 2.0, nullable = false, example = 3)]
     pub growth: Option<f64>,
+    #[schema(nullable = false)]
     pub gate: Option<GateBody>,
     #[schema(minimum = 1)]
     pub max_concurrent: Option<u32>,
+    #[schema(nullable = false)]
     pub failure_threshold: Option<ThresholdBody>,
-    #[schema(minimum = 60, default = 3600)]
+    #[schema(minimum = 60, default = 3600, nullable = false, maximum = 31622400)]
     pub offline_after_s: Option<u64>,
-    #[schema(minimum = 60, default = 90_000)]
+    #[schema(minimum = 60, default = 90_000, nullable = false, maximum = 31622400)]
     pub patience_s: Option<u64>,
+    #[schema(example = "2026-01-31T22:00:00Z")]
     pub start_at: Option<Time>,
     /// By default in 30 days.
+    #[schema(example = "2099-12-31T00:00:00Z")]
     pub expires_at: Option<Time>,
     /// Null: windows are set on the routers.
     #[schema(nullable, required = false, schema_with = nothing)]
@@ -39,11 +43,11 @@ pub struct StrategyBody {
 /// What a wave has to show.
 #[derive(Debug, ToSchema)]
 pub struct GateBody {
-    #[schema(minimum = 1, maximum = 100, default = 100)]
+    #[schema(minimum = 1, maximum = 100, default = 100, nullable = false)]
     pub success_percent: Option<u8>,
-    #[schema(minimum = 1, default = 1)]
+    #[schema(minimum = 1, default = 1, nullable = false, example = 1)]
     pub minimum: Option<u32>,
-    #[schema(default = 600)]
+    #[schema(default = 600, nullable = false, maximum = 31622400, example = 1800)]
     pub soak_s: Option<u64>,
 }
 
@@ -54,8 +58,9 @@ pub struct ThresholdBody {
     pub count: Option<u32>,
     #[schema(minimum = 1, maximum = 100, default = 20)]
     pub percent: Option<u8>,
-    #[schema(default = 5)]
+    #[schema(default = 5, nullable = false)]
     pub minimum: Option<u32>,
+    #[schema(nullable = false)]
     pub then: Option<ThenName>,
 }
 
@@ -73,17 +78,26 @@ fn nothing() -> Object {
 /// Which modems, and how.
 #[derive(Debug, ToSchema)]
 pub struct UpgradeBody {
+    #[schema(nullable = false, example = true)]
     pub upgrade_all: Option<bool>,
     pub group: Option<Uuid>,
     pub location: Option<Uuid>,
+    #[schema(nullable = false, max_items = 5000, example = json!(["spare-at-hand"]))]
     pub tags: Option<Vec<String>>,
+    #[schema(nullable = false, max_items = 5000, example = json!([]))]
     pub devices: Option<Vec<Uuid>>,
+    #[schema(nullable = false, max_items = 5000, example = json!(["FN990A28"]))]
     pub models: Option<Vec<String>>,
+    #[schema(nullable = false, max_items = 5000, example = json!(["glinet,gl-x3000"]))]
     pub boards: Option<Vec<String>>,
+    #[schema(nullable = false, max_items = 5000, example = json!(["45.00.003"]))]
     pub from_versions: Option<Vec<String>>,
+    #[schema(nullable = false)]
     pub include_unsigned: Option<bool>,
+    #[schema(nullable = false)]
     pub allow_volatile_staging: Option<bool>,
     /// A slug or an id; of a shared build alone, and only by who sees several.
+    #[schema(max_length = 64, example = "default")]
     pub organization: Option<String>,
     #[schema(value_type = Option<Object>)]
     pub upgrade_options: Option<Value>,
@@ -100,7 +114,9 @@ pub struct BatchBody {
 
 #[derive(Debug, ToSchema)]
 pub struct RetryBody {
+    #[schema(nullable = false)]
     pub strategy: Option<StrategyBody>,
+    #[schema(nullable = false)]
     pub include_unsigned: Option<bool>,
 }
 
