@@ -121,12 +121,20 @@ impl Coordinator {
     /// # Errors
     /// It ends with anything but success.
     pub fn cli(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.command(arguments).output()?;
+        let output = self.run(arguments)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("modem-upgrader {}: {said}", arguments.join(" "));
         }
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs it to its end, whatever that is.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> std::io::Result<std::process::Output> {
+        self.command(arguments).output()
     }
 
     /// Runs it where its output is seen; whether it ends with success.

@@ -8,25 +8,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::{Client, Query};
+use super::lists::{Asked, Lists};
 use super::output::{Output, cell};
 use super::tokens::never;
 use super::when;
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
-    #[command(subcommand)]
-    verb: Option<Verb>,
-    #[command(flatten)]
-    filters: Filters,
-    #[command(flatten)]
-    output: Output,
-}
+pub type Arguments = Lists<Verb, Filters>;
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// List them; they themselves are not kept
-    List(Filters),
+pub enum Verb {
     /// Make one and print it, this once
     New(New),
     /// End one: nobody comes with it any more, who came stays
@@ -37,14 +27,14 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct Filters {
+pub struct Filters {
     /// Only those of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
 }
 
 #[derive(Debug, Args)]
-struct New {
+pub struct New {
     /// For people, to tell it by
     name: String,
     /// Whose devices come with it [default: your only organization]
@@ -62,12 +52,11 @@ struct New {
 }
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let output = arguments.output;
-    match arguments.verb {
-        None => list(client, arguments.filters, output).await?,
-        Some(Verb::List(filters)) => list(client, filters, output).await?,
-        Some(Verb::New(new)) => make(client, new, output).await?,
-        Some(Verb::Revoke { id }) => {
+    let (asked, output) = arguments.asked();
+    match asked {
+        Asked::List(filters) => list(client, filters, output).await?,
+        Asked::Other(Verb::New(new)) => make(client, new, output).await?,
+        Asked::Other(Verb::Revoke { id }) => {
             client.delete(&format!("enrolment-token/{id}/")).await?;
             output.say(&Value::Null, format!("revoked: {id}"));
         }

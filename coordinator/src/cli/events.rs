@@ -8,12 +8,16 @@ use reqwest::{Method, Response};
 use serde_json::Value;
 
 use super::client::Client;
+use super::failure::Failure;
 
 /// A state is at most 64 KiB; its frame a little more.
 const LARGEST_FRAME: usize = 256 << 10;
+/// Between two tries to reach the server.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Failures in a row before we give up: about a minute.
-const PATIENCE: u32 = 30;
+/// Before the first: a stream that ends at once must not be asked for again and again.
+const BREATH: Duration = Duration::from_millis(100);
+/// Tries before we give up: about five minutes.
+const PATIENCE: u32 = 150;
 
 /// A watched stream of states.
 pub struct Watch {
@@ -23,8 +27,30 @@ pub struct Watch {
     subject: &'static str,
     last_id: Option<String>,
     response: Option<Response>,
+    /// Tries in a row that did not reach the server.
+    failures: u32,
     parser: Parser,
     states: VecDeque<Value>,
+}
+
+/// What comes of listening.
+pub enum Heard {
+    State(Value),
+    /// The server is not reached any more, and is tried again and again.
+    Lost(String),
+    /// It is reached again: what there is to know comes next.
+    Back,
+}
+
+impl Heard {
+    /// The state, or what is to be said of the way to the server.
+    pub fn state(self) -> Result<Value, String> {
+        match self {
+            Self::State(state) => Ok(state),
+            Self::Lost(why) => Err(format!("the server is lost, trying again: {why}")),
+            Self::Back => Err("the server is back".to_owned()),
+        }
+    }
 }
 
 impl Watch {
@@ -39,6 +65,7 @@ impl Watch {
             subject,
             last_id: None,
             response: None,
+            failures: 0,
             parser: Parser::default(),
             states: VecDeque::new(),
         };
@@ -46,19 +73,43 @@ impl Watch {
         Ok(watch)
     }
 
-    /// The next state.
-    pub async fn next(&mut self) -> anyhow::Result<Value> {
-        let mut failures = 0;
+    /// The next state, or how the way to the server is.
+    ///
+    /// # Errors
+    /// The server is not reached for minutes, or does not let us listen any more.
+    pub async fn next(&mut self) -> anyhow::Result<Heard> {
         loop {
             if let Some(state) = self.states.pop_front() {
-                return Ok(state);
+                return Ok(Heard::State(state));
             }
-            match self.read().await {
-                Ok(true) => failures = 0,
-                Err(error) if failures >= PATIENCE => return Err(error),
-                Ok(false) | Err(_) => {
-                    failures += 1;
-                    self.response = None;
+            if self.response.is_none()
+                && let Some(heard) = self.reach().await?
+            {
+                return Ok(heard);
+            }
+            if !self.read().await.unwrap_or(false) {
+                self.response = None;
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+
+    /// Tries to be connected again.
+    async fn reach(&mut self) -> anyhow::Result<Option<Heard>> {
+        loop {
+            match self.connect().await {
+                Ok(response) => {
+                    self.response = Some(response);
+                    self.parser = Parser::default();
+                    let were_lost = std::mem::take(&mut self.failures) > 0;
+                    return Ok(were_lost.then_some(Heard::Back));
+                }
+                Err(error) if self.failures >= PATIENCE || !may_pass(&error) => return Err(error),
+                Err(error) => {
+                    self.failures += 1;
+                    if self.failures == 1 {
+                        return Ok(Some(Heard::Lost(format!("{error:#}"))));
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -67,14 +118,7 @@ impl Watch {
 
     /// Reads a piece; false at the stream's end.
     async fn read(&mut self) -> anyhow::Result<bool> {
-        let response = match &mut self.response {
-            Some(response) => response,
-            None => {
-                self.parser = Parser::default();
-                let response = self.connect().await?;
-                self.response.insert(response)
-            }
-        };
+        let Some(response) = &mut self.response else { return Ok(true) };
         let Some(chunk) = response.chunk().await? else { return Ok(false) };
         for frame in self.parser.feed(&chunk)? {
             self.last_id = frame.id.or(self.last_id.take());
@@ -92,6 +136,11 @@ impl Watch {
         }
         self.client.response(request).await
     }
+}
+
+/// Whether another try may go better: a token that has ended stays so.
+fn may_pass(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_none_or(Failure::may_pass)
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -49,6 +49,20 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether the same may go well a little later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Throttled(_) | Self::Unavailable(_) => true,
+            Self::NoToken
+            | Self::Unauthorized(_)
+            | Self::Password(_)
+            | Self::Forbidden(_)
+            | Self::NotFound
+            | Self::Refused { .. }
+            | Self::Usage(_) => false,
+        }
+    }
+
     fn status(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,

@@ -8,23 +8,13 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::find;
+use super::lists::{Asked, Lists};
 use super::output::{Output, cell, json as print_json, table};
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
-    #[command(subcommand)]
-    verb: Option<Verb>,
-    #[command(flatten)]
-    filters: Filters,
-    #[command(flatten)]
-    output: Output,
-}
+pub type Arguments = Lists<Verb, Filters>;
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// List them
-    List(Filters),
+pub enum Verb {
     /// Show the signed manifest of one
     Manifest {
         /// Id
@@ -41,22 +31,21 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct Filters {
+pub struct Filters {
     /// Only those of this build: its id, or CATEGORY/VERSION
     #[arg(long)]
     build: Option<String>,
 }
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let output = arguments.output;
-    match arguments.verb {
-        None => list(client, arguments.filters, output).await?,
-        Some(Verb::List(filters)) => list(client, filters, output).await?,
-        Some(Verb::Manifest { image }) => {
+    let (asked, output) = arguments.asked();
+    match asked {
+        Asked::List(filters) => list(client, filters, output).await?,
+        Asked::Other(Verb::Manifest { image }) => {
             let manifest = client.get(&format!("image/{image}/manifest/"), &[]).await?;
             output.say(&manifest, format!("{manifest:#}"));
         }
-        Some(Verb::Remove { build, image }) => {
+        Asked::Other(Verb::Remove { build, image }) => {
             let build = find::build(client, &build).await?;
             client.delete(&format!("build/{build}/image/{image}/")).await?;
             output.say(&json!(null), format!("image {image} is removed"));

@@ -15,6 +15,7 @@ mod failure;
 mod find;
 mod firmware;
 mod images;
+mod lists;
 mod login;
 mod operations;
 mod organizations;

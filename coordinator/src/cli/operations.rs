@@ -1,31 +1,26 @@
 //! `operations`: single upgrades, each of one modem.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::ids::{BatchId, ImageId};
 
+use super::batch::show;
 use super::client::{Client, Query, with_query};
 use super::events::Watch;
 use super::find;
+use super::lists::{Asked, Lists};
 use super::output::{self, Output, cell, fields, table, time};
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
-    #[command(subcommand)]
-    verb: Option<Verb>,
-    #[command(flatten)]
-    filters: Filters,
-    #[command(flatten)]
-    output: Output,
-}
+pub type Arguments = Lists<Verb, Filters>;
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// List upgrade operations
-    List(Filters),
+pub enum Verb {
     /// Show one, with what its device said
     Show {
         /// Id
@@ -40,7 +35,7 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct Filters {
+pub struct Filters {
     /// Only those of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
@@ -52,10 +47,10 @@ struct Filters {
     device: Option<String>,
     /// Only those of this batch
     #[arg(long, value_name = "ID")]
-    batch: Option<String>,
+    batch: Option<BatchId>,
     /// Only those with this image
     #[arg(long, value_name = "ID")]
-    image: Option<String>,
+    image: Option<ImageId>,
     /// At most so many, the newest
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
@@ -68,16 +63,15 @@ pub const HEADING: [&str; 7] =
     ["OPERATION", "DEVICE", "STATUS", "PHASE", "PROGRESS", "ATTEMPT", "FAILURE"];
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let output = arguments.output;
-    match arguments.verb {
-        None => list(client, arguments.filters, output).await?,
-        Some(Verb::List(filters)) => list(client, filters, output).await?,
-        Some(Verb::Show { operation }) => {
+    let (asked, output) = arguments.asked();
+    match asked {
+        Asked::List(filters) => list(client, filters, output).await?,
+        Asked::Other(Verb::Show { operation }) => {
             let path = format!("upgrade-operation/{operation}/");
             let operation = client.get(&path, &[]).await?;
             if output.json { output::json(&operation) } else { print(&operation) }
         }
-        Some(Verb::Cancel { operations }) => {
+        Asked::Other(Verb::Cancel { operations }) => {
             for operation in operations {
                 let path = format!("upgrade-operation/{operation}/cancel/");
                 let answer = client.send(Method::POST, &path, &json!({})).await?;
@@ -97,8 +91,8 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
         ("organization", filters.organization),
         ("status", filters.status),
         ("device", device),
-        ("batch", filters.batch),
-        ("image", filters.image),
+        ("batch", filters.batch.map(|id| id.to_string())),
+        ("image", filters.image.map(|id| id.to_string())),
     ];
     let asked: Query = asked.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let organization: Query =
@@ -113,18 +107,28 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
     let mut query = asked.clone();
     query.push(("ordering", "-created".to_owned()));
     let operations = client.first("upgrade-operation/", &query, filters.limit).await?;
+    let mut told = Told::default();
+    for operation in &operations {
+        told.is_new(operation, output);
+    }
     if output.json && watch.is_some() {
         operations.iter().for_each(output::json);
     } else {
         output.list(HEADING, operations, rows);
     }
     while let Some(watch) = &mut watch {
-        let operation = watch.next().await?;
+        let operation = match watch.next().await?.state() {
+            Ok(operation) => operation,
+            Err(notice) => {
+                eprintln!("{}", output::plain(&notice));
+                continue;
+            }
+        };
         // The stream is of that organization alone, by whatever its events call it.
         let fits = |(name, value): &(&str, String)| {
             *name == "organization" || operation[*name] == value.as_str()
         };
-        if !asked.iter().all(fits) {
+        if !told.is_new(&operation, output) || !asked.iter().all(fits) {
             continue;
         }
         if output.json {
@@ -134,6 +138,23 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
         }
     }
     Ok(())
+}
+
+/// What was printed of each operation: after a gap the server tells of all that it knows.
+#[derive(Default)]
+struct Told(HashMap<String, u64>);
+
+impl Told {
+    /// Whether it would be printed otherwise than the last time.
+    fn is_new(&mut self, operation: &Value, output: Output) -> bool {
+        let mut hasher = DefaultHasher::new();
+        match output.json {
+            true => operation.to_string().hash(&mut hasher),
+            false => rows(operation).hash(&mut hasher),
+        }
+        let now = hasher.finish();
+        self.0.insert(cell(&operation["id"]), now) != Some(now)
+    }
 }
 
 pub fn rows(operation: &Value) -> Vec<[String; 7]> {
@@ -147,6 +168,18 @@ pub fn rows(operation: &Value) -> Vec<[String; 7]> {
         cell(&operation["attempt"]),
         cell(&failure["kind"]),
     ]]
+}
+
+/// What came after it was given up, and when.
+fn late(result: &Value) -> String {
+    let Some(at) = result["received"].as_i64() else { return String::new() };
+    let at = Timestamp::from_millisecond(at).map(|at| at.to_string()).unwrap_or_default();
+    let outcome = &result["outcome"];
+    let why = match show::why(&outcome["failure"]) {
+        none if none.is_empty() => none,
+        why => format!(": {why}"),
+    };
+    format!("{}{why}, heard {}", cell(&outcome["result"]), time(&json!(at)))
 }
 
 fn print(operation: &Value) {
@@ -168,7 +201,7 @@ fn print(operation: &Value) {
         ("attempt", cell(&operation["attempt"])),
         ("failure", failed),
         ("detail", part("detail")),
-        ("late result", cell(&operation["late_result"])),
+        ("late result", late(&operation["late_result"])),
         ("retry of", cell(&operation["retry_of"])),
         ("superseded by", cell(&operation["superseded_by"])),
         ("deadline", time(&operation["deadline"])),
@@ -179,5 +212,23 @@ fn print(operation: &Value) {
     if !log.is_empty() {
         println!();
         table(["LOG"], &log.lines().map(|line| [output::plain(line)]).collect::<Vec<_>>());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_result_says_what_and_when() {
+        assert_eq!(late(&Value::Null), "");
+        let failure = json!({"kind": "version_mismatch", "condition": "old_version"});
+        let received = 1_700_000_000_123_u64;
+        let failed =
+            json!({"outcome": {"result": "failed", "failure": failure}, "received": received});
+        let told = "failed: version_mismatch, modem old_version, heard 2023-11-14T22:13:20Z";
+        assert_eq!(late(&failed), told);
+        let good = json!({"outcome": {"result": "succeeded"}, "received": received});
+        assert_eq!(late(&good), "succeeded, heard 2023-11-14T22:13:20Z");
     }
 }

@@ -1,8 +1,10 @@
 //! What the commands print: tables for people, JSON for programs.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
 use clap::Args;
+use console::{Term, measure_text_width, truncate_str};
 use serde_json::Value;
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -37,7 +39,7 @@ pub fn json(value: &Value) {
 }
 
 /// Prints rows under a heading, in columns as wide as they need to be; on a terminal no wider than
-/// it is, as far as it says so, and with colours for how things stand.
+/// it is, and with colours for how things stand.
 pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) {
     print!("{}", columns(heading, rows, width(), is_colourful()));
 }
@@ -50,10 +52,14 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) {
     }
 }
 
-/// The terminal's columns, where it is one and the shell exports them.
+/// The columns of the terminal that is written to; what the shell exports wins.
 fn width() -> Option<usize> {
-    let columns = std::env::var("COLUMNS").ok()?.parse().ok()?;
-    io::stdout().is_terminal().then_some(columns)
+    let terminal = Term::stdout();
+    if !terminal.is_term() {
+        return None;
+    }
+    let exported = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    exported.or_else(|| Some(usize::from(terminal.size_checked()?.1)))
 }
 
 fn is_colourful() -> bool {
@@ -72,7 +78,7 @@ fn columns<const N: usize>(
     let mut widths = [0; N];
     for line in std::iter::once(&heading).chain(rows) {
         for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(measure_text_width(cell));
         }
     }
     if let Some(most) = width {
@@ -83,7 +89,8 @@ fn columns<const N: usize>(
         let last = line.iter().rposition(|cell| !cell.is_empty()).unwrap_or(0);
         for (column, (cell, width)) in line.iter().zip(widths).take(last + 1).enumerate() {
             let shown = shortened(cell, width);
-            let padding = if column == last { 0 } else { width - shown.chars().count() + 2 };
+            let gap = width.saturating_sub(measure_text_width(&shown)) + 2;
+            let padding = if column == last { 0 } else { gap };
             match colour(cell).filter(|_| colours && number > 0) {
                 Some(colour) => text.push_str(&format!("\x1b[{colour}m{shown}\x1b[0m")),
                 None => text.push_str(&shown),
@@ -112,11 +119,8 @@ fn narrow(widths: &mut [usize], most: usize) {
     }
 }
 
-fn shortened(cell: &str, width: usize) -> String {
-    if cell.chars().count() <= width {
-        return cell.to_owned();
-    }
-    cell.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+fn shortened(cell: &str, width: usize) -> Cow<'_, str> {
+    truncate_str(cell, width, "…")
 }
 
 /// The SGR number for a word that says how something stands.
@@ -179,6 +183,12 @@ mod tests {
         let narrow = columns(["ID", "NAME"], &rows, Some(50), false);
         assert!(narrow.ends_with(&format!("{id}  a very long…\n")), "{narrow}");
         assert!(columns(["ID", "NAME"], &rows, Some(10), false).contains(id));
+    }
+
+    #[test]
+    fn what_takes_two_columns_counts_as_two() {
+        let rows = [row(["路由器", "x"]), row(["router", "y"])];
+        assert_eq!(columns(["NAME", "X"], &rows, None, false), "NAME    X\n路由器  x\nrouter  y\n");
     }
 
     #[test]

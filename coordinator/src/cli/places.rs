@@ -8,23 +8,13 @@ use serde_json::json;
 
 use super::client::{Client, Query};
 use super::find;
+use super::lists::{Asked, Lists};
 use super::output::{Output, cell, time};
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
-    #[command(subcommand)]
-    verb: Option<Verb>,
-    #[command(flatten)]
-    filters: Filters,
-    #[command(flatten)]
-    output: Output,
-}
+pub type Arguments = Lists<Verb, Filters>;
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// List them
-    List(Filters),
+pub enum Verb {
     /// Make one
     Create {
         name: String,
@@ -46,7 +36,7 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct Filters {
+pub struct Filters {
     /// Only those of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
@@ -61,11 +51,10 @@ pub async fn locations(client: &Client, arguments: Arguments) -> anyhow::Result<
 }
 
 async fn run(client: &Client, arguments: Arguments, kind: &str) -> anyhow::Result<ExitCode> {
-    let output = arguments.output;
-    match arguments.verb {
-        None => list(client, kind, arguments.filters, output).await?,
-        Some(Verb::List(filters)) => list(client, kind, filters, output).await?,
-        Some(Verb::Create { name, organization }) => {
+    let (asked, output) = arguments.asked();
+    match asked {
+        Asked::List(filters) => list(client, kind, filters, output).await?,
+        Asked::Other(Verb::Create { name, organization }) => {
             let mut body = json!({ "name": name });
             if let Some(slug) = organization {
                 body["organization"] = json!(slug);
@@ -73,12 +62,12 @@ async fn run(client: &Client, arguments: Arguments, kind: &str) -> anyhow::Resul
             let made = client.send(Method::POST, &format!("{kind}/"), &body).await?;
             output.say(&made, format!("{kind} {}", cell(&made["id"])));
         }
-        Some(Verb::Rename { place, name }) => {
+        Asked::Other(Verb::Rename { place, name }) => {
             let path = path(client, kind, &place).await?;
             let changed = client.send(Method::PATCH, &path, &json!({ "name": name })).await?;
             output.say(&changed, format!("{kind} {} is {name}", cell(&changed["id"])));
         }
-        Some(Verb::Remove { place }) => {
+        Asked::Other(Verb::Remove { place }) => {
             client.delete(&path(client, kind, &place).await?).await?;
             output.say(&json!(null), format!("{kind} {place} is removed"));
         }

@@ -82,7 +82,13 @@ async fn follow(client: &Client, operation: &str, json: bool) -> anyhow::Result<
     let path = format!("upgrade-operation/{operation}/events/");
     let mut watch = Watch::start(client, path, "operation").await?;
     loop {
-        let state = watch.next().await?;
+        let state = match watch.next().await?.state() {
+            Ok(state) => state,
+            Err(notice) => {
+                bar.suspend(|| eprintln!("{}", output::plain(&notice)));
+                continue;
+            }
+        };
         if json {
             output::json(&state);
         }

@@ -10,13 +10,14 @@ use crate::{Server, bad, ends};
 const BUILD: [&str; 2] = ["--build", "FN990A/45.00.012"];
 
 /// A server with a build, two routers that it fits and one that it does not.
-struct Fleet {
-    server: Server,
-    devices: Vec<String>,
+pub struct Fleet {
+    pub server: Server,
+    pub devices: Vec<String>,
+    pub image: String,
 }
 
 impl Fleet {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let server = Server::start();
         signed(server.folder.path());
         let file = server.folder.path().join("fw.bin");
@@ -29,14 +30,15 @@ impl Fleet {
             .enumerate()
             .map(|(place, model)| server.router(u8::try_from(place + 1).unwrap(), model, key));
         let devices = devices.collect();
-        Self { server, devices }
+        let image = image["id"].as_str().unwrap().to_owned();
+        Self { server, devices, image }
     }
 
     fn batch(&self, verb: &str, more: &[&str]) -> std::process::Output {
         self.server.run(&[&["batch", verb], more].concat())
     }
 
-    fn create(&self, more: &[&str]) -> String {
+    pub fn create(&self, more: &[&str]) -> String {
         let create = [&["batch", "create"], &BUILD[..], &["--all"], more].concat();
         self.server.json(&create)["id"].as_str().unwrap().to_owned()
     }
@@ -62,7 +64,7 @@ impl Server {
     }
 }
 
-fn inventory(name: &str, number: u8, model: &str, key: &str) -> Value {
+pub fn inventory(name: &str, number: u8, model: &str, key: &str) -> Value {
     let version = json!({ "command": "#SWPKGV", "line": 1, "value": "45.00.002" });
     json!({
         "v": 1,

@@ -3,6 +3,7 @@
 use serde_json::json;
 use shared::identity::Enrolled;
 
+use crate::batch::inventory;
 use crate::peer::{Device, client};
 use crate::{Server, bad, ends};
 
@@ -55,4 +56,38 @@ fn a_name_that_several_have_names_none() {
     let refused = bad(server.run(&["devices", "deactivate", "twin"]));
     assert!(refused.contains(&first) && refused.contains(&second), "{refused}");
     assert_eq!(server.json(&["devices", "--name", "twin"]).as_array().unwrap().len(), 2);
+}
+
+impl Server {
+    /// A router enrols, and tells of itself once from each of these boots.
+    fn boots(&self, number: u8, boots: &[&str]) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let address = self.url.strip_prefix("https://").unwrap().parse().unwrap();
+            let mut device = Device::new(&client(&self.data()), address, number);
+            let name = format!("router-{number}");
+            let claims = json!({ "hostname": name, "board": "lab,router" }).to_string();
+            assert!(device.enrol(&self.enrolment, &claims).await.status().is_success());
+            let tokens: serde_json::Value = device.token().await.json().await.unwrap();
+            device.api = tokens["api"]["token"].as_str().unwrap().to_owned();
+            for boot in boots {
+                let mut told = inventory(&name, number, "FN990A28", "00");
+                told["boot_id"] = json!(boot);
+                let put = device.request(reqwest::Method::PUT, "inventory").json(&told);
+                assert_eq!(put.send().await.unwrap().status(), 204);
+            }
+        });
+    }
+}
+
+#[test]
+fn two_boards_with_one_identity_are_released_by_a_person() {
+    let server = Server::start();
+    server.boots(1, &["one", "two", "one", "two", "one"]);
+    assert!(server.good(&["devices"]).contains("duplicate"));
+    let shown = server.good(&["devices", "show", "router-1"]);
+    assert!(shown.contains("two boots take turns"), "{shown}");
+    assert_eq!(server.json(&["devices", "--duplicate"]).as_array().unwrap().len(), 1);
+    server.good(&["devices", "release", "router-1"]);
+    assert_eq!(server.json(&["devices", "--duplicate"]), json!([]));
 }

@@ -19,6 +19,8 @@ mod manifest;
 mod peer;
 mod profiles;
 mod server;
+mod terminal;
+mod watch;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -43,28 +45,28 @@ impl Server {
     /// Starts `serve` and reads what it prints at its first start.
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut process = Command::new(BIN)
-            .args(["serve", "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--reserve", "0"])
-            .arg("--data")
-            .arg(folder.path().join("data"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let (mut token, mut enrolment, mut pin) = (String::new(), String::new(), String::new());
-        let ready = loop {
-            let line = lines.next().expect("the server gets ready");
-            match line.split_once(": ") {
-                Some(("api_token", value)) => token = value.to_owned(),
-                Some(("enrolment_token", value)) => enrolment = value.to_owned(),
-                Some(("pin", value)) => pin = value.to_owned(),
-                _ if line.starts_with("ready ") => break line,
-                _ => {}
-            }
+        let (process, said) = serve(folder.path(), "127.0.0.1:0");
+        let value = |name: &str| {
+            let line = said.iter().find_map(|line| line.split_once(": ").filter(|of| of.0 == name));
+            line.unwrap_or_else(|| panic!("{name} was not printed: {said:?}")).1.to_owned()
         };
+        let (token, enrolment, pin) = (value("api_token"), value("enrolment_token"), value("pin"));
+        let ready = said.last().unwrap();
         let address = ready.split(' ').find_map(|word| word.strip_prefix("https=")).unwrap();
         Self { url: format!("https://{address}"), process, folder, token, enrolment, pin }
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// On the same data and port.
+    fn start_again(&mut self) {
+        self.kill();
+        let address = self.url.strip_prefix("https://").unwrap();
+        self.process = serve(self.folder.path(), address).0;
     }
 
     fn data(&self) -> PathBuf {
@@ -108,9 +110,27 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.kill();
     }
+}
+
+/// Starts `serve`; what it printed until it was ready.
+fn serve(folder: &Path, https: &str) -> (Child, Vec<String>) {
+    let mut process = Command::new(BIN)
+        .args(["serve", "--https", https, "--mqtt", "127.0.0.1:0", "--reserve", "0", "--data"])
+        .arg(folder.join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(process.stdout.take().unwrap()).lines() {
+        said.push(line.unwrap());
+        if said.last().unwrap().starts_with("ready ") {
+            return (process, said);
+        }
+    }
+    panic!("the server does not get ready: {said:?}");
 }
 
 /// Runs it with these lines at its standard input.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// So many routers that a build fits, and the path of its upgrade.
-async fn fleet(scene: &Scene, size: u8, faults: &[ToolFault]) -> (Vec<Router>, String) {
+pub async fn fleet(scene: &Scene, size: u8, faults: &[ToolFault]) -> (Vec<Router>, String) {
     scene.image(&Wanted::default()).unwrap();
     let mut routers = Vec::new();
     for number in 1..=size {

@@ -11,6 +11,7 @@
 
 mod batch;
 mod coordinator;
+mod disk;
 mod fleet;
 mod full_disk;
 mod gates;
@@ -18,9 +19,11 @@ mod grant;
 mod liar;
 mod lies;
 mod manager;
+mod page;
 mod refusals;
 mod settings;
 mod two_modems;
+mod unwritable;
 mod upgrade;
 
 use lab::{

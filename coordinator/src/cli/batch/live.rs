@@ -65,6 +65,17 @@ impl View {
         }
     }
 
+    /// How the way to the server is.
+    pub fn notice(&self, text: &str) {
+        let text = output::plain(text);
+        match self {
+            Self::Json | Self::Lines { .. } => eprintln!("{text}"),
+            Self::Bars(bars) => {
+                let _ = bars.all.println(text);
+            }
+        }
+    }
+
     /// Whether it has room for them.
     pub fn shows_flights(&self) -> bool {
         matches!(self, Self::Bars(_))

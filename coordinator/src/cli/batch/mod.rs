@@ -6,7 +6,7 @@ mod list;
 mod live;
 mod preview;
 mod selection;
-mod show;
+pub mod show;
 mod strategy;
 mod watch;
 

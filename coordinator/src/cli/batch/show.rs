@@ -25,7 +25,12 @@ pub async fn run(client: &Client, id: &str, output: Output) -> anyhow::Result<Ex
 /// A batch without its operations, of which there may be a hundred thousand: its live events begin
 /// with that.
 pub async fn state(client: &Client, id: &str) -> anyhow::Result<Value> {
-    Watch::start(client, format!("{}events/", path(id)), "batch").await?.next().await
+    let mut watch = Watch::start(client, format!("{}events/", path(id)), "batch").await?;
+    loop {
+        if let Ok(state) = watch.next().await?.state() {
+            return Ok(state);
+        }
+    }
 }
 
 /// A batch with its waves, the modems that had trouble, and what to do next.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -15,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use super::live::View;
 use super::{path, show};
 use crate::cli::client::{Client, Query};
-use crate::cli::events::Watch;
+use crate::cli::events::{Heard, Watch};
 use crate::cli::failure::success;
 use crate::cli::output::{Output, cell};
 
@@ -49,9 +50,12 @@ pub async fn follow(client: &Client, id: &str, output: Output) -> anyhow::Result
     let mut batch = Value::Null;
     while !is_over(&batch) {
         tokio::select! {
-            state = states.recv() => match state {
-                Some(state) => batch = state?,
-                None => batch = show::state(client, id).await?,
+            heard = states.recv() => match heard.unwrap_or_else(lost)?.state() {
+                Ok(state) => batch = state,
+                Err(notice) => {
+                    view.notice(&notice);
+                    continue;
+                }
             },
             _ = frames.tick(), if !batch.is_null() && !output.json => {}
         }
@@ -72,19 +76,23 @@ pub async fn follow(client: &Client, id: &str, output: Output) -> anyhow::Result
 async fn listen(
     client: &Client,
     id: &str,
-) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Value>>> {
+) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Heard>>> {
     let mut watch = Watch::start(client, format!("{}events/", path(id)), "batch").await?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         loop {
-            let state = watch.next().await;
-            let broken = state.is_err();
-            if sender.send(state).await.is_err() || broken {
+            let heard = watch.next().await;
+            let broken = heard.is_err();
+            if sender.send(heard).await.is_err() || broken {
                 return;
             }
         }
     });
     Ok(receiver)
+}
+
+fn lost() -> anyhow::Result<Heard> {
+    bail!("nobody listens to the server any more")
 }
 
 /// Finished; or paused, and every flash that had begun has ended.

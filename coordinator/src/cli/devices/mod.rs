@@ -10,23 +10,13 @@ use serde_json::Value;
 
 use super::client::{Client, Query};
 use super::find;
+use super::lists::{Asked, Lists};
 use super::output::{Output, cell, time};
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
-    #[command(subcommand)]
-    verb: Option<Verb>,
-    #[command(flatten)]
-    filters: Filters,
-    #[command(flatten)]
-    output: Output,
-}
+pub type Arguments = Lists<Verb, Filters>;
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// List devices and their modems
-    List(Filters),
+pub enum Verb {
     /// Show one, with its modems and their last upgrades
     Show {
         /// Id or name
@@ -37,7 +27,7 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct Filters {
+pub struct Filters {
     /// Only those of this organization
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
@@ -68,14 +58,13 @@ struct Filters {
 }
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let output = arguments.output;
-    match arguments.verb {
-        None => list(client, arguments.filters, output).await,
-        Some(Verb::List(filters)) => list(client, filters, output).await,
-        Some(Verb::Show { device }) => {
+    let (asked, output) = arguments.asked();
+    match asked {
+        Asked::List(filters) => list(client, filters, output).await,
+        Asked::Other(Verb::Show { device }) => {
             show::run(client, &find::device(client, &device).await?, output).await
         }
-        Some(Verb::Change(verb)) => change::run(client, verb, output).await,
+        Asked::Other(Verb::Change(verb)) => change::run(client, verb, output).await,
     }
 }
 

@@ -10,23 +10,13 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Client, Query};
+use super::lists::{Asked, Lists};
 use super::output::{Output, cell, fields, json, time};
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
-    #[command(subcommand)]
-    verb: Option<Verb>,
-    #[command(flatten)]
-    filters: Filters,
-    #[command(flatten)]
-    output: Output,
-}
+pub type Arguments = Lists<Verb, Filters>;
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// List users, or an organization's members
-    List(Filters),
+pub enum Verb {
     /// Show yourself
     Me,
     /// Give a user a role in an organization
@@ -36,23 +26,22 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct Filters {
+pub struct Filters {
     /// The members of this organization, which its administrators may see
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
 }
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let output = arguments.output;
-    match arguments.verb {
-        None => list(client, arguments.filters, output).await?,
-        Some(Verb::List(filters)) => list(client, filters, output).await?,
-        Some(Verb::Me) => {
+    let (asked, output) = arguments.asked();
+    match asked {
+        Asked::List(filters) => list(client, filters, output).await?,
+        Asked::Other(Verb::Me) => {
             let me = client.get("user/me/", &[]).await?;
             if output.json { json(&me) } else { print(&me) }
         }
-        Some(Verb::Role(role)) => role::run(client, role, output).await?,
-        Some(Verb::Account(verb)) => return account::run(client, verb, output).await,
+        Asked::Other(Verb::Role(role)) => role::run(client, role, output).await?,
+        Asked::Other(Verb::Account(verb)) => return account::run(client, verb, output).await,
     }
     Ok(ExitCode::SUCCESS)
 }
