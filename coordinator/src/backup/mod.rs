@@ -39,7 +39,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 pub enum BackupError {
     #[error("no server has run in {0} yet: it has no database")]
     NoDatabase(PathBuf),
-    #[error("{0} exists: name another file, or allow it to be replaced")]
+    #[error("{0} exists: name another file, or replace it with --replace")]
     Exists(PathBuf),
     #[error("cannot read the database")]
     Database(#[from] rusqlite::Error),

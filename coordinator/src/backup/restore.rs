@@ -28,7 +28,7 @@ const LARGEST_KEY: u64 = 256 * 1024;
 pub enum RestoreError {
     #[error("{0}")]
     Start(#[from] StartError),
-    #[error("{0} has a database: allow it to be replaced, or name another data directory")]
+    #[error("{0} has a database: --replace moves it aside, or name another data directory")]
     Exists(PathBuf),
     #[error("the backup {path}")]
     Archive { path: PathBuf, source: ArchiveError },

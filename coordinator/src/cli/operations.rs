@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::ids::{BatchId, ImageId};
+use uuid::Uuid;
 
 use super::batch::show;
 use super::client::{Client, Query, with_query};
@@ -47,10 +47,10 @@ pub struct Filters {
     device: Option<String>,
     /// Only those of this batch
     #[arg(long, value_name = "ID")]
-    batch: Option<BatchId>,
+    batch: Option<Uuid>,
     /// Only those with this image
     #[arg(long, value_name = "ID")]
-    image: Option<ImageId>,
+    image: Option<Uuid>,
     /// At most so many, the newest
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,

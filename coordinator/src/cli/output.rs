@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use clap::Args;
 use console::{Term, measure_text_width, truncate_str};
 use serde_json::Value;
+use uuid::Uuid;
 
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
@@ -82,7 +83,9 @@ fn columns<const N: usize>(
         }
     }
     if let Some(most) = width {
-        narrow(&mut widths, most);
+        let is_id = |cell: &String| Uuid::try_parse(cell).is_ok();
+        let ids = std::array::from_fn(|column| rows.iter().any(|row| is_id(&row[column])));
+        narrow(&mut widths, ids, most);
     }
     let mut text = String::new();
     for (number, line) in std::iter::once(&heading).chain(rows).enumerate() {
@@ -102,17 +105,15 @@ fn columns<const N: usize>(
     text
 }
 
-/// An id is copied, so it is never cut.
-const ID: usize = 36;
 const NARROWEST: usize = 8;
 
-/// Takes from the widest columns until all fit.
-fn narrow(widths: &mut [usize], most: usize) {
+/// Takes from the widest columns until all fit; not from `ids`, which are copied.
+fn narrow<const N: usize>(widths: &mut [usize; N], ids: [bool; N], most: usize) {
     loop {
-        let gaps = 2 * widths.len().saturating_sub(1);
+        let gaps = 2 * N.saturating_sub(1);
         let over = (widths.iter().sum::<usize>() + gaps).saturating_sub(most);
-        let widest = widths.iter_mut().filter(|width| **width > NARROWEST && **width != ID).max();
-        match widest {
+        let flexible = widths.iter_mut().zip(ids).filter(|(width, id)| !id && **width > NARROWEST);
+        match flexible.map(|(width, _)| width).max() {
             Some(widest) if over > 0 => *widest -= 1,
             _ => return,
         }
@@ -183,6 +184,9 @@ mod tests {
         let narrow = columns(["ID", "NAME"], &rows, Some(50), false);
         assert!(narrow.ends_with(&format!("{id}  a very long…\n")), "{narrow}");
         assert!(columns(["ID", "NAME"], &rows, Some(10), false).contains(id));
+        let long = [row([id, &"x".repeat(60)])];
+        let narrow = columns(["ID", "NAME"], &long, Some(60), false);
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
     }
 
     #[test]

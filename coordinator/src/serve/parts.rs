@@ -76,11 +76,11 @@ impl Parts {
         for (user, epoch) in self.store.admitted_users().await? {
             self.admission.set_epoch(user.0, epoch);
         }
-        let mut operations = self.store.newest_operations().await?;
-        operations.sort_by_key(|operation| operation.modified);
-        for operation in &operations {
-            self.feed.publish(changes::change(operation));
-        }
+        let feed = self.feed.clone();
+        let publish = move |operation| {
+            feed.publish(changes::change(&operation));
+        };
+        self.store.tell_newest_operations(publish).await?;
         match self.store.recover_batches().await {
             // The pilot takes them back later.
             Err(error) if error.passes() => tracing::error!(%error, "batches that were being made"),

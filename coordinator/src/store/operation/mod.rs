@@ -116,17 +116,24 @@ impl Store {
         self.read(move |conn| Ok(find_in(conn, &scope, id)?)).await
     }
 
-    /// The newest operation of every slot: what dashboards see first.
-    pub async fn newest_operations(&self) -> Result<Vec<Operation>, StoreError> {
-        self.read(|conn| {
+    /// Tells the newest operation of every slot, one after the other, in the order in which they
+    /// changed: what dashboards see first.
+    pub async fn tell_newest_operations(
+        &self,
+        mut tell: impl FnMut(Operation) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.read(move |conn| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM {FROM} WHERE t.id = (
                      SELECT id FROM operations n WHERE n.device = t.device AND n.slot = t.slot
-                     ORDER BY n.created DESC, n.rowid DESC LIMIT 1)"
+                     ORDER BY n.created DESC, n.rowid DESC LIMIT 1)
+                 ORDER BY t.modified"
             );
             let mut statement = conn.prepare(&sql)?;
-            let rows = statement.query_map([], operation)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            for row in statement.query_map([], operation)? {
+                tell(row?);
+            }
+            Ok(())
         })
         .await
     }

@@ -75,7 +75,7 @@ async fn a_database_of_schema_1_comes_up_with_its_data() {
     assert_eq!(version(&migrated), version(&fresh));
     assert_eq!(content(&migrated, &tables), before);
 
-    let found = store.newest_operations().await.unwrap();
+    let found = newest(&store).await;
     let mut states: Vec<_> = found.iter().map(|op| (op.status, op.is_granted())).collect();
     states.sort_by_key(|(status, _)| status.as_str());
     let known = [(Status::Idle, false), (Status::InProgress, true), (Status::Success, false)];

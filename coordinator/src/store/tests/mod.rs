@@ -23,10 +23,10 @@ use shared::ids::{DeviceId, OperationId, SessionId, Slot};
 use shared::stages::Phase;
 use uuid::Uuid;
 
-use crate::operation::Status;
 use crate::operation::cancel::CannotCancel;
 use crate::operation::event::Refused;
 use crate::operation::grant::Leave;
+use crate::operation::{Operation, Status};
 use crate::store::enrolment::EnrolRefusal;
 use crate::store::event::{Reported, Sign};
 use crate::store::fixture::*;
@@ -61,4 +61,12 @@ async fn count(store: &Store, table: &'static str) -> u64 {
 
 async fn installed(store: &Store, device: DeviceId) -> bool {
     store.device_firmware(device, Slot::default()).await.unwrap().unwrap().installed
+}
+
+/// The newest operation of every slot.
+async fn newest(store: &Store) -> Vec<Operation> {
+    let (sender, found) = channel();
+    let tell = move |operation| sender.send(operation).unwrap();
+    store.tell_newest_operations(tell).await.unwrap();
+    found.into_iter().collect()
 }

@@ -129,7 +129,7 @@ async fn lists_are_filtered_and_an_operation_survives_the_disk() {
     assert_eq!(of_one, [f.operation(first.id).await]);
     let idle = f.store.operations(list(None, Some(Status::Idle))).await.unwrap();
     assert_eq!((idle.count, idle.rows[0].device), (1, two));
-    assert_eq!(f.store.newest_operations().await.unwrap().len(), 2);
+    assert_eq!(newest(&f.store).await.len(), 2);
     let foreign = f.store.operation(Scope::Organizations(vec![]), first.id).await.unwrap();
     assert_eq!(foreign, None);
 
