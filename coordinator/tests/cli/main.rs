@@ -130,7 +130,8 @@ fn serve(folder: &Path, https: &str) -> (Child, Vec<String>) {
             return (process, said);
         }
     }
-    panic!("the server does not get ready: {said:?}");
+    let status = process.wait();
+    panic!("the server does not get ready: {status:?} {said:?}");
 }
 
 /// Runs it with these lines at its standard input.
