@@ -41,7 +41,7 @@ async fn one_dry_run_at_a_time_has_a_reader() {
 async fn who_would_wait_for_long_is_told_when_to_come_again() {
     let f = Fixture::new().await;
     let ask = ask(&f).await;
-    let other = f.store.shared.looks.clone().acquire_owned().await.unwrap();
+    let other = f.store.shared.looks.turns.clone().acquire_owned().await.unwrap();
     let refused = f.store.preview(ask.clone()).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable(Unavailable::Looking)), "{refused}");
     let answer = ApiError::from(refused).into_response();
