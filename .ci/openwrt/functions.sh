@@ -1,10 +1,5 @@
 # Stands in for OpenWrt's /lib/functions.sh, as far as package and init scripts of one package need it.
 
-config_load() { :; }
-
-# The one option that an init script asks for.
-config_get_bool() { eval "$1=$(cat /tmp/enabled 2> /dev/null || echo "$4")"; }
-
 include() {
 	local file
 	for file in $(ls "$1"/*.sh 2> /dev/null); do . "$file"; done
