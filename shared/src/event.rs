@@ -52,6 +52,9 @@ pub enum EventBody {
     Postponed { reason: String },
     /// The coordinator's leave was received; the modem may be touched from here on.
     Granted,
+    /// The grant is handed back, its tool not started: a gate is closed that could not be looked at
+    /// before, with the reason for people. `returned`: how many were handed back with this one.
+    Returned { reason: String, returned: u32 },
     /// An attempt failed and another will follow after `delay_s`.
     Retrying { failure: Failure, delay_s: u64 },
     /// The modem is in download mode; recovery number `tries` follows.
@@ -66,11 +69,13 @@ pub enum EventBody {
 }
 
 impl EventBody {
-    /// Grants and terminals are never evicted from an outbox.
+    /// Grants, their ends and terminals are never evicted from an outbox.
     #[must_use]
     pub fn must_be_kept(&self) -> bool {
         match self {
-            Self::Granted | Self::Finished { .. } | Self::Held { .. } => true,
+            Self::Granted | Self::Returned { .. } | Self::Finished { .. } | Self::Held { .. } => {
+                true
+            }
             Self::Entered { .. }
             | Self::Postponed { .. }
             | Self::Retrying { .. }

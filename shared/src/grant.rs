@@ -2,6 +2,10 @@
 //!
 //! `POST operations/{id}/start` with a [`StartRequest`]; 200 with a [`Grant`], or 409 with a
 //! [`Refusal`]. The same `(operation, attempt, stream)` asked twice counts once.
+//!
+//! A grant that turns out to be of no use now, with no tool started, is handed back by
+//! [`crate::event::EventBody::Returned`]: the operation can be cancelled again, and the attempt is asked
+//! for anew with [`StartRequest::returned`] raised by one. The two may arrive in any order.
 
 use crate::ids::StreamId;
 use serde::{Deserialize, Serialize};
@@ -16,6 +20,15 @@ pub struct StartRequest {
     pub dark_expected_s: u64,
     /// Seconds after which its silence is a failure.
     pub dark_longest_s: u64,
+    /// How many grants of this operation its journal has handed back, their tools not started. A number
+    /// above that of the open grant says that this is another grant of the same attempt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returned: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Leave is given.

@@ -67,6 +67,7 @@ wire_names! {
         Preparing = "preparing",
         Installing = "installing",
         Probing = "probing",
+        /// Said by no agent so far: vendors' tools restart the modem themselves.
         Restarting = "restarting",
         Restoring = "restoring",
         Confirming = "confirming",

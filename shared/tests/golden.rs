@@ -90,9 +90,15 @@ fn the_job_out() {
         jobs: vec![job],
     };
     golden("desired.json", &desired);
-    let request =
-        StartRequest { attempt: 1, stream: stream(), dark_expected_s: 600, dark_longest_s: 1450 };
+    let request = StartRequest {
+        attempt: 1,
+        stream: stream(),
+        dark_expected_s: 600,
+        dark_longest_s: 1450,
+        returned: 0,
+    };
     golden("start_request.json", &request);
+    golden("start_anew_request.json", &StartRequest { returned: 2, ..request });
     golden("grant.json", &Grant { attempt: 1, stream: stream() });
     let refusal = Refusal {
         code: RefusalCode::Concurrency,
@@ -119,6 +125,7 @@ fn the_report_back() {
         EventBody::Held { reason: "2 devices are in download mode".into() },
     ];
     bodies.extend(outcomes.map(|outcome| EventBody::Finished { outcome }));
+    bodies.push(EventBody::Returned { reason: "hotter than 70 °C".into(), returned: 1 });
     let events = (1..).zip(bodies).map(|(seq, body)| Event {
         operation: operation(),
         slot: Slot::default(),

@@ -1,12 +1,10 @@
-//! What the FN990A calls things: identity, versions, restart.
+//! What the FN990A calls things: identity and versions.
 //!
 //! Its answers carry no prefix, so an unsolicited line that nobody knew would pass for a value. Hence a
 //! value must look like what it is (15 digits, `M0R.010002`), and one that decides about success is read
 //! until two readings in a row agree. Source: Telit AT guides, ModemManager's Telit plugin and its tests.
 
 pub(super) mod looks;
-
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::event::VersionLine;
@@ -16,8 +14,6 @@ use looks::{is_dotted_number, is_imei, is_model, is_name, one, version_lines};
 
 /// Readings of one value before it is called unreadable.
 const READINGS: u32 = 5;
-/// AT#REBOOT: ModemManager gives it as long.
-const REBOOT: Duration = Duration::from_secs(8);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModemError {
@@ -127,14 +123,6 @@ fn numbered(command: &str, lines: Vec<String>) -> impl Iterator<Item = VersionLi
         line,
         value,
     })
-}
-
-/// Asks the modem to restart. Its ports vanish, often before the OK gets out: that is success as well.
-pub async fn reboot(port: &mut Port) -> Result<(), ModemError> {
-    match port.command("AT#REBOOT", REBOOT).await {
-        Ok(_) | Err(PortError::Gone | PortError::Timeout { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Repeats `command` until two readings in a row agree.

@@ -101,15 +101,6 @@ impl Staged {
         Ok(ImageFile { file, directory: self.directory.clone(), reserve: self.reserve })
     }
 
-    /// Removes the image, the manifest and the signature.
-    ///
-    /// # Errors
-    /// Whatever the file system says.
-    pub fn remove(self) -> io::Result<()> {
-        crate::failpoint::at!("staging.remove");
-        std::fs::remove_dir_all(&self.directory)
-    }
-
     /// Whether an image file of the whole `size` is there; its content is proved elsewhere.
     #[must_use]
     pub fn holds(&self, size: u64) -> bool {

@@ -65,7 +65,7 @@ pub fn obstacle(scene: &Scene<'_>) -> Option<String> {
         let abnormal = [(mode, Condition::DownloadMode)];
         match decide(&Scene { answering: &answering, abnormal: &abnormal, ..*scene }) {
             Sighting::Ambiguous { reason } => reason,
-            Sighting::Target { .. }
+            Sighting::Target
             | Sighting::Old
             | Sighting::OtherVersion { .. }
             | Sighting::WrongModem { .. }

@@ -41,7 +41,6 @@ impl Environment {
             Action::Install => self.install(state).await,
             Action::Attach => self.attach(state).await,
             Action::Probe => self.probe(state).await,
-            Action::Restart => self.restart(state).await,
             Action::Restore => self.restore(state).await,
             Action::Confirm => self.confirm(state).await,
             Action::PostFlash => self.post_flash(state).await,
@@ -88,6 +87,7 @@ impl Environment {
             stream: state.record.stream,
             dark_expected_s: if self.job.sole_uplink.unwrap_or(true) { expected } else { 0 },
             dark_longest_s: longest,
+            returned: state.record.returned,
         };
         match self.uplink.request_start(state.record.job.operation, &request).await {
             StartAnswer::Granted(_) => Outcome::Granted,
@@ -247,7 +247,7 @@ fn all_found(wanted: &[VersionLine], found: &[VersionLine]) -> bool {
 /// What the modem is by its versions alone.
 fn judge(wanted: &[VersionLine], before: Option<&Before>, found: &[VersionLine]) -> Sighting {
     if all_found(wanted, found) {
-        return Sighting::Target { restart: false };
+        return Sighting::Target;
     }
     match before {
         Some(before) if all_found(&before.versions, found) => Sighting::Old,

@@ -15,11 +15,11 @@ pub struct Policy {
     pub max_acceptance: u32,
     /// How often giving back is tried before it is reported and left.
     pub max_releases: u32,
-    /// First pause before another attempt, in seconds; doubles.
+    /// First pause before another attempt, failed or postponed, in seconds; doubles.
     pub backoff_s: u64,
     /// First pause before another recovery, in seconds; doubles up to [`Policy::slowest_s`].
     pub recovery_s: u64,
-    /// The slowest pace of recovery, in seconds.
+    /// The slowest pace of recovery, and of attempts that are postponed, in seconds.
     pub slowest_s: u64,
     /// First pause before an action is tried again, in seconds; doubles.
     pub again_s: u64,
@@ -54,6 +54,13 @@ impl Policy {
     #[must_use]
     pub fn backoff(&self, attempts: u32) -> u64 {
         doubled(self.backoff_s, attempts.saturating_sub(1), 3600)
+    }
+
+    /// Seconds before an attempt is asked for anew whose grant was handed back, for the `times`-th time
+    /// (from 1): each look takes the modem from whoever uses it, so they become rare.
+    #[must_use]
+    pub fn postponement(&self, times: u32) -> u64 {
+        doubled(self.backoff_s, times.saturating_sub(1), self.slowest_s)
     }
 
     /// Seconds before recovery number `tries` (from 1): quick at first, then slow, for ever.
@@ -122,5 +129,7 @@ mod tests {
         assert_eq!(policy.recovery(1), 30);
         assert_eq!(policy.recovery(3), 120);
         assert_eq!(policy.recovery(1000), policy.slowest_s);
+        assert_eq!((policy.postponement(1), policy.postponement(2)), (60, 120));
+        assert_eq!(policy.postponement(1000), policy.slowest_s);
     }
 }

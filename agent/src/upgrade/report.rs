@@ -49,13 +49,22 @@ pub fn transition(before: &State, outcome: &Outcome, after: &State, env: &mut En
     {
         log::error!("not everything was given back before {next:?}: {reason}");
     }
+    let waits_for = match &after.step {
+        Step::Postponed { reason, .. } if entered(before, after) => Some(reason),
+        _ => None,
+    };
     let phase = after.phase();
     let silent = matches!(phase, Phase::Finished | Phase::Held | Phase::Recovering);
     if before.phase() != phase && !silent {
         env.report(after, EventBody::Entered { phase });
     }
-    let reason = if let Outcome::Again { reason } = outcome { Some(reason.clone()) } else { None };
-    env.tick(after, 0, reason, false);
+    if let Some(reason) = waits_for {
+        // The last word on this attempt, whose number it bears.
+        let returned = after.record.returned;
+        env.report(before, EventBody::Returned { reason: reason.clone(), returned });
+    }
+    let reason = if let Outcome::Again { reason } = outcome { Some(reason) } else { waits_for };
+    env.tick(after, 0, reason.cloned(), false);
 }
 
 fn entered(before: &State, after: &State) -> bool {

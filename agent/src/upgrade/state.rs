@@ -8,8 +8,8 @@
 //!     │                                             Preparing → Installing{n} ─┤
 //!     │                                                 │            │         ▼
 //!  Backoff ◄──────────────── Releasing ◄────────────────┴──────── Probing ◄── Recovering
-//!                              │  ▲                                 │  └───────▲  │
-//!                              │  └── Confirming ◄─ Restoring ◄─ Restarting      Held
+//!  Postponed                   │  ▲                                 │  └───────▲  │
+//!                              │  └── Confirming ◄─ Restoring ◄────────┘         Held
 //!                              ▼
 //!                           Finished
 //! ```
@@ -23,6 +23,8 @@
 //!   only ever attaches to it.
 //! - `Preparing` ends with the modem's own word: ModemManager, while it had the modem, knew less. The tool
 //!   starts once that is journaled, and not at all if the modem is not as it should be.
+//! - What it tells may be a closed gate: everything is given back, the grant as well, and `Postponed` is
+//!   like the waiting before it. The attempt does not count and is asked for anew.
 //! - `Probing` looks at the modem and decides; the tool's word only says whether the old version is a
 //!   failure worth another attempt or a lie.
 //! - `Recovering` has a budget of its own: it becomes slow and never gives up.
@@ -77,12 +79,13 @@ impl State {
             Step::Installing { run: Run::Start } => Action::Install,
             Step::Installing { run: Run::Attach } => Action::Attach,
             Step::Probing { .. } => Action::Probe,
-            Step::Restarting => Action::Restart,
             Step::Restoring => Action::Restore,
             Step::Confirming => Action::Confirm,
             Step::Releasing { .. } if self.record.post_flash_due => Action::PostFlash,
             Step::Releasing { .. } => Action::Release,
-            Step::Backoff { delay_s } => Action::Pause { seconds: *delay_s },
+            Step::Backoff { delay_s } | Step::Postponed { delay_s, .. } => {
+                Action::Pause { seconds: *delay_s }
+            }
             Step::RecoveryPause { delay_s, .. } => Action::Pause { seconds: *delay_s },
             Step::Recovering { run: Run::Start, .. } => Action::Recover,
             Step::Recovering { run: Run::Attach, .. } => Action::Attach,
@@ -118,11 +121,11 @@ impl State {
             Step::Preparing | Step::Installing { .. } => Step::Installing { run: Run::Attach },
             Step::Recovering { tries, .. } => Step::Recovering { tries, run: Run::Attach },
             step @ (Step::Probing { .. }
-            | Step::Restarting
             | Step::Restoring
             | Step::Confirming
             | Step::Releasing { .. }
             | Step::Backoff { .. }
+            | Step::Postponed { .. }
             | Step::RecoveryPause { .. }
             | Step::Held { .. }
             | Step::Finished(_)) => step,
@@ -147,12 +150,12 @@ impl State {
             | Step::Downloading
             | Step::Verifying
             | Step::Baselining
-            | Step::Backoff { .. } => true,
+            | Step::Backoff { .. }
+            | Step::Postponed { .. } => true,
             Step::Committing
             | Step::Preparing
             | Step::Installing { .. }
             | Step::Probing { .. }
-            | Step::Restarting
             | Step::Restoring
             | Step::Confirming
             | Step::Releasing { .. }
@@ -171,7 +174,6 @@ impl State {
             Step::Preparing
             | Step::Installing { .. }
             | Step::Probing { .. }
-            | Step::Restarting
             | Step::Restoring
             | Step::Confirming
             | Step::Releasing { .. }
@@ -184,6 +186,7 @@ impl State {
             | Step::Verifying
             | Step::Baselining
             | Step::Backoff { .. }
+            | Step::Postponed { .. }
             | Step::Committing
             | Step::Finished(_) => false,
         }
@@ -196,7 +199,6 @@ impl State {
         match self.step {
             Step::Preparing
             | Step::Installing { .. }
-            | Step::Restarting
             | Step::Restoring
             | Step::Confirming
             | Step::Releasing { .. } => true,
@@ -206,6 +208,7 @@ impl State {
             | Step::Verifying
             | Step::Baselining
             | Step::Backoff { .. }
+            | Step::Postponed { .. }
             | Step::Committing
             | Step::Probing { .. }
             | Step::RecoveryPause { .. }
@@ -247,7 +250,7 @@ impl State {
     pub fn phase(&self) -> Phase {
         match self.step {
             Step::Inspecting => Phase::Inspecting,
-            Step::Waiting { .. } => Phase::Waiting,
+            Step::Waiting { .. } | Step::Postponed { .. } => Phase::Waiting,
             Step::Downloading => Phase::Downloading,
             Step::Verifying => Phase::Verifying,
             Step::Baselining => Phase::Baselining,
@@ -255,7 +258,6 @@ impl State {
             Step::Preparing => Phase::Preparing,
             Step::Installing { .. } => Phase::Installing,
             Step::Probing { .. } => Phase::Probing,
-            Step::Restarting => Phase::Restarting,
             Step::Restoring => Phase::Restoring,
             Step::Confirming => Phase::Confirming,
             Step::Releasing { .. } => Phase::Releasing,

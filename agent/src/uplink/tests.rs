@@ -106,6 +106,7 @@ fn ask() -> StartRequest {
         stream: StreamId::from_random([2; 16]),
         dark_expected_s: 300,
         dark_longest_s: 900,
+        returned: 0,
     }
 }
 

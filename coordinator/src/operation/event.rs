@@ -131,6 +131,13 @@ fn progressed(op: &mut Operation, attempt: u32, body: &EventBody, newest: bool, 
             op.say(newest, reason);
         }
         EventBody::Granted => op.note(now, &of_attempt("past the point of no return")),
+        EventBody::Returned { reason, returned } => {
+            op.note(now, &of_attempt(&format!("postponed, its grant is handed back: {reason}")));
+            if super::grant::hand_back(op, attempt, *returned) {
+                op.begin_anew(attempt);
+            }
+            op.say(newest, reason);
+        }
         EventBody::Retrying { failure, delay_s } => {
             op.note(now, &of_attempt(&format!("{failure}; again in {delay_s} s")));
             close_grant(op, attempt, failure);
@@ -276,6 +283,14 @@ impl Operation {
         self.attempt = self.attempt.max(attempt);
         self.phase = Some(phase);
         self.stalled = false;
+    }
+
+    /// Before `attempt`, which is not over but has not begun.
+    fn begin_anew(&mut self, attempt: u32) {
+        self.phase = Some(Phase::Waiting);
+        self.attempt = attempt.saturating_sub(1);
+        self.tick_attempt = self.attempt;
+        self.progress_percent = Phase::Waiting.stage().percent(0);
     }
 
     fn say(&mut self, newest: bool, text: &str) {

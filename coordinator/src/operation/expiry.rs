@@ -56,7 +56,7 @@ fn overdue(operation: &mut Operation, now: u64) -> bool {
 fn end_late(operation: &mut Operation, now: u64) {
     let phase = operation.phase.unwrap_or(Phase::Waiting);
     let kind = FailureKind::Expired;
-    if operation.granted.is_none() {
+    if operation.attempts_granted == 0 {
         let detail = "the deadline passed before the modem was touched";
         end(operation, Failure::untouched(phase, kind, detail), Status::Aborted, now);
         return;

@@ -58,8 +58,8 @@ pub fn start(
         return Err(refusal(RefusalCode::Expired, "the operation's deadline has passed"));
     }
     check_stream(operation, request)?;
-    check_attempt(operation, request)?;
-    operation.attempts_granted = (operation.attempts_granted + 1).max(request.attempt);
+    let used = used(operation, request)?;
+    operation.attempts_granted = (used + 1).max(request.attempt);
     operation.granted = Some(Granted {
         attempt: request.attempt,
         stream: request.stream,
@@ -67,6 +67,8 @@ pub fn start(
         dark_expected_ms: dark(request.dark_expected_s),
         dark_longest_ms: dark(request.dark_longest_s.max(request.dark_expected_s)),
         open: true,
+        returned: request.returned,
+        unused: false,
     });
     adopt(operation, request, now);
     Ok(Leave::New)
@@ -130,8 +132,19 @@ fn check_status(operation: &Operation) -> Result<(), Refusal> {
 
 fn is_same(operation: &Operation, request: &StartRequest) -> bool {
     operation.granted.is_some_and(|granted| {
-        granted.open && granted.attempt == request.attempt && granted.stream == request.stream
+        granted.open
+            && granted.attempt == request.attempt
+            && granted.stream == request.stream
+            && granted.returned == request.returned
     })
+}
+
+/// Whether the attempt's last grant came back unused, by this very request or before it.
+fn is_anew(granted: Granted, request: &StartRequest) -> bool {
+    granted.stream == request.stream
+        && granted.attempt == request.attempt
+        && granted.returned < request.returned
+        && (granted.open || granted.unused)
 }
 
 /// An open grant belongs to one journal. Another one is a reinstalled agent or a cloned router:
@@ -146,16 +159,33 @@ fn check_stream(operation: &Operation, request: &StartRequest) -> Result<(), Ref
     }
 }
 
-fn check_attempt(operation: &Operation, request: &StartRequest) -> Result<(), Refusal> {
+/// Attempts before this one.
+fn used(operation: &Operation, request: &StartRequest) -> Result<u32, Refusal> {
+    let anew = operation.granted.filter(|granted| is_anew(*granted, request));
     let of_journal = operation.granted.filter(|granted| granted.stream == request.stream);
     let last = of_journal.map_or(0, |granted| granted.attempt);
-    if request.attempt <= last {
+    if request.attempt <= last && anew.is_none() {
         return Err(refusal(RefusalCode::Attempts, "this attempt is over"));
     }
-    if operation.attempts_granted >= MAX_ATTEMPTS || request.attempt > MAX_ATTEMPTS {
+    let uncounted = anew.is_some_and(|granted| granted.open);
+    let used = operation.attempts_granted.saturating_sub(uncounted.into());
+    if used >= MAX_ATTEMPTS || request.attempt > MAX_ATTEMPTS {
         return Err(refusal(RefusalCode::Attempts, "all attempts are used up"));
     }
-    Ok(())
+    Ok(used)
+}
+
+/// Takes the open grant of `attempt` back, unless it is a later one than the device speaks of; says
+/// whether it did. `returned`: how many the device has handed back, with this one.
+pub fn hand_back(operation: &mut Operation, attempt: u32, returned: u32) -> bool {
+    let meant = |granted: &&mut Granted| {
+        granted.open && granted.attempt == attempt && granted.returned < returned
+    };
+    let Some(granted) = operation.granted.as_mut().filter(meant) else { return false };
+    granted.open = false;
+    granted.unused = true;
+    operation.attempts_granted = operation.attempts_granted.saturating_sub(1);
+    true
 }
 
 fn dark(seconds: u64) -> u64 {

@@ -9,7 +9,7 @@
 //!                cancelled ◀──────────────────────────────────────┘
 //! ```
 //! - Only [`grant::start`] opens a grant; while one is open nothing but the device ends the
-//!   operation, save [`expiry`] after a long silence.
+//!   operation, save [`expiry`] after a long silence. `Returned` closes it and uncounts its attempt.
 //! - A terminal status never changes. What comes later is kept as [`LateResult`].
 //! - An operation listens to one journal (stream): the newest before the first grant, the granted
 //!   one from then on.
@@ -124,6 +124,10 @@ pub struct Granted {
     pub dark_longest_ms: u64,
     /// False once the device has said that the attempt is over and the old version runs.
     pub open: bool,
+    /// How many grants the journal had handed back when it asked for this one.
+    pub returned: u32,
+    /// It was handed back, its tool not started: the attempt may be granted anew.
+    pub unused: bool,
 }
 
 /// What the device said after the operation had been given up or taken back.

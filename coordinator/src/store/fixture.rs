@@ -135,7 +135,13 @@ pub(crate) fn options() -> std::collections::BTreeMap<String, OptionValue> {
 }
 
 pub(crate) fn request(attempt: u32) -> StartRequest {
-    StartRequest { attempt, stream: stream(1), dark_expected_s: 60, dark_longest_s: 600 }
+    StartRequest {
+        attempt,
+        stream: stream(1),
+        dark_expected_s: 60,
+        dark_longest_s: 600,
+        returned: 0,
+    }
 }
 
 pub(crate) fn event(operation: OperationId, seq: u64, attempt: u32, body: EventBody) -> Event {

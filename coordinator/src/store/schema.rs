@@ -13,6 +13,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0002-batches", include_str!("schema/0002-batches.sql")),
     ("0003-accounts", include_str!("schema/0003-accounts.sql")),
     ("0004-retention", include_str!("schema/0004-retention.sql")),
+    ("0005-returned-grants", include_str!("schema/0005-returned-grants.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -50,6 +51,8 @@ mod tests {
     #[test]
     fn migrations_keep_their_places_and_new_ones_come_last() {
         let names: Vec<_> = MIGRATIONS.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["schema", "0002-batches", "0003-accounts", "0004-retention"]);
+        let known =
+            ["schema", "0002-batches", "0003-accounts", "0004-retention", "0005-returned-grants"];
+        assert_eq!(names, known);
     }
 }

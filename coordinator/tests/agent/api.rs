@@ -65,7 +65,7 @@ pub fn event(operation: OperationId, seq: u64, attempt: u32, body: EventBody) ->
 
 fn start(attempt: u32) -> StartRequest {
     let stream = StreamId(Uuid::from_u128(1));
-    StartRequest { attempt, stream, dark_expected_s: 300, dark_longest_s: 1800 }
+    StartRequest { attempt, stream, dark_expected_s: 300, dark_longest_s: 1800, returned: 0 }
 }
 
 async fn tell(device: &Device, events: Vec<Event>) -> Vec<Verdict> {

@@ -94,6 +94,7 @@ async fn what_was_acknowledged_survives_a_kill_and_the_operation_goes_on() {
         stream: StreamId(Uuid::from_u128(1)),
         dark_expected_s: 60,
         dark_longest_s: 600,
+        returned: 0,
     };
     let begin = format!("operations/{operation}/start");
     assert!(device.post(&begin, &grant).await.status().is_success());

@@ -139,6 +139,7 @@ async fn an_identity_that_two_boards_use_starts_nothing_until_somebody_has_looke
         stream: shared::ids::StreamId(uuid::Uuid::from_u128(1)),
         dark_expected_s: 60,
         dark_longest_s: 600,
+        returned: 0,
     };
     let id = operation.parse().unwrap();
     match world.app.store.start(device, id, start).await {

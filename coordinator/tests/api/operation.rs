@@ -13,7 +13,7 @@ async fn requested(world: &World) -> (DeviceId, String, String) {
 
 fn start(attempt: u32) -> StartRequest {
     let stream = StreamId(uuid::Uuid::from_u128(1));
-    StartRequest { attempt, stream, dark_expected_s: 60, dark_longest_s: 600 }
+    StartRequest { attempt, stream, dark_expected_s: 60, dark_longest_s: 600, returned: 0 }
 }
 
 #[tokio::test]

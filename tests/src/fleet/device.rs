@@ -142,8 +142,13 @@ impl Device {
     pub async fn start(&mut self) -> anyhow::Result<Result<(), Refusal>> {
         let job = self.job.as_mut().context("no job")?;
         let attempt = job.attempt + 1;
-        let ask =
-            StartRequest { attempt, stream: job.stream, dark_expected_s: 60, dark_longest_s: 600 };
+        let ask = StartRequest {
+            attempt,
+            stream: job.stream,
+            dark_expected_s: 60,
+            dark_longest_s: 600,
+            returned: 0,
+        };
         let path = format!("operations/{}/start", job.operation);
         let token = self.tokens.api.token.clone();
         let body = serde_json::to_vec(&ask)?;

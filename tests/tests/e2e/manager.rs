@@ -3,9 +3,12 @@
 
 use crate::{enrolled, scene};
 use lab::{
-    release::{TO, Wanted},
+    modem::Surroundings,
+    release::{FROM, TO, Wanted},
+    router::Router,
     watch::{self, until},
 };
+use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_port_of_modem_managers_is_opened_before_it_has_let_go() {
@@ -85,4 +88,66 @@ async fn another_sim_after_the_flash_is_said_and_not_compared() {
     let log = operation["log"].as_str().unwrap();
     let said = "SIM and network were not compared: another SIM is in the modem";
     assert!(log.contains(said), "{log}");
+}
+
+const HOT: Surroundings = Surroundings { voltage_mv: 3300, temperature_c: 90, rsrp_dbm: -81 };
+
+/// Temperature is what ModemManager does not tell.
+fn mind_the_heat(router: &Router) {
+    router.give_to_modem_manager().unwrap();
+    router
+        .edit("profiles/telit-uxfp.toml", "# max_temperature_c = 85", "max_temperature_c = 70")
+        .unwrap();
+    router.modem.surround(HOT).unwrap();
+}
+
+/// Its grant has come back, and the coordinator knows why.
+fn is_postponed(operation: &Value) -> bool {
+    let log = operation["log"].as_str().unwrap_or_default();
+    operation["granted"] == false && log.contains("handed back: the modem is hotter than 70 °C")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modem_that_turns_out_too_hot_is_given_back_and_tried_again_when_it_has_cooled() {
+    let scene = scene("too-hot");
+    let mut router = scene.router(1, false).await.unwrap();
+    mind_the_heat(&router);
+    let id = crate::started(&scene, &mut router, &[]).await;
+    let waits = scene.operation(&id, is_postponed).await.unwrap();
+    assert_eq!(waits["status"], "in-progress", "postponed is not failed: {waits:#}");
+    // Each try takes the modem from ModemManager and gives it back.
+    let tries = || router.holder_calls().iter().filter(|call| *call == "modemmanager stop").count();
+    until("it is tried again", || tries() > 2).await.unwrap();
+    assert_eq!(router.modem.state().unwrap().flash.begun, 0);
+    // A crash in the middle of it changes nothing.
+    router.kill_agent();
+    router.start_agent().unwrap();
+    router.modem.surround(Surroundings::default()).unwrap();
+
+    let operation = scene.ended(&id).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", router.agent_log());
+    assert_eq!(router.modem.versions().unwrap().package, TO);
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+    watch::given_back(&router).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_postponed_for_heat_can_be_cancelled_and_is_never_flashed() {
+    let scene = scene("too-hot-cancelled");
+    let mut router = scene.router(1, false).await.unwrap();
+    mind_the_heat(&router);
+    // It comes to no second try by itself.
+    router.edit("agent.toml", "backoff_s = 1", "backoff_s = 3600").unwrap();
+    let id = crate::started(&scene, &mut router, &[]).await;
+    let waits = scene.operation(&id, is_postponed).await.unwrap();
+    assert_eq!((&waits["attempt"], &waits["phase"]), (&0.into(), &"waiting".into()), "{waits:#}");
+    assert_eq!(waits["detail"], "the modem is hotter than 70 °C", "{waits:#}");
+    watch::given_back(&router).await.unwrap();
+    let (status, answer) = watch::cancel(&scene.api, &id).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    let over = || router.agent_log().contains("ended: Cancelled");
+    until("the agent gives up", over).await.unwrap();
+    assert_eq!(scene.ended(&id).await.unwrap()["status"], "cancelled");
+    assert_eq!(router.modem.versions().unwrap().package, FROM);
+    assert_eq!(router.modem.state().unwrap().flash.begun, 0);
 }

@@ -50,11 +50,12 @@ fn steps() -> Vec<Step> {
         Step::Preparing,
         Step::Installing { run: Run::Start },
         Step::Installing { run: Run::Attach },
-        Step::Restarting,
         Step::Restoring,
         Step::Confirming,
         Step::Releasing { next: Next::Backoff { delay_s: 60 } },
         Step::Releasing { next: Next::Hold { reason: "two devices".into() } },
+        Step::Releasing { next: Next::Postpone { delay_s: 60, reason: "too hot".into() } },
+        Step::Postponed { delay_s: 60, reason: "too hot".into() },
         Step::Backoff { delay_s: 60 },
         Step::RecoveryPause { tries: 2, delay_s: 60 },
         Step::Recovering { tries: 2, run: Run::Start },
@@ -97,11 +98,11 @@ fn is_covered(step: &Step) -> bool {
         | Step::Preparing
         | Step::Installing { .. }
         | Step::Probing { .. }
-        | Step::Restarting
         | Step::Restoring
         | Step::Confirming
         | Step::Releasing { .. }
         | Step::Backoff { .. }
+        | Step::Postponed { .. }
         | Step::RecoveryPause { .. }
         | Step::Recovering { .. }
         | Step::Held { .. }
@@ -139,6 +140,7 @@ fn full() -> Record {
         target: Some(Target { reaches: vec![version("45.00.004")], ..target() }),
         before: Some(Before { versions: vec![version("45.00.002")], baseline, ..before() }),
         last_failure: Some(failure()),
+        returned: 4,
         ..record()
     }
 }
@@ -199,15 +201,17 @@ fn what_earlier_versions_wrote_is_understood() {
     let earlier = text("earlier.txt");
     let mut found = earlier.lines().map(|line| understand(&file(line)).unwrap());
     // Before anything but the modem was asked, and without the operator.
-    let mut known = full();
+    let mut known = Record { returned: 0, ..full() };
     known.before.as_mut().unwrap().baseline.operator = None;
     assert_eq!(found.next().unwrap().record, known);
     // Before hooks, failures and baselines were in it.
     let first = found.next().unwrap();
     assert_eq!(first.step, Step::Installing { run: Run::Start });
-    let mut known = full();
+    let mut known = Record { returned: 0, ..full() };
     (known.post_flash_due, known.last_failure) = (false, None);
     known.before.as_mut().unwrap().baseline = Baseline::default();
     assert_eq!(first.record, known);
+    // Before grants were handed back.
+    assert_eq!(found.next().unwrap().record, Record { returned: 0, ..full() });
     assert_eq!(found.next(), None);
 }

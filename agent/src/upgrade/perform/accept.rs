@@ -1,4 +1,4 @@
-//! After the flash: restart, restore, and the comparison that alone makes a success.
+//! After the flash: restore, and the comparison that alone makes a success.
 
 use super::{all_found, chain, version_lines};
 use crate::{
@@ -20,18 +20,6 @@ use shared::{
 const UNLOCKING: u32 = 3;
 
 impl Environment {
-    /// Only for tools that leave the modem running what it ran.
-    pub(super) async fn restart(&mut self, state: &State) -> Outcome {
-        let mut ready = match self.back(state).await {
-            Ok(ready) => ready,
-            Err(outcome) => return outcome,
-        };
-        match dialect::reboot(&mut ready.port).await {
-            Ok(()) => Outcome::Restarted,
-            Err(error) => vanished(&error),
-        }
-    }
-
     /// Settings that the flash has reset, as far as the profile names them; one at a time where the
     /// modem restarts by itself after it. Another USB composition comes back under another id.
     pub(super) async fn restore(&mut self, state: &State) -> Outcome {

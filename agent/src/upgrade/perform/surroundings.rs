@@ -13,7 +13,9 @@ use crate::{
         window::{self, Verdict},
     },
     modem::{
-        NotReady, Port, Seen, manager,
+        NotReady, Port, Seen,
+        dialect::ModemError,
+        manager,
         measure::{self, Measurements},
     },
     route::Network,
@@ -118,16 +120,18 @@ impl Environment {
     }
 
     /// Voltage and temperature right before the tool: ModemManager, while it had the modem, told neither.
+    /// The inner error is why they keep it closed.
     pub(super) async fn measure_what_was_not_told(
         &self,
         asked: &Gates,
         port: &mut Port,
-    ) -> Result<(), String> {
+    ) -> Result<Result<(), String>, ModemError> {
         if !self.job.unmeasured || *asked == Gates::default() {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        let measured = measure::measure(port).await.map_err(|e| chain(&e))?;
-        check_modem(asked, None, &measured)
+        let measured = measure::measure(port).await?;
+        log::info!("the modem measures {measured:?}");
+        Ok(check_modem(asked, None, &measured))
     }
 
     async fn check_traffic(&self) -> Result<(), Outcome> {

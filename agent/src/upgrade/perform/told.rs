@@ -127,7 +127,10 @@ impl Environment {
             other => return other,
         }
         if let Source::Modem(port) = &mut told.source {
-            self.measure_what_was_not_told(&profile.gates, port).await.map_err(failed)?;
+            self.measure_what_was_not_told(&profile.gates, port)
+                .await
+                .map_err(|e| failed(chain(&e)))?
+                .map_err(|reason| Outcome::Postponed { reason })?;
             if state.record.before.as_ref().is_none_or(|before| !before.by_modem) {
                 told.before.baseline =
                     standing::baseline(port).await.map_err(|e| failed(chain(&e)))?;

@@ -26,7 +26,7 @@ impl Node {
             // Beyond the limit all counts of tries are alike.
             let counts = (state.tries.min(9), r.attempts, r.holding, r.post_flash_due);
             let before = r.before.as_ref().map(|before| before.by_modem);
-            format!("{:?}{counts:?}{before:?}{:?}", state.step, r.last_failure)
+            format!("{:?}{counts:?}{before:?}{:?}{}", state.step, r.last_failure, r.returned)
         };
         let text = format!("{}{}{:?}", state(&self.memory), state(&self.journal), self.world);
         let digest = shared::hex::sha256(text.as_bytes());
@@ -56,12 +56,12 @@ fn successors(node: &Node, max_cuts: u32) -> Vec<Node> {
         cut_in(world, &node.journal, &mut next);
     }
     let mut outcomes = ended;
-    if node.memory.is_cancellable() {
+    if node.memory.is_cancellable() && !node.world.open {
         // The operator may cancel where the coordinator lets it: no grant is out.
         let world = World { cancelled: true, ..node.world.clone() };
         outcomes.push((world, Outcome::Cancelled));
     }
-    if node.memory.step == Step::Committing && node.world.granted == 0 {
+    if node.memory.step == Step::Committing && !node.world.open {
         let world = World { cancelled: true, ..node.world.clone() };
         outcomes.extend(grant(&world, node.memory.next_attempt()).0);
     }
@@ -69,6 +69,9 @@ fn successors(node: &Node, max_cuts: u32) -> Vec<Node> {
         // After the effect, before the save.
         cut_in(&world, &node.journal, &mut next);
         let memory = node.memory.clone().apply(outcome, &policy);
+        let world = World { open: world.open && !closes(&memory), ..world };
+        // After the report, before the save.
+        cut_in(&world, &node.journal, &mut next);
         let journal = if memory.differs_after_restart(&node.journal) {
             memory.clone()
         } else {
@@ -91,6 +94,15 @@ fn before_holding(state: &State) -> bool {
     )
 }
 
+/// Whether the report of this state ends a grant at the coordinator.
+fn closes(state: &State) -> bool {
+    match &state.step {
+        Step::Releasing { next: Next::Backoff { .. } } => true,
+        Step::Postponed { .. } | Step::Finished(_) => true,
+        _ => false,
+    }
+}
+
 fn check(node: &Node) {
     let (state, world) = (&node.memory, &node.world);
     assert!(
@@ -103,6 +115,11 @@ fn check(node: &Node) {
         "a tool runs and the journal does not know how its modem was: {node:?}"
     );
     assert!(world.granted <= 3 && world.installs <= 3, "too many attempts: {node:?}");
+    if matches!(state.step, Step::Postponed { .. }) {
+        assert!(!world.held && !world.hooked, "postponed and still holding: {node:?}");
+        assert!(state.is_cancellable() && !state.has_touched(), "{node:?}");
+        assert_eq!(world.modem, Modem::Old, "{node:?}");
+    }
     match state.ending() {
         Some(ending) => {
             assert!(!world.held, "finished and still holding: {node:?}");
@@ -160,6 +177,7 @@ fn start(durable: bool) -> Node {
         running: None,
         exit: None,
         granted: 0,
+        open: false,
         cancelled: false,
         installs: 0,
         cuts: 0,

@@ -32,7 +32,6 @@ pub enum Step {
         recoveries: u32,
         silent: u32,
     },
-    Restarting,
     Restoring,
     Confirming,
     Releasing {
@@ -40,6 +39,11 @@ pub enum Step {
     },
     Backoff {
         delay_s: u64,
+    },
+    /// A gate was closed that only the modem itself could tell of; its grant is handed back.
+    Postponed {
+        delay_s: u64,
+        reason: String,
     },
     RecoveryPause {
         tries: u32,
@@ -77,9 +81,20 @@ pub enum Run {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "then", rename_all = "snake_case")]
 pub enum Next {
-    Finish { ending: Ending },
-    Backoff { delay_s: u64 },
-    Hold { reason: String },
+    Finish {
+        ending: Ending,
+    },
+    Backoff {
+        delay_s: u64,
+    },
+    Hold {
+        reason: String,
+    },
+    /// The same attempt again, with another grant.
+    Postpone {
+        delay_s: u64,
+        reason: String,
+    },
 }
 
 /// What the tool, or its absence, says. A hint.
@@ -118,6 +133,15 @@ pub struct Record {
     /// Why the last attempt failed.
     #[serde(default)]
     pub last_failure: Option<Failure>,
+    /// Grants that were handed back with no tool started: their attempts do not count, and the next
+    /// request is told from a repeated one by this number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returned: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(returned: &u32) -> bool {
+    *returned == 0
 }
 
 impl Record {
@@ -133,6 +157,7 @@ impl Record {
             target: None,
             before: None,
             last_failure: None,
+            returned: 0,
         }
     }
 }
@@ -198,7 +223,6 @@ pub enum Action {
     /// Wait for a tool that may run, and fetch its exit record.
     Attach,
     Probe,
-    Restart,
     Restore,
     Confirm,
     PostFlash,
@@ -237,11 +261,14 @@ pub enum Outcome {
     /// The modem is ours, and this is its own word: versions, and the settings where they are not known yet.
     /// With those who let go.
     Prepared(Box<Before>, Vec<Holder>),
+    /// A gate is closed that could not be looked at before the modem was ours; it is as it was.
+    Postponed {
+        reason: String,
+    },
     /// The tool did not start; the modem is as it was.
     NotStarted(Failure),
     ToolEnded(ToolEnd),
     Probed(Sighting),
-    Restarted,
     Restored,
     /// `not_compared`: why SIM and network could not be held against those from before.
     Confirmed {
@@ -265,9 +292,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sighting {
     /// All versions of the manifest are read back from the same modem.
-    Target {
-        restart: bool,
-    },
+    Target,
     /// The versions from before, from the same modem.
     Old,
     OtherVersion {

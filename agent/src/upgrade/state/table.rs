@@ -60,6 +60,7 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
             }
             state.to(Step::Installing { run: Run::Start })
         }
+        (Step::Preparing, Outcome::Postponed { reason }) => state.postpone(reason, policy),
         (
             Step::Preparing | Step::Installing { .. },
             Outcome::NotStarted(f) | Outcome::Failed(f),
@@ -73,7 +74,6 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Probing { end, recoveries, .. }, Outcome::Probed(sighting)) => {
             state.probed(&end, recoveries, sighting, policy)
         }
-        (Step::Restarting, Outcome::Restarted) => state.to(Step::Restoring),
         (Step::Restoring, Outcome::Restored) => state.to(Step::Confirming),
         (Step::Confirming, Outcome::Confirmed { not_compared, remark }) => {
             let versions = state.reaches();
@@ -81,15 +81,15 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
             state.release(Next::Finish { ending })
         }
         // It ran and is gone: what is there now decides anew.
-        (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Vanished { .. })
+        (Step::Restoring | Step::Confirming, Outcome::Vanished { .. })
             if state.tries >= policy.max_rounds =>
         {
             state.probe(ToolEnd::Lost, 1)
         }
-        (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Vanished { .. }) => {
+        (Step::Restoring | Step::Confirming, Outcome::Vanished { .. }) => {
             State { tries: state.tries.saturating_add(1), ..state }
         }
-        (Step::Restarting | Step::Restoring | Step::Confirming, Outcome::Again { reason })
+        (Step::Restoring | Step::Confirming, Outcome::Again { reason })
             if state.tries >= policy.max_acceptance =>
         {
             let phase = state.phase();
@@ -130,7 +130,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Releasing { next }, Outcome::Again { .. }) if state.tries >= policy.max_releases => {
             state.released(next)
         }
-        (Step::Backoff { .. }, Outcome::Paused) => state.to(Step::Inspecting),
+        (Step::Backoff { .. } | Step::Postponed { .. }, Outcome::Paused) => {
+            state.to(Step::Inspecting)
+        }
 
         // A final failure anywhere else, and the same again.
         (_, Outcome::Failed(failure)) => state.fail(failure),
@@ -239,6 +241,13 @@ impl State {
         }
     }
 
+    fn postpone(mut self, reason: String, policy: &Policy) -> Self {
+        // No tool was started, of whose end hooks could hear.
+        self.record.post_flash_due = false;
+        let delay_s = policy.postponement(self.record.returned + 1);
+        self.release(Next::Postpone { delay_s, reason: shared::limits::cut(reason) })
+    }
+
     fn recover_later(self, tries: u32, policy: &Policy) -> Self {
         let delay_s = policy.recovery(tries + 1);
         self.to(Step::RecoveryPause { tries: tries + 1, delay_s })
@@ -251,8 +260,7 @@ impl State {
         let failure =
             |kind, condition, detail: String| Failure::new(phase, kind, condition, detail);
         match seen {
-            Sighting::Target { restart: true } => self.to(Step::Restarting),
-            Sighting::Target { restart: false } => self.to(Step::Restoring),
+            Sighting::Target => self.to(Step::Restoring),
             Sighting::Old => self.old_version(end, phase, policy),
             Sighting::OtherVersion { found } => {
                 let detail = format!("found {found}");
@@ -309,6 +317,11 @@ impl State {
             Next::Finish { ending } => self.to(Step::Finished(ending)),
             Next::Backoff { delay_s } => self.to(Step::Backoff { delay_s }),
             Next::Hold { reason } => self.to(Step::Held { reason }),
+            Next::Postpone { delay_s, reason } => {
+                self.record.attempts = self.record.attempts.saturating_sub(1);
+                self.record.returned += 1;
+                self.to(Step::Postponed { delay_s, reason })
+            }
         }
     }
 

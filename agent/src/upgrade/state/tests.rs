@@ -298,3 +298,24 @@ fn waiting_and_retrying_cost_no_journal_writes() {
     state = apply(state, Outcome::Baselined(Box::new(before())));
     assert!(state.differs_after_restart(&saved));
 }
+
+#[test]
+fn a_gate_that_is_closed_at_the_last_look_costs_no_attempt_however_often() {
+    let mut state = at(Step::Inspecting);
+    for (returned, delay_s) in [(1, 60), (2, 120), (3, 240)] {
+        state = apply(State { step: Step::Committing, ..state }, Outcome::Granted);
+        assert_eq!((state.record.attempts, state.record.returned), (1, returned - 1));
+        state = apply(state, Outcome::Postponed { reason: "too hot".into() });
+        assert!(state.record.holding && !state.is_cancellable() && !state.record.post_flash_due);
+        assert_eq!(state.action(), Some(Action::Release));
+        // A crash in between gives back once more.
+        assert_eq!(state.clone().resume(), state);
+        state = apply(state, Outcome::Released);
+        assert_eq!(state.step, Step::Postponed { delay_s, reason: "too hot".into() });
+        assert_eq!((state.record.attempts, state.record.returned), (0, returned));
+        assert!(!state.record.holding && state.is_cancellable() && !state.keeps_its_turn());
+        assert_eq!((state.phase(), state.clone().resume()), (Phase::Waiting, state.clone()));
+    }
+    assert_eq!(apply(state.clone(), Outcome::Cancelled).ending(), Some(&Ending::Cancelled));
+    assert_eq!(apply(state, Outcome::Paused).step, Step::Inspecting);
+}

@@ -90,3 +90,86 @@ fn a_lost_answer_is_given_again_whatever_became_of_the_device() {
     let next = start(&mut op, Standing::Quarantined, &request(2, 1), 1).unwrap_err();
     assert_eq!(next.code, RefusalCode::Quarantined);
 }
+
+fn handed_back(seq: u64, attempt: u32, returned: u32) -> Event {
+    event(seq, attempt, EventBody::Returned { reason: "too hot".into(), returned })
+}
+
+fn anew(op: &mut Operation, attempt: u32, returned: u32) -> Result<Leave, RefusalCode> {
+    let request = StartRequest { returned, ..request(attempt, 1) };
+    start(op, Standing::Good, &request, 1).map_err(|refusal| refusal.code)
+}
+
+#[test]
+fn a_grant_that_comes_back_is_over_and_counts_nothing() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    tell(&mut op, &event(1, 1, entered(Phase::Releasing))).unwrap();
+    tell(&mut op, &handed_back(2, 1, 1)).unwrap();
+    assert!(!op.is_granted() && op.status == Status::InProgress);
+    assert_eq!((op.attempt, op.attempts_granted, op.progress_percent), (0, 0, 0));
+    assert_eq!((op.phase, op.detail.as_deref()), (Some(Phase::Waiting), Some("too hot")));
+    assert!(op.log.contains("attempt 1: postponed, its grant is handed back: too hot"));
+
+    let mut cancelled = op.clone();
+    cancel(&mut cancelled, "admin", 2).unwrap();
+    assert_eq!(anew(&mut cancelled, 1, 1), Err(RefusalCode::Cancelled));
+    let mut late = op.clone();
+    assert!(expire(&mut late, 0, 30 * DAY));
+    assert_eq!(late.status, Status::Aborted, "the modem was never touched");
+    let again = StartRequest { returned: 1, ..request(1, 1) };
+    let paused = start(&mut op, Standing::Paused, &again, 1).unwrap_err();
+    assert_eq!(paused.code, RefusalCode::Paused);
+
+    assert_eq!(anew(&mut op, 1, 0), Err(RefusalCode::Attempts), "the request of before, late");
+    assert_eq!(anew(&mut op, 1, 1), Ok(Leave::New));
+    assert_eq!((anew(&mut op, 1, 1), op.attempts_granted), (Ok(Leave::Repeated), 1));
+    let once = op.clone();
+    tell(&mut op, &handed_back(2, 1, 1)).unwrap();
+    assert!(op.is_granted() && op.granted == once.granted, "an earlier grant's end is not its own");
+}
+
+#[test]
+fn the_request_for_another_grant_may_overtake_the_word_that_the_last_came_back() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    let open = op.clone();
+    let again = StartRequest { returned: 1, ..request(1, 1) };
+    assert!(start(&mut op, Standing::Paused, &again, 1).is_err());
+    assert_eq!(op, open);
+    assert_eq!(anew(&mut op, 1, 1), Ok(Leave::New));
+    assert_eq!(op.attempts_granted, 1);
+    tell(&mut op, &handed_back(1, 1, 1)).unwrap();
+    assert_eq!(cancel(&mut op, "admin", 2), Err(CannotCancel::PastPointOfNoReturn(1)));
+    tell(&mut op, &handed_back(2, 1, 2)).unwrap();
+    cancel(&mut op, "admin", 2).unwrap();
+}
+
+#[test]
+fn an_attempt_whose_tool_ran_is_not_granted_anew() {
+    let mut op = operation();
+    grant(&mut op, 1).unwrap();
+    tell(&mut op, &event(1, 1, retrying(ModemCondition::OldVersion))).unwrap();
+    assert_eq!(anew(&mut op, 1, 1), Err(RefusalCode::Attempts));
+    let other = StartRequest { returned: 9, ..request(1, 2) };
+    start(&mut op, Standing::Good, &other, 1).unwrap();
+    assert_eq!(op.attempts_granted, 2, "a journal made anew does not uncount another's attempts");
+}
+
+#[test]
+fn attempts_are_granted_anew_as_often_as_they_come_back_and_used_three_times() {
+    let mut op = operation();
+    let mut returned = 0;
+    for attempt in 1..=3 {
+        for _ in 0..50 {
+            assert_eq!(anew(&mut op, attempt, returned), Ok(Leave::New));
+            returned += 1;
+            if returned % 2 == 0 {
+                tell(&mut op, &handed_back(returned.into(), attempt, returned)).unwrap();
+            }
+        }
+        assert_eq!(anew(&mut op, attempt, returned), Ok(Leave::New));
+        assert_eq!(op.attempts_granted, attempt);
+    }
+    assert_eq!(anew(&mut op, 4, returned), Err(RefusalCode::Attempts));
+}

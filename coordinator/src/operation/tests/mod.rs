@@ -80,7 +80,13 @@ fn retrying(condition: ModemCondition) -> EventBody {
 }
 
 fn request(attempt: u32, n: u128) -> StartRequest {
-    StartRequest { attempt, stream: stream(n), dark_expected_s: 60, dark_longest_s: 600 }
+    StartRequest {
+        attempt,
+        stream: stream(n),
+        dark_expected_s: 60,
+        dark_longest_s: 600,
+        returned: 0,
+    }
 }
 
 fn grant(op: &mut Operation, attempt: u32) -> Result<Leave, RefusalCode> {

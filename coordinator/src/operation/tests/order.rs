@@ -27,6 +27,7 @@ fn bodies() -> impl Strategy<Value = EventBody> {
         conditions
             .prop_map(|condition| { finished(Outcome::Failed { failure: failure(condition) }) }),
         Just(EventBody::Held { reason: "?".into() }),
+        (0..4u32).prop_map(|returned| EventBody::Returned { reason: "?".into(), returned }),
         Just(EventBody::Unknown),
     ]
 }
@@ -40,12 +41,25 @@ fn actions() -> impl Strategy<Value = Action> {
             let tick = tick(attempt, i, Phase::Installing, percent);
             Action::Tick(Tick { stream: stream(n), ..tick })
         }),
-        3 => (1..3u128, 1..6u32).prop_map(|(n, attempt)| Action::Start(request(attempt, n))),
+        3 => (1..3u128, 1..6u32, 0..3u32).prop_map(|(n, attempt, returned)| {
+            Action::Start(StartRequest { returned, ..request(attempt, n) })
+        }),
         1 => Just(Action::Cancel),
         1 => Just(Action::Supersede),
         1 => (0..DAY).prop_map(Action::Pass),
         1 => prop::sample::select(&Status::ALL[..]).prop_map(Action::Report),
     ]
+}
+
+/// Whether the grant that was open before came back between the two.
+fn came_back(before: &Operation, after: &Operation) -> bool {
+    match (before.granted, after.granted) {
+        (Some(before), Some(after)) if before.open => {
+            let anew = after.open && after.attempt == before.attempt;
+            after.unused || (anew && after.returned != before.returned)
+        }
+        (_, _) => false,
+    }
 }
 
 proptest! {
@@ -86,6 +100,7 @@ proptest! {
                     let _ = report::apply(&mut op, report, now);
                 }
             }
+            granted -= u32::from(came_back(&before, &op));
             prop_assert!(granted <= MAX_ATTEMPTS && op.attempts_granted <= MAX_ATTEMPTS);
             prop_assert!(op.progress_percent <= 100);
             prop_assert!(op.finished_at.is_some() == op.status.is_terminal());

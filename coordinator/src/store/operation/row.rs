@@ -52,6 +52,7 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
              granted_attempt = :granted_attempt, granted_stream = :granted_stream,
              granted_at = :granted_at,
              dark_expected_ms = :dark_expected, dark_longest_ms = :dark_longest,
+             grants_returned = :returned, grant_unused = :unused,
              heard_at = :heard_at, modified = :modified, held = :held
          WHERE id = :id",
     )?
@@ -76,6 +77,8 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
         ":granted_at": op.granted.map(|granted| granted.at),
         ":dark_expected": op.granted.map(|granted| granted.dark_expected_ms),
         ":dark_longest": op.granted.map(|granted| granted.dark_longest_ms),
+        ":returned": op.granted.map_or(0, |granted| granted.returned),
+        ":unused": op.granted.is_some_and(|granted| granted.unused),
         ":heard_at": op.heard_at,
         ":modified": op.modified,
         ":held": op.held,
@@ -164,8 +167,8 @@ pub(in crate::store) const COLUMNS: &str = "t.id,
     t.allow_volatile_staging, t.status, t.phase, t.attempt, t.progress_percent, t.detail, t.stalled,
     t.fetched, t.failure, t.evidence, t.late_result, t.log, t.stream, t.last_seq, t.tick_attempt,
     t.tick_n, t.attempts_granted, t.granted_stream, t.granted_attempt, t.granted_at,
-    t.dark_expected_ms, t.dark_longest_ms, t.grant_open, t.heard_at, t.deadline, t.finished_at,
-    t.created, t.modified, t.wave, t.held";
+    t.dark_expected_ms, t.dark_longest_ms, t.grant_open, t.grants_returned, t.grant_unused, t.heard_at,
+    t.deadline, t.finished_at, t.created, t.modified, t.wave, t.held";
 
 /// A row that begins with [`COLUMNS`].
 pub(in crate::store) fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
@@ -212,14 +215,23 @@ fn granted(cells: &mut Cells<'_>) -> rusqlite::Result<Option<Granted>> {
     let stream: Option<StreamId> = cells.parsed_opt()?;
     let (attempt, at): (Option<u32>, Option<u64>) = (cells.plain()?, cells.plain()?);
     let (expected, longest): (Option<u64>, Option<u64>) = (cells.plain()?, cells.plain()?);
-    let open = cells.plain()?;
+    let (open, returned, unused) = (cells.plain()?, cells.plain()?, cells.plain()?);
     let known = (stream, attempt, at, expected, longest);
     let (Some(stream), Some(attempt), Some(at), Some(dark_expected_ms), Some(dark_longest_ms)) =
         known
     else {
         return Ok(None);
     };
-    Ok(Some(Granted { attempt, stream, at, dark_expected_ms, dark_longest_ms, open }))
+    Ok(Some(Granted {
+        attempt,
+        stream,
+        at,
+        dark_expected_ms,
+        dark_longest_ms,
+        open,
+        returned,
+        unused,
+    }))
 }
 
 #[cfg(test)]
@@ -280,6 +292,8 @@ mod tests {
                 dark_expected_ms: 21,
                 dark_longest_ms: 22,
                 open: true,
+                returned: 28,
+                unused: true,
             }),
             heard_at: Some(23),
             deadline: Some(24),

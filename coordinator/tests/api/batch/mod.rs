@@ -158,7 +158,7 @@ async fn build_of(world: &World, image: &str) -> String {
 
 fn request() -> StartRequest {
     let stream = StreamId(uuid::Uuid::from_u128(1));
-    StartRequest { attempt: 1, stream, dark_expected_s: 60, dark_longest_s: 600 }
+    StartRequest { attempt: 1, stream, dark_expected_s: 60, dark_longest_s: 600, returned: 0 }
 }
 
 fn new_version() -> Vec<VersionLine> {

@@ -254,11 +254,14 @@ impl<'a> Life<'a> {
             }
             Action::Baseline => Outcome::Baselined(Box::new(before(self.random.chance(50)))),
             Action::RequestGrant { attempt } => self.ask(attempt, state),
+            // A gate that was not looked at before.
+            Action::Prepare if self.random.chance(7) => {
+                Outcome::Postponed { reason: "chance".into() }
+            }
             Action::Prepare => Outcome::Prepared(Box::new(before(true)), vec![]),
             Action::Install => self.install(state, &mut open.results),
             Action::Attach => Outcome::ToolEnded(ToolEnd::Lost),
             Action::Probe => Outcome::Probed(self.sighting(state)),
-            Action::Restart => Outcome::Restarted,
             Action::Restore => chance(self.random, Outcome::Restored),
             Action::Confirm => {
                 chance(self.random, Outcome::Confirmed { not_compared: None, remark: None })
@@ -365,7 +368,7 @@ impl<'a> Life<'a> {
             return Sighting::Old;
         }
         match self.random.below(10) {
-            0..=5 => Sighting::Target { restart: false },
+            0..=5 => Sighting::Target,
             6..=7 => Sighting::Old,
             8 => Sighting::DownloadMode,
             _ => Sighting::Silent,
@@ -381,6 +384,12 @@ impl<'a> Life<'a> {
             self.event(after, EventBody::Finished { outcome: ending.clone() }, open);
         } else if before.phase() != after.phase() {
             self.event(after, EventBody::Entered { phase: after.phase() }, open);
+        }
+        if let Step::Postponed { reason, .. } = &after.step
+            && before.step != after.step
+        {
+            let returned = after.record.returned;
+            self.event(before, EventBody::Returned { reason: reason.clone(), returned }, open);
         }
         if self.random.chance(25) {
             self.acknowledge(&mut open.outbox);

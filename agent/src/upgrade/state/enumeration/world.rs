@@ -53,6 +53,8 @@ pub(super) struct World {
     /// In volatile memory.
     pub exit: Option<&'static str>,
     pub granted: u32,
+    /// At the coordinator: the attempt may touch the modem, and nobody can cancel.
+    pub open: bool,
     pub cancelled: bool,
     pub installs: u32,
     pub cuts: u32,
@@ -102,6 +104,7 @@ impl World {
 
     fn start_tool(&mut self, recovery: bool) {
         assert!(recovery || !self.would_strand(), "begun with all the modem needs in memory alone");
+        assert!(self.open, "the tool was started after its grant was over");
         assert_eq!(self.staged, Some(true), "an unverified image reached the tool");
         assert_eq!(self.running, None, "two tools on one modem");
         assert!(self.held, "the tool was started without its holders");
@@ -116,7 +119,7 @@ impl World {
         assert_eq!(self.running, None, "the modem was probed under a running tool");
         match self.modem {
             Modem::Old => Sighting::Old,
-            Modem::Target => Sighting::Target { restart: false },
+            Modem::Target => Sighting::Target,
             Modem::Download => Sighting::DownloadMode,
             Modem::Absent => Sighting::Absent,
         }
@@ -139,10 +142,8 @@ pub(super) fn perform(
     };
     // Probing and what follows needs the ports: a fresh process takes hold again.
     let mut world = world.clone();
-    let needs_holders = matches!(
-        action,
-        Action::Probe | Action::Restart | Action::Restore | Action::Confirm | Action::Recover
-    );
+    let needs_holders =
+        matches!(action, Action::Probe | Action::Restore | Action::Confirm | Action::Recover);
     if needs_holders && state.record.holding {
         world.held = true;
     }
@@ -186,6 +187,9 @@ pub(super) fn perform(
             }
         }
         Action::RequestGrant { attempt } => grant(world, attempt),
+        Action::Prepare if world.would_strand() && state.record.returned == 0 => {
+            same(Outcome::Postponed { reason: "no other way".into() })
+        }
         Action::Prepare if world.would_strand() => {
             let kind = FailureKind::ToolNotStarted;
             same(Outcome::Failed(Failure::untouched(state.phase(), kind, "")))
@@ -198,8 +202,11 @@ pub(super) fn perform(
                 _ => Outcome::Prepared(Box::new(before()), vec![]),
             };
             let silent = Failure::untouched(state.phase(), FailureKind::ToolNotStarted, "");
-            let ended = [read, Outcome::Failed(silent)];
-            (ended.map(|outcome| (after.clone(), outcome)).to_vec(), vec![after])
+            let mut ended = vec![read, Outcome::Failed(silent)];
+            if world.modem == Modem::Old && state.record.returned == 0 {
+                ended.push(Outcome::Postponed { reason: "too hot".into() });
+            }
+            (ended.into_iter().map(|outcome| (after.clone(), outcome)).collect(), vec![after])
         }
         Action::Install | Action::Recover => {
             let recovery = action == Action::Recover;
@@ -221,7 +228,6 @@ pub(super) fn perform(
             None => same(Outcome::ToolEnded(ToolEnd::Lost)),
         },
         Action::Probe => same(Outcome::Probed(world.sighting())),
-        Action::Restart => same(Outcome::Restarted),
         Action::Restore => same(Outcome::Restored),
         Action::Confirm => {
             assert_eq!(world.modem, Modem::Target);
@@ -261,6 +267,7 @@ pub(super) fn grant(world: &World, attempt: u32) -> (Vec<(World, Outcome)>, Vec<
     assert!(attempt <= world.granted + 1, "an attempt was skipped");
     let mut after = world.clone();
     after.granted = after.granted.max(attempt);
+    after.open = true;
     let lost = Outcome::Again { reason: "no answer".into() };
     let closed = (world.clone(), Outcome::GatesClosed);
     (vec![(after.clone(), Outcome::Granted), (after.clone(), lost), closed], vec![after])
