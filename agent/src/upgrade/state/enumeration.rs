@@ -96,11 +96,10 @@ fn before_holding(state: &State) -> bool {
 
 /// Whether the report of this state ends a grant at the coordinator.
 fn closes(state: &State) -> bool {
-    match &state.step {
-        Step::Releasing { next: Next::Backoff { .. } } => true,
-        Step::Postponed { .. } | Step::Finished(_) => true,
-        _ => false,
-    }
+    matches!(
+        &state.step,
+        Step::Releasing { next: Next::Backoff { .. } } | Step::Postponed { .. } | Step::Finished(_)
+    )
 }
 
 fn check(node: &Node) {
