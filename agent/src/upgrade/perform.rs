@@ -108,9 +108,10 @@ impl Environment {
         let imei = state.record.before.as_ref().map(|b| b.imei.clone());
         let failed =
             |reason| Outcome::Failed(untouched(state, FailureKind::ToolNotStarted, reason));
-        self.check_sysupgrade().map_err(failed)?;
+        let closed = |reason| Outcome::Postponed { reason };
+        self.check_sysupgrade().map_err(closed)?;
         // Holding may take the interfaces down: then it is too late to ask.
-        self.check_way(state).await.map_err(failed)?;
+        self.check_way(state).await.map_err(closed)?;
         self.take_hold(state).await.map_err(failed)?;
         // Another modem may have been lost while the coordinator was asked.
         if let Some(reason) = self.obstacle(imei.as_deref()).await {

@@ -12,12 +12,17 @@ use uuid::Uuid;
 async fn a_tool_runs_and_is_understood() {
     let router = Router::new(
         r#"cmp "$1" "$T/image" && echo same; ls -l /proc/self/fd > fds; env > env
-           printf ' 10%%\r'; sleep 0.4; printf ' 55%%\r'; sleep 0.4; echo 100%; echo 'all done' >&2; exit 3"#,
+           seen() { until test -e seen-$1; do sleep 0.02; done; }
+           printf ' 10%%\r'; seen 10; printf ' 55%%\r'; seen 55; echo 100%; echo 'all done' >&2; exit 3"#,
     );
     let mut running = router.start().await;
     let mut seen = Vec::new();
     while let Some(progress) = running.next_progress().await {
         seen.extend(progress.percent);
+        if let Some(percent) = progress.percent {
+            // The tool waits for it.
+            std::fs::write(router.path(&format!("seen-{percent}")), "").unwrap();
+        }
     }
     assert!(seen.contains(&10) && seen.contains(&55), "{seen:?}");
     assert_eq!(seen.last(), Some(&100));

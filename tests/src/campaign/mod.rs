@@ -10,6 +10,7 @@
 
 mod control;
 mod cut;
+mod failpoints;
 mod judge;
 mod plan;
 mod run;
@@ -17,6 +18,7 @@ mod shim;
 pub mod store;
 mod subject;
 mod tally;
+mod twist;
 
 use crate::{
     coordinator::Api,
@@ -26,7 +28,8 @@ use crate::{
 };
 use anyhow::Context;
 use clap::Parser;
-use plan::{Plan, What};
+use failpoints::Pass;
+use plan::Plan;
 use run::Target;
 use sha2::{Digest, Sha256};
 use shim::Shim;
@@ -37,7 +40,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use subject::{Kind, Subject, Victim};
+use subject::{Kind, Subject};
 use tally::Tally;
 
 /// Bytes of the firmware: two blocks.
@@ -196,7 +199,7 @@ async fn processes(
         }
     }
     let known = passes.iter().map(|pass| (pass.name.clone(), pass.base.is_calm()));
-    lock(&world.tally).failpoints_known(known);
+    lock(&world.tally).failpoints_known(known, &failpoints::in_the_source()?);
     lock(&world.queue).extend(plans(arguments, &passes)?);
     println!("{} runs with real processes, {} at a time", lock(&world.queue).len(), arguments.jobs);
     let mut workers = tokio::task::JoinSet::new();
@@ -235,6 +238,7 @@ impl World {
                     self.keep(subject, plan);
                 }
                 lock(&self.tally).count(plan, &verdict);
+                lock(&self.queue).extend(plan.moved(verdict.struck, &subject.passes()));
                 true
             }
             Err(error) => {
@@ -267,14 +271,6 @@ impl World {
     }
 }
 
-/// A failpoint, and what leads there.
-struct Pass {
-    name: String,
-    /// How often it was passed on the way.
-    last: u64,
-    base: Plan,
-}
-
 fn plans(arguments: &Arguments, passes: &[Pass]) -> anyhow::Result<VecDeque<Plan>> {
     let only = arguments.only.as_deref();
     let seeds = arguments.seed..;
@@ -285,10 +281,10 @@ fn plans(arguments: &Arguments, passes: &[Pass]) -> anyhow::Result<VecDeque<Plan
         Some("calm") => plans.extend(seeds.take(count).map(Plan::calm)),
         Some("crashes") => plans.extend(seeds.take(count).map(Plan::crashes)),
         Some("faults") => plans.extend(seeds.take(count).map(Plan::faults)),
-        Some("failpoints") => plans.extend(at_failpoints(arguments, passes)),
-        Some(name) => plans.push_back(named(name, arguments.seed, passes)?),
+        Some("failpoints") => plans.extend(failpoints::plans(arguments, passes)),
+        Some(name) => plans.push_back(failpoints::named(name, arguments.seed, passes)?),
         None => {
-            plans.extend(at_failpoints(arguments, passes));
+            plans.extend(failpoints::plans(arguments, passes));
             for seed in seeds.take(count) {
                 plans.push_back(if seed % 2 == 0 {
                     Plan::crashes(seed)
@@ -299,66 +295,6 @@ fn plans(arguments: &Arguments, passes: &[Pass]) -> anyhow::Result<VecDeque<Plan
         }
     }
     Ok(plans)
-}
-
-/// Where something is written and not yet synced.
-const UNSYNCED: [&str; 4] =
-    ["files.renamed", "journal.made", "outbox.line.written", "staging.block.written"];
-
-/// Every failpoint: in the long form killed alone, with its guardian, and cut, each at the first,
-/// second and last pass, and killed with a power cut later; in the short form one of these, another with
-/// every seed.
-fn at_failpoints(arguments: &Arguments, passes: &[Pass]) -> Vec<Plan> {
-    let whats = [
-        What::Kill(Victim::Agent),
-        What::Cut { modem_too: true },
-        What::Kill(Victim::Both),
-        What::Cut { modem_too: false },
-    ];
-    let mut plans = Vec::new();
-    let first = usize::try_from(arguments.seed).unwrap_or(0);
-    for (choice, Pass { name, last, base }) in (first..).zip(passes) {
-        let mut turns = vec![1, 2, *last];
-        turns.retain(|turn| turn <= last);
-        turns.dedup();
-        for (index, turn) in turns.iter().enumerate() {
-            let chosen: Vec<_> = if arguments.long {
-                whats.to_vec()
-            } else if index == choice % turns.len() {
-                vec![whats[choice % whats.len()]]
-            } else {
-                Vec::new()
-            };
-            plans.extend(chosen.into_iter().map(|what| base.clone().failpoint(name, *turn, what)));
-            if arguments.long || UNSYNCED.contains(&name.as_str()) {
-                plans.push(base.clone().failpoint_then_cut(name, *turn));
-            }
-        }
-    }
-    plans
-}
-
-/// `journal.save.before@2/cut`.
-fn named(name: &str, seed: u64, passes: &[Pass]) -> anyhow::Result<Plan> {
-    let parsed = name.split_once('@').and_then(|(point, rest)| {
-        let known = passes.iter().find(|pass| pass.name == point);
-        let base = known.map_or_else(|| Plan::calm(seed), |pass| pass.base.clone());
-        let (pass, what) = rest.split_once('/')?;
-        if what.strip_suffix(plan::THEN_CUT) == Some("kill") {
-            return Some(base.failpoint_then_cut(point, pass.parse().ok()?));
-        }
-        let what = [
-            What::Kill(Victim::Agent),
-            What::Kill(Victim::Guardian),
-            What::Kill(Victim::Both),
-            What::Cut { modem_too: true },
-            What::Cut { modem_too: false },
-        ]
-        .into_iter()
-        .find(|known| known.name() == what)?;
-        Some(base.failpoint(point, pass.parse().ok()?, what))
-    });
-    parsed.with_context(|| format!("{name}: no such runs"))
 }
 
 fn target(scene: &Scene, package: &str) -> anyhow::Result<Target> {

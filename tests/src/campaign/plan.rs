@@ -3,6 +3,7 @@
 use super::{
     control::{Action, EVERY_KIND, Rule},
     subject::Victim,
+    twist::Twist,
 };
 use crate::{
     faults::{ToolFault, ToolFaultKind},
@@ -63,10 +64,16 @@ pub struct Plan {
     pub strikes: Vec<Strike>,
     pub faults: Vec<Fault>,
     pub tool: Option<ToolFault>,
+    pub twist: Twist,
+    /// How often a strike that found no occasion was moved to an earlier pass.
+    moved: u32,
 }
 
 /// What [`Plan::failpoint_then_cut`] adds to its name.
 pub const THEN_CUT: &str = "+cut";
+
+/// How often a strike is moved; the last time to the first pass.
+const MOVES: u32 = 3;
 
 /// Operations of a smooth upgrade, more or less: where chance picks an instant.
 const OPERATIONS: u64 = 3000;
@@ -74,11 +81,20 @@ const OPERATIONS: u64 = 3000;
 impl Plan {
     #[must_use]
     pub fn calm(seed: u64) -> Self {
-        Self { name: "calm".into(), seed, strikes: vec![], faults: vec![], tool: None }
+        Self {
+            name: "calm".into(),
+            seed,
+            strikes: vec![],
+            faults: vec![],
+            tool: None,
+            twist: Twist::None,
+            moved: 0,
+        }
     }
 
     /// The runs that lead past every failpoint, the smooth one first: the tool fails halfway, an attempt
-    /// is lost before its tool is started, the power fails in the middle of the flash.
+    /// is lost before its tool is started, the power fails in the middle of the flash, alone and with a
+    /// stranger's modem there when it comes back, and the agent starts for the first time.
     #[must_use]
     pub fn bases(seed: u64) -> Vec<Self> {
         let calm = Self::calm(seed);
@@ -87,7 +103,10 @@ impl Plan {
         let lost = calm.clone().failpoint("driver.preparing.acted", 1, What::Kill(Victim::Agent));
         let mut cut = calm.clone();
         cut.strikes.push(in_the_flash());
-        vec![calm, halfway, lost, Self { name: "cut-in-the-flash".into(), ..cut }]
+        let stranger = Self { name: "stranger".into(), twist: Twist::Stranger, ..cut.clone() };
+        let cut = Self { name: "cut-in-the-flash".into(), ..cut };
+        let first = Self { name: "first-start".into(), twist: Twist::FirstStart, ..calm.clone() };
+        vec![calm, halfway, lost, cut, stranger, first]
     }
 
     /// Names of the failpoints at which it strikes.
@@ -100,7 +119,28 @@ impl Plan {
 
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.strikes.is_empty() && self.tool.is_none() && self.faults.is_empty()
+        self.strikes.is_empty()
+            && self.tool.is_none()
+            && self.faults.is_empty()
+            && self.twist == Twist::None
+    }
+
+    /// The run once more, where the strike after `struck` others was at a failpoint and found no occasion:
+    /// how often one is passed is chance where answers come in batches. `passes`: those there were.
+    #[must_use]
+    pub fn moved(&self, struck: usize, passes: &[(String, u64)]) -> Option<Self> {
+        let When::Failpoint(name, pass) = &self.strikes.get(struck)?.when else { return None };
+        if self.moved >= MOVES {
+            return None;
+        }
+        let there = passes.iter().find(|(passed, _)| passed == name).map_or(0, |(_, count)| *count);
+        let last = self.moved + 1 == MOVES;
+        let earlier = if last { 1 } else { there.min(pass.saturating_sub(1)).max(1) };
+        let mut again = self.clone();
+        again.name = self.name.replacen(&format!("@{pass}/"), &format!("@{earlier}/"), 1);
+        again.strikes[struck].when = When::Failpoint(name.clone(), earlier);
+        again.moved += 1;
+        Some(again)
     }
 
     /// A strike at a failpoint, on top of all that there is.
@@ -233,6 +273,11 @@ impl fmt::Display for Plan {
         if let Some(tool) = &self.tool {
             write!(f, ", the tool: {:?}", tool.kind)?;
         }
+        match self.twist {
+            Twist::None => {}
+            Twist::Stranger => write!(f, ", a stranger's modem beside ours")?,
+            Twist::FirstStart => write!(f, ", the agent's first start")?,
+        }
         Ok(())
     }
 }
@@ -259,5 +304,19 @@ mod tests {
         assert_eq!(plan.armed(0), "a.b@2=kill");
         assert_eq!(plan.armed(1), "c@1=freeze");
         assert_eq!(plan.armed(2), "");
+    }
+
+    #[test]
+    fn a_strike_without_occasion_is_moved_to_a_pass_that_there_is() {
+        let plan = Plan::calm(1).failpoint("a", 9, What::Kill(Victim::Agent));
+        let at = |plan: &Plan| (plan.name.clone(), plan.armed(0));
+        assert_eq!(plan.moved(1, &[]), None, "it has struck");
+        let plan = plan.moved(0, &[("a".into(), 7)]).unwrap();
+        assert_eq!(at(&plan), ("a@7/kill".into(), "a@7=kill".into()));
+        let plan = plan.moved(0, &[("a".into(), 8)]).unwrap();
+        assert_eq!(at(&plan), ("a@6/kill".into(), "a@6=kill".into()));
+        let plan = plan.moved(0, &[]).unwrap();
+        assert_eq!(at(&plan), ("a@1/kill".into(), "a@1=kill".into()));
+        assert_eq!(plan.moved(0, &[]), None);
     }
 }

@@ -9,6 +9,7 @@ use super::{
     judge::{self, Found},
     plan::{Plan, Strike, What, When},
     subject::{Subject, Victim},
+    twist::Twist,
 };
 use crate::{
     coordinator::Api,
@@ -35,6 +36,8 @@ const RESPAWN: Duration = Duration::from_millis(100);
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// Giving back may come after the report.
 const SETTLES: Duration = Duration::from_secs(20);
+/// Where the device's key is on disk.
+const MADE: &str = "identity.made";
 
 /// What the modem is to get.
 #[derive(Debug, Clone)]
@@ -74,6 +77,8 @@ struct Play<'a> {
     /// Lines of the failpoints' file that were dealt with.
     seen: usize,
     restart_at: Option<Instant>,
+    /// The key that a first start had made when it was struck.
+    key: Option<Vec<u8>>,
 }
 
 /// # Errors
@@ -89,10 +94,6 @@ pub async fn play(
     if let Some(tool) = &plan.tool {
         faults::write_tool_faults(&subject.router.dir, std::slice::from_ref(tool))?;
     }
-    let mut operations = Vec::new();
-    for (slot, _) in subject.modems() {
-        operations.push(watch::assign_to(api, &subject.device, slot, &target.image).await?);
-    }
     let mut play = Play {
         subject,
         plan,
@@ -100,8 +101,17 @@ pub async fn play(
         began: Instant::now(),
         seen: 0,
         restart_at: None,
+        key: None,
     };
     play.arm()?;
+    if plan.twist == Twist::FirstStart {
+        play.first_start().await?;
+    }
+    let subject = &play.subject;
+    let mut operations = Vec::new();
+    for (slot, _) in subject.modems() {
+        operations.push(watch::assign_to(api, &subject.device, slot, &target.image).await?);
+    }
     play.start()?;
     let ended = play.until_all_end(api, &operations).await?;
     play.settle().await?;
@@ -130,6 +140,36 @@ impl Play<'_> {
 
     fn next(&self) -> Option<&Strike> {
         self.plan.strikes.get(self.verdict.struck)
+    }
+
+    /// The agent starts where it never ran; nobody hears of the key that it makes.
+    async fn first_start(&mut self) -> anyhow::Result<()> {
+        self.subject.put_identity_aside()?;
+        self.subject.router.link.cut();
+        self.start()?;
+        let deadline = Instant::now() + SETTLES;
+        // Past the file comes the failpoint behind it.
+        while self.subject.key().is_none() || (self.is_due() && Instant::now() < deadline) {
+            anyhow::ensure!(Instant::now() < deadline, "a first start makes no key");
+            self.tend()?;
+            sleep(LOOK).await;
+        }
+        self.subject.kill_all()?;
+        if self.key.is_some() && self.key != self.subject.key() {
+            self.verdict.violations.push("a key that was made is another one".to_owned());
+        }
+        if let Some(spoilt) = self.subject.spoilt_identity() {
+            self.verdict.violations.push(format!("a first start leaves {spoilt}"));
+        }
+        self.subject.take_identity_back()?;
+        self.subject.router.link.restore();
+        Ok(())
+    }
+
+    /// A strike at the first start is still to come.
+    fn is_due(&self) -> bool {
+        let at = self.next().map(|strike| &strike.when);
+        matches!(at, Some(When::Failpoint(name, _)) if name.starts_with("identity."))
     }
 
     /// Arms the next strike, if it is one at an operation.
@@ -200,6 +240,9 @@ impl Play<'_> {
                 self.strike()?;
             }
         }
+        if self.plan.twist == Twist::Stranger {
+            self.subject.look_after_held()?;
+        }
         if self.subject.ended().is_some() || !self.subject.runs() {
             let at = *self.restart_at.get_or_insert_with(|| Instant::now() + RESPAWN);
             if Instant::now() >= at {
@@ -215,8 +258,14 @@ impl Play<'_> {
             return Ok(());
         };
         self.verdict.struck += 1;
+        if matches!(&when, When::Failpoint(name, _) if name == MADE) {
+            self.key = self.subject.key();
+        }
         match what {
             What::Cut { modem_too } => {
+                if self.plan.twist == Twist::Stranger && self.verdict.cuts == 0 {
+                    self.subject.plug_stranger()?;
+                }
                 self.verdict.cuts += 1;
                 self.subject.power_cut(modem_too)?;
             }

@@ -161,6 +161,7 @@ impl Subject {
         for gone in ["run", "staging"] {
             cut::remove_tree(&dir.join(gone))?;
         }
+        self.unplug_stranger()?;
         self.router.everything_runs()?;
         fs::write(dir.join(events::LOG), "")?;
         files::remove_if_present(&dir.join("holders.log"))?;

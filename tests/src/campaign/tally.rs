@@ -84,8 +84,19 @@ impl Tally {
         self.broken.push(line);
     }
 
-    pub fn failpoints_known(&mut self, known: impl Iterator<Item = (String, bool)>) {
+    /// `known`: those that the leading runs passed; `named`: all that there are.
+    pub fn failpoints_known(
+        &mut self,
+        known: impl Iterator<Item = (String, bool)>,
+        named: &BTreeSet<String>,
+    ) {
         self.failpoints = known.collect();
+        let passed = |name: &&String| self.failpoints.contains_key(*name);
+        let never: Vec<_> = named.iter().filter(|name| !passed(name)).map(String::as_str).collect();
+        if !never.is_empty() {
+            let error = anyhow::anyhow!("no leading run passes them: {}", never.join(", "));
+            self.broken(&"failpoints of the agent's source", &error);
+        }
     }
 
     pub fn left_over(&mut self, count: usize) {
@@ -96,10 +107,19 @@ impl Tally {
         self.store = store;
     }
 
-    /// Nothing was violated, and something was proved.
+    /// Nothing was violated, and what was to be proved was.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.violations.is_empty() && self.broken.is_empty() && self.runs + self.store.runs > 0
+        let whole = self.left_over > 0 || self.never_struck().is_empty();
+        whole
+            && self.violations.is_empty()
+            && self.broken.is_empty()
+            && self.runs + self.store.runs > 0
+    }
+
+    /// Failpoints at which something was to strike, in vain.
+    fn never_struck(&self) -> Vec<&str> {
+        self.aimed.difference(&self.struck).map(String::as_str).collect()
     }
 
     pub fn print(&self, took: Duration) {
@@ -115,7 +135,7 @@ impl Tally {
         let alone = self.failpoints.iter().filter(|(_, smooth)| !**smooth);
         let alone: Vec<_> = alone.map(|(name, _)| name.as_str()).collect();
         println!("  on a recovery's alone: {}", alone.join(", "));
-        let missed: Vec<_> = self.aimed.difference(&self.struck).map(String::as_str).collect();
+        let missed = self.never_struck();
         if !missed.is_empty() {
             println!("  aimed at and never struck: {}", missed.join(", "));
         }

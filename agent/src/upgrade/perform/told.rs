@@ -123,7 +123,7 @@ impl Environment {
         match self.judged(state, &manifest, &profile, &told) {
             Ok(Outcome::Inspected(_)) => {}
             // Nobody waits with the modem in hold.
-            Err(Outcome::Again { reason }) => return Err(failed(reason)),
+            Err(Outcome::Again { reason }) => return Err(Outcome::Postponed { reason }),
             other => return other,
         }
         if let Source::Modem(port) = &mut told.source {
