@@ -103,6 +103,9 @@ impl Plan {
         let lost = calm.clone().failpoint("driver.preparing.acted", 1, What::Kill(Victim::Agent));
         let mut cut = calm.clone();
         cut.strikes.push(in_the_flash());
+        // So slow that there is a middle, however busy the machine.
+        let slow = ToolFaultKind::Slow { bytes_per_second: 512 << 10 };
+        cut.tool = Some(ToolFault { kind: slow, times: Some(1) });
         let stranger = Self { name: "stranger".into(), twist: Twist::Stranger, ..cut.clone() };
         let cut = Self { name: "cut-in-the-flash".into(), ..cut };
         let first = Self { name: "first-start".into(), twist: Twist::FirstStart, ..calm.clone() };

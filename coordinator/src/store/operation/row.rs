@@ -324,6 +324,8 @@ mod tests {
             dark_expected_ms: 2,
             dark_longest_ms: 3,
             open: true,
+            returned: 0,
+            unused: false,
         };
         let before = Operation {
             stream: Some(stream(1)),
