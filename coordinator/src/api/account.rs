@@ -271,6 +271,7 @@ fn wrong_password() -> ApiError {
 }
 
 async fn read(app: &App, mut fields: Fields) -> Answer<UserChange> {
+    fields.ignore(&["has_password", "last_login"]);
     let name = fields.required("username", username);
     let new = fields.optional("password", nullable(password));
     let superuser = fields.optional("superuser", boolean);

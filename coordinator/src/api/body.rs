@@ -1,5 +1,7 @@
 //! A JSON object in a request, read field by field, so that every error names its field and all of
 //! them are told at once.
+//!
+//! A field that nobody reads is refused: a misspelt condition is one less, and a batch of everybody.
 
 use axum::{
     body::Bytes,
@@ -17,7 +19,12 @@ pub const LIMIT: usize = 1 << 20;
 /// That of strangers.
 pub const SMALL: usize = 16 << 10;
 
-/// The fields of a body. PATCH may leave any of them out; unknown ones are ignored.
+/// What every answer has and nobody sets. Clients send back what they have read.
+const ANSWERED: [&str; 3] = ["id", "created", "modified"];
+/// Unknown fields that an answer names.
+const NAMED: usize = 16;
+
+/// The fields of a body. PATCH may leave any of them out.
 #[derive(Debug)]
 pub struct Fields {
     given: Map<String, Value>,
@@ -93,14 +100,38 @@ impl Fields {
         self.optional(field, parse)
     }
 
+    /// Leaves fields out that the answers have and nobody sets.
+    pub fn ignore(&mut self, fields: &[&str]) {
+        for field in fields {
+            self.given.remove(*field);
+        }
+    }
+
+    /// Reads `field` if it is there, which must be `value`: it never changes.
+    pub fn fixed(&mut self, field: &str, value: impl Into<Value>) {
+        if self.given.remove(field).is_some_and(|given| given != value.into()) {
+            self.refuse(field, "This field cannot be changed.");
+        }
+    }
+
     pub fn refuse(&mut self, field: &str, message: impl Into<String>) {
         self.errors.entry(field.to_owned()).or_default().push(message.into());
     }
 
-    /// Fails with every message so far.
-    pub fn finish(self) -> Result<(), ApiError> {
+    /// Fails with every message so far, and with every field that nobody has read.
+    pub fn finish(mut self) -> Result<(), ApiError> {
+        self.ignore(&ANSWERED);
+        let unknown: Vec<_> = self.given.keys().take(NAMED).map(|name| shown(name)).collect();
+        for name in unknown {
+            self.refuse(&name, "Unknown field.");
+        }
         if self.errors.is_empty() { Ok(()) } else { Err(ApiError::fields(self.errors)) }
     }
+}
+
+/// A strange name, as far as it is repeated.
+pub fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 /// A text of 1 to `limit` characters.
@@ -246,6 +277,35 @@ mod tests {
             body.finish().unwrap_err().body,
             json!({"version": ["This field may not be blank."]})
         );
+    }
+
+    #[test]
+    fn what_nobody_reads_is_refused_by_name() {
+        let body = json!({"tag": "a", "grup": "x", "id": 5, "created": "now", "modified": null});
+        let mut body = fields(body, true);
+        assert_eq!(body.optional("tag", text(10)).as_deref(), Some("a"));
+        let refused = body.finish().unwrap_err().body;
+        assert_eq!(refused, json!({"grup": ["Unknown field."]}));
+        let many: Map<_, _> = (0..99).map(|n| (format!("{n:080}"), Value::Null)).collect();
+        let refused = Fields::new(many, true).finish().unwrap_err().body;
+        let named = refused.as_object().unwrap();
+        assert!(named.len() <= NAMED && named.keys().all(|name| name.len() == 64));
+    }
+
+    #[test]
+    fn what_was_read_may_come_back() {
+        let read = || fields(json!({"slug": "north", "name": "North", "last_login": "now"}), false);
+        let mut body = read();
+        body.ignore(&["last_login"]);
+        body.fixed("slug", "north");
+        body.fixed("absent", 5);
+        assert_eq!(body.required("name", text(10)).as_deref(), Some("North"));
+        body.finish().unwrap();
+        let mut body = read();
+        body.ignore(&["last_login", "name"]);
+        body.fixed("slug", "south");
+        let refused = body.finish().unwrap_err().body;
+        assert_eq!(refused, json!({"slug": ["This field cannot be changed."]}));
     }
 
     #[test]

@@ -201,6 +201,7 @@ async fn may_use(app: &App, operator: &Operator, id: CategoryId) -> Answer<()> {
 }
 
 fn read(mut fields: Fields) -> Answer<BuildChange> {
+    fields.ignore(&["category_relation"]);
     let change = BuildChange {
         category: fields.required("category", id),
         version: fields.required("version", text(64)),

@@ -35,6 +35,8 @@ use crate::store::{
 pub struct FirmwareBody {
     /// Null: none any more. Another one than it has starts the upgrade.
     pub image: Option<Uuid>,
+    /// Which modem, where there are several.
+    pub slot: Option<String>,
     /// The tool's own; those that only the router decides are ignored.
     #[schema(value_type = Option<Object>)]
     pub upgrade_options: Option<()>,
@@ -44,6 +46,8 @@ pub struct FirmwareBody {
 pub struct FirmwarePatch {
     #[schema(required = false)]
     pub image: Option<Uuid>,
+    /// Which modem, where there are several.
+    pub slot: Option<String>,
     #[schema(value_type = Option<Object>)]
     pub upgrade_options: Option<()>,
 }
@@ -192,10 +196,11 @@ pub async fn put(
     operator: Operator,
     Ids(id): Ids<DeviceId>,
     query: ListQuery,
-    fields: Fields,
+    mut fields: Fields,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    let place = place(&app, &operator, id, None, &query).await?;
-    assign(&app, &operator, place, Wanted::read(fields)?).await
+    let slot = fields.optional("slot", slot);
+    let place = place(&app, &operator, id, slot, &query).await?;
+    assign(&app, &operator, place, Wanted::of(id, fields)?).await
 }
 
 /// PATCH changes what is there.
@@ -210,12 +215,13 @@ pub async fn patch(
     operator: Operator,
     Ids(id): Ids<DeviceId>,
     query: ListQuery,
-    fields: Fields,
+    mut fields: Fields,
 ) -> Answer<(StatusCode, Json<Value>)> {
-    let (device, slot) = place(&app, &operator, id, None, &query).await?;
+    let slot = fields.optional("slot", slot);
+    let (device, slot) = place(&app, &operator, id, slot, &query).await?;
     let firmware = app.store.device_firmware(device, slot.clone()).await?;
     let firmware = firmware.ok_or_else(ApiError::not_found)?;
-    let mut wanted = Wanted::read(fields)?;
+    let mut wanted = Wanted::of(id, fields)?;
     if wanted.image.is_none() {
         wanted.image = Some(firmware.image);
     }
@@ -244,7 +250,14 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Of a modem of this device.
+    fn of(device: DeviceId, mut fields: Fields) -> Answer<Self> {
+        fields.fixed("device", device.to_string());
+        Self::read(fields)
+    }
+
     fn read(mut fields: Fields) -> Answer<Self> {
+        fields.ignore(&["installed", "upgrade_operation"]);
         let image = fields.required("image", nullable(id::<ImageId>));
         let upgrade_options = fields.optional("upgrade_options", nullable(object));
         fields.finish()?;

@@ -219,6 +219,8 @@ async fn change(
     let place = find(app, kind, operator, id).await?;
     operator.may_change(Some(place.organization))?;
     let name = fields.required("name", text(64));
+    fields.fixed("organization", place.organization.to_string());
+    fields.fixed("organization_slug", place.organization_slug.as_str());
     fields.finish()?;
     let place = match name {
         Some(name) => operator.store(app).rename_place(kind, id, name).await?,

@@ -121,6 +121,8 @@ pub async fn change(
 ) -> Answer<Json<MemberView>> {
     let member = find_other(&app, &operator, id, user).await?;
     let role = fields.required("role", word::<Role>);
+    fields.fixed("user", user.to_string());
+    fields.fixed("username", member.name);
     fields.finish()?;
     let role = role.unwrap_or(member.role);
     Ok(Json(view(operator.store(&app).change_member(id, user, role).await?)))

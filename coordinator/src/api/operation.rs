@@ -268,6 +268,9 @@ pub async fn log(
     }))
 }
 
+/// What the predecessor's operations have beside: a script may send all that it was given.
+const READ_ONLY: [&str; 4] = ["device", "image", "log", "upgrade_options"];
+
 /// PATCH: the word of a device's script that has only HTTP. It proves nothing.
 #[utoipa::path(patch, path = "/upgrade-operation/{id}/", tag = "upgrades",
     params(("id" = Uuid, Path)),
@@ -284,6 +287,7 @@ pub async fn report(
         progress_percent: fields.optional("progress_percent", up_to(100)),
         status: fields.optional("status", status),
     };
+    fields.ignore(&READ_ONLY);
     fields.finish()?;
     let operation = operator.store(&app).report_operation(operator.sees(), id, report).await?;
     Ok(Json(Shown(operation)))

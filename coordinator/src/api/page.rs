@@ -1,6 +1,6 @@
 //! Lists: which page of them, filtered and ordered how, and the envelope they come in.
 
-use std::{collections::HashMap, str::FromStr};
+use std::str::FromStr;
 
 use axum::{
     extract::{FromRequestParts, OriginalUri, Query},
@@ -11,7 +11,8 @@ use shared::ids::OrganizationSlug;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::error::ApiError;
+use super::body::shown;
+use super::error::{ApiError, FieldErrors};
 use crate::store::listing::{Found, Order, Rows};
 
 const DEFAULT_SIZE: u32 = 10;
@@ -22,7 +23,8 @@ const LARGEST_PAGE: u32 = 1_000_000;
 /// The query of a list.
 #[derive(Debug, Clone)]
 pub struct ListQuery {
-    parameters: HashMap<String, String>,
+    /// As they came; of several of one name the last counts, save where [`ListQuery::all`] reads them.
+    parameters: Vec<(String, String)>,
     /// From 1.
     page: u32,
     page_size: u32,
@@ -97,14 +99,14 @@ impl<S: Sync> FromRequestParts<S> for ListQuery {
 
 impl ListQuery {
     fn read(headers: &HeaderMap, uri: &Uri) -> Result<Self, ApiError> {
-        let Query(parameters) = Query::<HashMap<String, String>>::try_from_uri(uri)
+        let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|_| ApiError::bad_request("The query string is malformed."))?;
-        let number = match parameters.get("page").map(|page| page.parse()) {
+        let number = match last(&parameters, "page").map(str::parse) {
             None => 1,
             Some(Ok(number @ 1..=LARGEST_PAGE)) => number,
             Some(_) => return Err(ApiError::invalid_page()),
         };
-        let size = match parameters.get("page_size").and_then(|size| size.parse().ok()) {
+        let size = match last(&parameters, "page_size").and_then(|size| size.parse().ok()) {
             Some(size @ 1_u32..) => size.min(LARGEST_SIZE),
             _ => DEFAULT_SIZE,
         };
@@ -114,7 +116,31 @@ impl ListQuery {
 
     /// A filter, if it is there and not empty.
     pub fn text(&self, field: &str) -> Option<&str> {
-        self.parameters.get(field).map(String::as_str).filter(|value| !value.is_empty())
+        last(&self.parameters, field).filter(|value| !value.is_empty())
+    }
+
+    /// Every value that was given by this name, empty ones too.
+    pub fn all<'a>(&'a self, field: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.parameters.iter().filter(move |(name, _)| name == field);
+        named.map(|(_, value)| value.as_str())
+    }
+
+    /// Refuses what is none of `known`, nor the page asked for: a misspelt condition is one less. So is
+    /// a blank one.
+    pub fn only(&self, known: &[&str]) -> Result<(), ApiError> {
+        let mut errors = FieldErrors::new();
+        let page = ["page", "page_size"];
+        for (name, value) in
+            self.parameters.iter().filter(|(name, _)| !page.contains(&name.as_str()))
+        {
+            let message = match known.contains(&name.as_str()) {
+                false => "Unknown parameter.",
+                true if value.trim().is_empty() => "This parameter may not be blank.",
+                true => continue,
+            };
+            errors.insert(shown(name), vec![message.to_owned()]);
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ApiError::fields(errors)) }
     }
 
     /// A filter of another type; 400 with the field named when it is not one.
@@ -195,6 +221,11 @@ impl ListQuery {
     }
 }
 
+fn last<'a>(parameters: &'a [(String, String)], field: &str) -> Option<&'a str> {
+    let mut named = parameters.iter().rev().filter(|(name, _)| name == field);
+    named.next().map(|(_, value)| value.as_str())
+}
+
 fn is_page(pair: &str) -> bool {
     pair == "page" || pair.starts_with("page=")
 }
@@ -245,6 +276,17 @@ mod tests {
         assert_eq!(order("/x/?ordering=-name"), Order { column: "name", descending: true });
         assert_eq!(order("/x/?ordering=name;drop"), newest);
         assert_eq!(order("/x/"), newest);
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        let list = query("/x/?tag=a&tags=b&tag=&page=2&page_size=5").unwrap();
+        assert_eq!(list.all("tag").collect::<Vec<_>>(), ["a", ""]);
+        assert_eq!(list.text("tags"), Some("b"));
+        let refused = list.only(&["tag"]).unwrap_err().body;
+        let blank = "This parameter may not be blank.";
+        assert_eq!(refused, serde_json::json!({"tag": [blank], "tags": ["Unknown parameter."]}));
+        query("/x/?tag=a&page=2").unwrap().only(&["tag"]).unwrap();
     }
 
     #[test]

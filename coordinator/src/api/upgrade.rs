@@ -19,7 +19,7 @@ use super::{
     error::{Answer, ApiError},
     firmware::check_options,
     group,
-    page::{ListQuery, Page},
+    page::ListQuery,
     path::Ids,
 };
 use crate::batch::verdict::{Allowance, Reason};
@@ -39,7 +39,7 @@ const VOLATILE: &str = "allow_volatile_staging";
 
 /// What would become of every device: a dry run. Nothing is changed.
 #[utoipa::path(get, path = "/build/{id}/upgrade/", tag = "batches",
-    params(("id" = Uuid, Path), Page, PreviewQuery),
+    params(("id" = Uuid, Path), PreviewQuery),
     responses((status = 200, body = PreviewView)))]
 pub async fn preview(
     State(app): State<App>,

@@ -12,6 +12,7 @@ use shared::limits;
 
 use super::{
     App,
+    body::shown,
     error::{Answer, ApiError},
 };
 use crate::artifacts::{Artifacts, Received};
@@ -76,7 +77,9 @@ impl Incoming {
                 ("signature", _) => {
                     parts.signature = Some(text(field, &name, limits::SIGNATURE).await?);
                 }
-                _ => drop(small(field, &name, TEXT).await?),
+                // The URL says which.
+                ("file" | "build", _) => drop(small(field, &name, TEXT).await?),
+                _ => return Err(ApiError::field(&shown(&name), "Unknown field.")),
             }
         }
         Ok(parts)

@@ -26,5 +26,6 @@ mod openapi;
 mod operation;
 mod organization;
 mod repeat;
+mod strict;
 mod token;
 mod world;

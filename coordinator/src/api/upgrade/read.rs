@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::VOLATILE;
 use crate::api::App;
-use crate::api::body::{Fields, boolean, id, list, nullable, object, text, texts};
+use crate::api::body::{Fields, boolean, id, list, nullable, object, text};
 use crate::api::error::{Answer, ApiError};
 use crate::api::page::ListQuery;
 use crate::batch::Strategy;
@@ -38,9 +38,25 @@ pub struct RollOut {
     pub expires_at: Option<u64>,
 }
 
+/// A condition that takes several values, by its name in a query and in a body; either takes both.
+type Names = [&'static str; 2];
+
+const TAGS: Names = ["tag", "tags"];
+const DEVICES: Names = ["device", "devices"];
+const MODELS: Names = ["model", "models"];
+const BOARDS: Names = ["board", "boards"];
+const FROM_VERSIONS: Names = ["from_version", "from_versions"];
+const LISTS: [Names; 5] = [TAGS, DEVICES, MODELS, BOARDS, FROM_VERSIONS];
+const OTHERS: [&str; 6] =
+    ["upgrade_all", "group", "location", "organization", "include_unsigned", VOLATILE];
+/// An empty list of conditions would be none: everybody.
+const EMPTY: &str = "This list is empty: it selects nobody. Leave it out to select by the others.";
+
 /// `?upgrade_all=&group=&location=&tag=&device=&model=&board=&from_version=&organization=
-/// &include_unsigned=&allow_volatile_staging=`; lists are separated by commas.
+/// &include_unsigned=&allow_volatile_staging=`; lists are separated by commas, or the parameter
+/// comes several times. Names of boards have commas in them: only the latter.
 pub fn asked_in(query: &ListQuery) -> Answer<Asked> {
+    query.only(&[LISTS.as_flattened(), OTHERS.as_slice()].concat())?;
     let flag = |name: &str| -> Answer<bool> {
         match query.text(name) {
             None | Some("false" | "False" | "0") => Ok(false),
@@ -48,20 +64,17 @@ pub fn asked_in(query: &ListQuery) -> Answer<Asked> {
             Some(_) => Err(ApiError::field(name, "Must be a valid boolean.")),
         }
     };
-    let words = |name: &str| -> Vec<String> {
-        let words = query.text(name).unwrap_or_default().split(',').map(str::trim);
-        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
-    };
-    let device = |text: String| Uuid::try_parse(&text).map(DeviceId);
-    let devices: Result<Vec<_>, _> = words("device").into_iter().map(device).collect();
+    let devices = words(query, DEVICES, true)?.into_iter();
+    let devices: Result<Vec<_>, _> =
+        devices.map(|text| Uuid::try_parse(&text).map(DeviceId)).collect();
     let devices = devices.map_err(|_| ApiError::field("device", "Enter a valid UUID."))?;
     let selection = Selection {
         group: query.id("group")?,
         location: query.id("location")?,
-        tags: words("tag"),
-        models: words("model"),
-        boards: query.text("board").map(str::to_owned).into_iter().collect(),
-        from_versions: words("from_version"),
+        tags: words(query, TAGS, true)?,
+        models: words(query, MODELS, true)?,
+        boards: words(query, BOARDS, false)?,
+        from_versions: words(query, FROM_VERSIONS, true)?,
         devices,
         retry_of: None,
     };
@@ -74,20 +87,28 @@ pub fn asked_in(query: &ListQuery) -> Answer<Asked> {
     Ok(Asked { selection, allowance, organization })
 }
 
+fn words(query: &ListQuery, names: Names, split: bool) -> Answer<Vec<String>> {
+    let given: Vec<&str> = names.iter().flat_map(|name| query.all(name)).collect();
+    let parts = given.iter().flat_map(|value| value.split(|c| split && c == ','));
+    let words: Vec<String> =
+        parts.map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    if words.is_empty() && !given.is_empty() {
+        return Err(ApiError::field(names[0], EMPTY));
+    }
+    Ok(words)
+}
+
 /// The fields of a body that starts a batch.
 pub fn wish(app: &App, fields: &mut Fields) -> Wish {
-    let mut words = |field| fields.optional(field, texts(MOST, 128)).unwrap_or_default();
-    let (tags, models, boards) = (words("tags"), words("models"), words("boards"));
-    let from_versions = words("from_versions");
-    let devices: Vec<DeviceId> = fields.optional("devices", list(MOST, id)).unwrap_or_default();
+    let word = |value| text(128)(value);
     let selection = Selection {
         group: fields.optional("group", nullable(id)).flatten(),
         location: fields.optional("location", nullable(id)).flatten(),
-        tags,
-        devices,
-        models,
-        boards,
-        from_versions,
+        tags: several(fields, TAGS, word),
+        devices: several(fields, DEVICES, id),
+        models: several(fields, MODELS, word),
+        boards: several(fields, BOARDS, word),
+        from_versions: several(fields, FROM_VERSIONS, word),
         retry_of: None,
     };
     let mut flag = |field| fields.optional(field, boolean).unwrap_or_default();
@@ -104,6 +125,20 @@ pub fn wish(app: &App, fields: &mut Fields) -> Wish {
         upgrade_options: upgrade_options.unwrap_or_default(),
         roll_out: roll_out.unwrap_or_default(),
     }
+}
+
+/// A list of conditions, or one of them as it is.
+fn several<T>(
+    fields: &mut Fields,
+    names: Names,
+    parse: impl Fn(Value) -> Result<T, String> + Copy,
+) -> Vec<T> {
+    let read = |value| match value {
+        Value::Array(values) if values.is_empty() => Err(EMPTY.to_owned()),
+        values @ Value::Array(_) => list(MOST, parse)(values),
+        one => parse(one).map(|one| vec![one]),
+    };
+    names.into_iter().filter_map(|name| fields.optional(name, read)).flatten().collect()
 }
 
 /// A strategy, with the times in it that are the batch's.

@@ -75,22 +75,23 @@ fn nothing() -> Object {
     ObjectBuilder::new().schema_type(Type::Null).build()
 }
 
-/// Which modems, and how.
+/// Which modems, and how. The dry run's names are taken as well; an unknown name and an empty list are
+/// refused.
 #[derive(Debug, ToSchema)]
 pub struct UpgradeBody {
     #[schema(nullable = false, example = true)]
     pub upgrade_all: Option<bool>,
     pub group: Option<Uuid>,
     pub location: Option<Uuid>,
-    #[schema(nullable = false, max_items = 5000, example = json!(["spare-at-hand"]))]
+    #[schema(nullable = false, min_items = 1, max_items = 5000, example = json!(["spare-at-hand"]))]
     pub tags: Option<Vec<String>>,
-    #[schema(nullable = false, max_items = 5000, example = json!([]))]
+    #[schema(nullable = false, min_items = 1, max_items = 5000, example = json!(["5f0c3c1e-6d0f-4b53-9c0e-0a4ff0a6c1d7"]))]
     pub devices: Option<Vec<Uuid>>,
-    #[schema(nullable = false, max_items = 5000, example = json!(["FN990A28"]))]
+    #[schema(nullable = false, min_items = 1, max_items = 5000, example = json!(["FN990A28"]))]
     pub models: Option<Vec<String>>,
-    #[schema(nullable = false, max_items = 5000, example = json!(["glinet,gl-x3000"]))]
+    #[schema(nullable = false, min_items = 1, max_items = 5000, example = json!(["glinet,gl-x3000"]))]
     pub boards: Option<Vec<String>>,
-    #[schema(nullable = false, max_items = 5000, example = json!(["45.00.003"]))]
+    #[schema(nullable = false, min_items = 1, max_items = 5000, example = json!(["45.00.003"]))]
     pub from_versions: Option<Vec<String>>,
     #[schema(nullable = false)]
     pub include_unsigned: Option<bool>,
@@ -158,16 +159,26 @@ struct VerdictView {
     detail: &'static str,
 }
 
-/// What a dry run takes; lists are separated by commas.
+/// What a dry run takes; lists are separated by commas, or the parameter comes several times. The names
+/// of a body's fields are taken as well.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PreviewQuery {
+    /// Of the verdicts, from 1.
+    #[param(minimum = 1)]
+    pub page: Option<u32>,
+    /// Verdicts a page: 10 by default, 100 at most.
+    #[param(minimum = 1)]
+    pub page_size: Option<u32>,
+    /// A slug or an id; of a shared build alone, and only by who sees several.
+    pub organization: Option<String>,
     pub upgrade_all: Option<bool>,
     pub group: Option<Uuid>,
     pub location: Option<Uuid>,
     pub tag: Option<String>,
     pub device: Option<String>,
     pub model: Option<String>,
+    /// One: their names have commas in them.
     pub board: Option<String>,
     pub from_version: Option<String>,
     pub include_unsigned: Option<bool>,
