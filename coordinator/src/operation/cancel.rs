@@ -1,4 +1,5 @@
-//! Taking an operation back: at once and exactly, or not at all.
+//! Taking an operation back: at once and exactly, or not at all. What an attempt has left of the modem
+//! is not undone by it: such an operation has failed.
 
 use shared::ids::OperationId;
 
@@ -17,7 +18,7 @@ pub enum CannotCancel {
 pub fn cancel(operation: &mut Operation, by: &str, now: u64) -> Result<(), CannotCancel> {
     check(operation)?;
     operation.note(now, &format!("cancelled by {by}"));
-    operation.finish(Status::Cancelled, now);
+    end(operation, now);
     Ok(())
 }
 
@@ -25,7 +26,7 @@ pub fn cancel(operation: &mut Operation, by: &str, now: u64) -> Result<(), Canno
 pub fn skip(operation: &mut Operation, why: &str, now: u64) -> Result<(), CannotCancel> {
     check(operation)?;
     operation.note(now, &format!("cancelled: {why}"));
-    operation.finish(Status::Cancelled, now);
+    end(operation, now);
     Ok(())
 }
 
@@ -38,8 +39,16 @@ pub fn supersede(
     check(operation)?;
     operation.superseded_by = Some(newer);
     operation.note(now, &format!("superseded by {newer}"));
-    operation.finish(Status::Cancelled, now);
+    end(operation, now);
     Ok(())
+}
+
+/// No attempt follows.
+fn end(operation: &mut Operation, now: u64) {
+    let left = operation.left();
+    let status = if left.is_some() { Status::Failed } else { Status::Cancelled };
+    operation.failure = left.or(operation.failure.take());
+    operation.finish(status, now);
 }
 
 fn check(operation: &Operation) -> Result<(), CannotCancel> {

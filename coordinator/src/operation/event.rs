@@ -4,7 +4,7 @@ use shared::event::{Event, EventBody, Outcome, VersionLine};
 use shared::failure::{Failure, FailureKind, ModemCondition};
 use shared::stages::Phase;
 
-use super::{Effects, Evidence, LateResult, Operation, Status};
+use super::{Effects, Evidence, LateResult, Operation, Status, is_touched};
 
 /// Why a milestone is kept as a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -140,10 +140,10 @@ fn progressed(op: &mut Operation, attempt: u32, body: &EventBody, newest: bool, 
         }
         EventBody::Retrying { failure, delay_s } => {
             op.note(now, &of_attempt(&format!("{failure}; again in {delay_s} s")));
+            op.remember(attempt, failure, newest);
             close_grant(op, attempt, failure);
             if newest {
                 op.enter(attempt, Phase::Backoff);
-                op.failure = Some(cut(failure));
             }
         }
         EventBody::Recovering { tries, detail } => {
@@ -187,14 +187,14 @@ fn finished(
 ) -> Option<Vec<VersionLine>> {
     let result = judge(outcome, reaches);
     if op.status.is_terminal() {
-        // What the device makes of a cancel is no news.
-        let expected = op.status == Status::Cancelled && result.status == Status::Cancelled;
+        let expected = *outcome == Outcome::Cancelled && is_taken_back(op);
         if !expected && op.late_result.is_none() {
             op.note(now, &format!("a late result: {}", describe(outcome)));
             op.late_result = Some(LateResult { outcome: bounded(outcome), received: now });
         }
         return result.installed;
     }
+    let result = result.after(op.left());
     op.note(now, &describe(outcome));
     op.phase = Some(Phase::Finished);
     op.detail = None;
@@ -207,10 +207,30 @@ fn finished(
     result.installed
 }
 
+/// Whether it is no news that the device ends it with the old version running.
+fn is_taken_back(op: &Operation) -> bool {
+    let known = |failure: &Failure| failure.condition == ModemCondition::OldVersion;
+    op.status == Status::Cancelled || op.failure.as_ref().is_some_and(known)
+}
+
 struct Verdict {
     status: Status,
     failure: Option<Failure>,
     installed: Option<Vec<VersionLine>>,
+}
+
+impl Verdict {
+    /// The last word of a device whose attempts have left this: the modem is not untouched.
+    fn after(self, left: Option<Failure>) -> Self {
+        let (Status::Cancelled | Status::Aborted, Some(left)) = (self.status, left) else {
+            return self;
+        };
+        let failure = match self.failure {
+            Some(last) => Failure { condition: left.condition, ..last },
+            None => left,
+        };
+        Self { status: Status::Failed, failure: Some(failure), ..self }
+    }
 }
 
 fn judge(outcome: &Outcome, reaches: &[VersionLine]) -> Verdict {
@@ -291,6 +311,19 @@ impl Operation {
         self.attempt = attempt.saturating_sub(1);
         self.tick_attempt = self.attempt;
         self.progress_percent = Phase::Waiting.stage().percent(0);
+    }
+
+    /// A failure of an attempt that touched the modem is not forgotten over one that did not.
+    fn remember(&mut self, attempt: u32, failure: &Failure, newest: bool) {
+        let touched = attempt > 0 && is_touched(failure);
+        let replaces = match &self.failure {
+            None => true,
+            Some(_) if self.left().is_some() => touched && newest,
+            Some(_) => touched || newest,
+        };
+        if replaces {
+            self.failure = Some(cut(failure));
+        }
     }
 
     fn say(&mut self, newest: bool, text: &str) {

@@ -56,14 +56,12 @@ fn overdue(operation: &mut Operation, now: u64) -> bool {
 fn end_late(operation: &mut Operation, now: u64) {
     let phase = operation.phase.unwrap_or(Phase::Waiting);
     let kind = FailureKind::Expired;
-    if operation.attempts_granted == 0 {
+    let Some(left) = operation.left() else {
         let detail = "the deadline passed before the modem was touched";
         end(operation, Failure::untouched(phase, kind, detail), Status::Aborted, now);
         return;
-    }
-    // A grant is closed only by a device that saw the old version run.
-    let last = operation.failure.as_ref().map(|failure| failure.condition);
-    let condition = last.unwrap_or(ModemCondition::OldVersion);
+    };
+    let condition = left.condition;
     let detail = "the deadline passed after an attempt that failed";
     end(operation, Failure::new(phase, kind, condition, detail), Status::Failed, now);
 }

@@ -59,6 +59,10 @@ pub fn start(
     }
     check_stream(operation, request)?;
     let used = used(operation, request)?;
+    if operation.granted.is_none() {
+        // It is of no attempt.
+        operation.failure = None;
+    }
     operation.attempts_granted = (used + 1).max(request.attempt);
     operation.granted = Some(Granted {
         attempt: request.attempt,

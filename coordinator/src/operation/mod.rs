@@ -6,13 +6,15 @@
 //!                    │  ▲                                 │   ▲   │            failed
 //!             cancel │  │ start: granted ── grant open ───┘   │   │            aborted
 //!                    ▼  └──── Retrying, old version seen ─────┘   │ cancel, no grant open
-//!                cancelled ◀──────────────────────────────────────┘
+//!                cancelled ◀──────────────────────────────────────┘ (failed after a failed attempt)
 //! ```
 //! - Only [`grant::start`] opens a grant; while one is open nothing but the device ends the
 //!   operation, save [`expiry`] after a long silence. `Returned` closes it and uncounts its attempt.
 //! - A terminal status never changes. What comes later is kept as [`LateResult`].
 //! - An operation listens to one journal (stream): the newest before the first grant, the granted
 //!   one from then on.
+//! - Once an attempt has touched the modem and failed, the operation ends in success or failed: it is
+//!   never said to have left the modem untouched.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -28,7 +30,7 @@ pub mod tick;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use shared::event::{Outcome, VersionLine};
-use shared::failure::Failure;
+use shared::failure::{Failure, ModemCondition};
 use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug, Slot, StreamId};
 use shared::stages::{Phase, Stage};
 
@@ -43,7 +45,7 @@ pub enum Status {
     Idle,
     InProgress,
     Success,
-    /// It failed after the modem was touched, or nobody knows.
+    /// It failed after the modem was touched, or nobody knows; also where it was taken back then.
     Failed,
     /// It was given up with the modem untouched.
     Aborted,
@@ -170,6 +172,7 @@ pub struct Operation {
     pub stalled: bool,
     /// Bytes of the image fetched over the network.
     pub fetched: u64,
+    /// Of the attempts the last one that touched the modem; where none has, the last failure.
     pub failure: Option<Failure>,
     pub evidence: Option<Evidence>,
     pub late_result: Option<LateResult>,
@@ -258,6 +261,12 @@ impl Operation {
         self.granted.is_some_and(|granted| granted.open)
     }
 
+    /// What an attempt that failed has left, if one has touched the modem.
+    pub fn left(&self) -> Option<Failure> {
+        self.granted?;
+        self.failure.clone().filter(is_touched)
+    }
+
     /// Whether the device should be given this job.
     pub fn is_wanted(&self) -> bool {
         !self.status.is_terminal() && !self.held
@@ -279,6 +288,11 @@ impl Operation {
             granted.open = false;
         }
     }
+}
+
+/// Whether the modem is not as nobody had come near it.
+fn is_touched(failure: &Failure) -> bool {
+    failure.condition != ModemCondition::Untouched
 }
 
 /// What an applied rule changes beside the operation itself.

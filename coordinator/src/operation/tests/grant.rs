@@ -44,10 +44,62 @@ fn a_cancel_after_the_grant_is_refused_until_the_attempt_is_over() {
     assert_eq!(cancel(&mut op, "admin", 2), Err(CannotCancel::PastPointOfNoReturn(1)));
     tell(&mut op, &event(2, 1, retrying(ModemCondition::OldVersion))).unwrap();
     cancel(&mut op, "admin", 2).unwrap();
-    assert_eq!(grant(&mut op, 2), Err(RefusalCode::Cancelled));
-    assert_eq!(grant(&mut op, 1), Err(RefusalCode::Cancelled));
+    assert_eq!(grant(&mut op, 2), Err(RefusalCode::Finished));
+    assert_eq!(grant(&mut op, 1), Err(RefusalCode::Finished));
     tell(&mut op, &event(3, 1, finished(Outcome::Cancelled))).unwrap();
-    assert_eq!((op.status, op.late_result), (Status::Cancelled, None));
+    assert_eq!((op.status, op.late_result), (Status::Failed, None));
+}
+
+/// Attempts that have left these conditions, one after the other.
+fn tried(left: &[ModemCondition]) -> Operation {
+    let mut op = operation();
+    for (attempt, condition) in (1..).zip(left) {
+        grant(&mut op, attempt).unwrap();
+        tell(&mut op, &event(attempt.into(), attempt, retrying(*condition))).unwrap();
+    }
+    assert!(!op.is_granted());
+    op
+}
+
+#[test]
+fn what_is_taken_back_after_a_failed_attempt_has_failed() {
+    use ModemCondition::{OldVersion, Untouched};
+    let device = |outcome| move |op: &mut Operation| drop(tell(op, &event(9, 0, finished(outcome))));
+    let full = failure(Untouched);
+    let ends: [(&str, Box<dyn Fn(&mut Operation)>); 6] = [
+        ("operator", Box::new(|op| cancel(op, "admin", 5).unwrap())),
+        ("batch", Box::new(|op| skip(op, "the batch was taken back", 5).unwrap())),
+        ("newer", Box::new(|op| supersede(op, OperationId(Uuid::from_u128(9)), 5).unwrap())),
+        ("deadline", Box::new(|op| assert!(expire(op, 0, 30 * DAY)))),
+        ("device", Box::new(|op| device(Outcome::Cancelled)(op))),
+        ("untouched", Box::new(move |op| device(Outcome::Failed { failure: full.clone() })(op))),
+    ];
+    for (who, end) in ends {
+        for attempts in [&[OldVersion][..], &[OldVersion, OldVersion], &[OldVersion, Untouched]] {
+            let mut op = tried(attempts);
+            end(&mut op);
+            assert_eq!(op.status, Status::Failed, "{who} after {attempts:?}");
+            let failure = op.failure.clone().unwrap();
+            assert_eq!(failure.condition, OldVersion, "{who} after {attempts:?}");
+            assert!(crate::batch::charge::counts(op.status, op.failure.as_ref()), "{who}");
+        }
+        for attempts in [&[][..], &[Untouched], &[Untouched, Untouched]] {
+            let mut op = tried(attempts);
+            end(&mut op);
+            let kind = op.failure.as_ref().map(|failure| failure.condition);
+            assert!(matches!(op.status, Status::Cancelled | Status::Aborted), "{who}: {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn a_failure_from_before_the_first_grant_is_no_attempts() {
+    let mut op = operation();
+    tell(&mut op, &event(1, 0, retrying(ModemCondition::Silent))).unwrap();
+    grant(&mut op, 1).unwrap();
+    tell(&mut op, &event(2, 1, retrying(ModemCondition::Untouched))).unwrap();
+    cancel(&mut op, "admin", 2).unwrap();
+    assert_eq!(op.status, Status::Cancelled);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use shared::ids::{OperationId, StreamId};
 use shared::stages::Phase;
 use uuid::Uuid;
 
-use super::cancel::{CannotCancel, cancel, supersede};
+use super::cancel::{CannotCancel, cancel, skip, supersede};
 use super::event::{Refused, apply};
 use super::expiry::{self, expire};
 use super::grant::{Leave, Standing, start};

@@ -66,7 +66,7 @@ proptest! {
     #[test]
     fn whatever_comes_in_whatever_order(actions in prop::collection::vec(actions(), 0..60)) {
         let mut op = operation();
-        let (mut now, mut granted) = (0, 0);
+        let (mut now, mut granted, mut touched) = (0, 0, false);
         for action in actions {
             let before = op.clone();
             match action {
@@ -74,6 +74,9 @@ proptest! {
                     if let Ok(effects) = apply(&mut op, &event, &reaches(), now) {
                         let is_success = event.body == succeeded();
                         prop_assert_eq!(effects.installed.is_some(), is_success);
+                        touched |= event.attempt > 0 && !before.status.is_terminal()
+                            && matches!(&event.body, EventBody::Retrying { failure, .. }
+                                if failure.condition != ModemCondition::Untouched);
                     } else {
                         prop_assert_eq!(&op, &before);
                     }
@@ -104,6 +107,8 @@ proptest! {
             prop_assert!(granted <= MAX_ATTEMPTS && op.attempts_granted <= MAX_ATTEMPTS);
             prop_assert!(op.progress_percent <= 100);
             prop_assert!(op.finished_at.is_some() == op.status.is_terminal());
+            let untouched = matches!(op.status, Status::Cancelled | Status::Aborted);
+            prop_assert!(!(touched && untouched), "{:?} after an attempt that failed", op.status);
             if before.status.is_terminal() {
                 prop_assert_eq!(op.status, before.status, "a terminal status never changes");
                 prop_assert_eq!(op.finished_at, before.finished_at);
