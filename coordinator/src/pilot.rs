@@ -20,6 +20,7 @@ use crate::api;
 use crate::batch::decide::{Decision, Whom, decide};
 use crate::batch::{Batch, Course};
 use crate::feed::{Change, Feed, Subject};
+use crate::store::audit::Entry;
 use crate::store::batch::{BatchRefused, PIECE, Report};
 use crate::store::listing::Scope;
 use crate::store::{Rejection, Store, StoreError};
@@ -159,6 +160,7 @@ impl Pilot {
     /// Answers whether anything was done.
     async fn act(&self, batch: &Batch, decision: Decision) -> Result<bool, StoreError> {
         let store = &self.store;
+        let on_record = |action| store.on_record(Entry::system(action, batch.id));
         let done = match decision {
             Decision::Wait { .. } => Ok(false),
             Decision::Open { wave, members } | Decision::Draft { wave, members } => {
@@ -167,13 +169,15 @@ impl Pilot {
             Decision::Defer { wave, whom } => self.defer(batch, wave, whom).await,
             Decision::Pause(reason) => {
                 tracing::warn!(batch = %batch.id, %reason, "a batch pauses");
+                let store = on_record("pause");
                 store.pause_batch(Scope::Everything, batch.id, reason).await.map(|_| true)
             }
             Decision::Abort(reason) => {
                 tracing::warn!(batch = %batch.id, %reason, "a batch is aborted");
+                let store = on_record("abort");
                 store.cancel_batch(Scope::Everything, batch.id, reason).await.map(|_| true)
             }
-            Decision::Expire => store.expire_batch(batch.id).await.map(|_| true),
+            Decision::Expire => on_record("expire").expire_batch(batch.id).await.map(|_| true),
             Decision::Withdraw => {
                 store.withdraw(batch.id).await.map(|ended| ended > 0).map_err(Rejection::from)
             }

@@ -63,6 +63,8 @@ pub struct Restored {
     /// Operations that wait for their devices, after the restore as before the backup.
     pub waiting: u64,
     pub cancelled: u64,
+    /// Batches that were under way.
+    pub paused: usize,
     /// Where the data from before are, if there were any.
     pub replaced: Option<PathBuf>,
 }
@@ -114,14 +116,14 @@ fn prepare(
     let conn = Connection::open(&database)?;
     check(&conn)?.map_or(Ok(()), |damage| Err(RestoreError::Damaged(damage)))?;
     conn.close().map_err(|(_, error)| error)?;
-    let (waiting, cancelled) = begin_anew(&database, wishes, clock)?;
+    let begun = begin_anew(&database, wishes, clock)?;
     let conn = Connection::open(&database)?;
     conn.pragma_update(None, "journal_mode", "delete")?;
     let used = used_files(&conn)?;
     conn.close().map_err(|(_, error)| error)?;
     let missing = keep_present(&used, data, fresh).map_err(failed)?;
     sync_all(fresh).map_err(failed)?;
-    Ok(Restored { missing, waiting, cancelled, replaced: None })
+    Ok(Restored { missing, ..begun })
 }
 
 fn unpack(file: &Path, fresh: &Path) -> Result<(), ArchiveError> {
@@ -154,18 +156,20 @@ fn open_private(path: &Path) -> io::Result<File> {
 }
 
 /// Brings the database up to this program, as somebody who has forgotten what came after it.
-fn begin_anew(database: &Path, wishes: Wishes, clock: &Clock) -> Result<(u64, u64), RestoreError> {
+fn begin_anew(database: &Path, wishes: Wishes, clock: &Clock) -> Result<Restored, RestoreError> {
     let store = Store::open(database, clock.clone())?;
     // One thread is enough for two verbs, and a restore has no runtime of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| StoreError::Open(error.to_string()))?;
     let begun = runtime.block_on(async {
-        store.begin_anew().await?;
+        let paused = store.begin_anew().await?;
         let cancelled = match wishes.cancel_waiting {
             true => store.cancel_waiting("restore").await?,
             false => 0,
         };
-        Ok::<_, StoreError>((store.waiting().await?, cancelled))
+        let waiting = store.waiting().await?;
+        let (missing, replaced) = (Missing::new(), None);
+        Ok::<_, StoreError>(Restored { missing, waiting, cancelled, paused, replaced })
     });
     store.stop();
     Ok(begun?)

@@ -98,6 +98,8 @@ pub enum Reason {
     Expired,
     /// Something failed before all operations were made; no device was told of the batch.
     Unfinished,
+    /// What it had come to since the backup is forgotten: it may have stopped itself.
+    Restored,
 }
 
 impl std::fmt::Display for Reason {
@@ -117,6 +119,7 @@ impl std::fmt::Display for Reason {
             ),
             Self::Expired => f.write_str("its time is over"),
             Self::Unfinished => f.write_str("it could not be made to its end"),
+            Self::Restored => f.write_str("restored from a backup"),
         }
     }
 }

@@ -70,6 +70,13 @@ fn tell(restored: &Restored) {
     if restored.cancelled > 0 {
         println!("cancelled: {} operations", restored.cancelled);
     }
+    if restored.paused > 0 {
+        println!(
+            "paused: {} batches. What they came to since the backup is forgotten, failures too: `batch \
+             list --status in-progress`, look at each, then `batch resume ID` or `batch cancel ID`",
+            restored.paused
+        );
+    }
     if restored.waiting > 0 {
         println!(
             "waiting: {} operations that devices will begin. What was cancelled since the backup is \

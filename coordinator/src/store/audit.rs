@@ -15,7 +15,7 @@ use super::{Never, Store, StoreError, Tx};
 /// A change that somebody made.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entry {
-    /// `user:<name>`, `device:<id>` or `coordinator`.
+    /// `user:<name>`, `device:<id>`, `command line` on the server's machine, or [`SYSTEM`].
     pub actor: String,
     /// A slug, where the change is one organization's.
     pub organization: Option<String>,
@@ -26,6 +26,21 @@ pub struct Entry {
     pub detail: Option<String>,
     /// The address that it came from.
     pub peer: Option<String>,
+}
+
+/// The coordinator, by itself.
+const SYSTEM: &str = "system";
+
+impl Entry {
+    /// What the coordinator does by itself, to what has this id.
+    pub fn system(action: &str, subject: impl std::fmt::Display) -> Self {
+        Self {
+            actor: SYSTEM.into(),
+            action: action.into(),
+            subject: subject.to_string(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What a verb says of its change.

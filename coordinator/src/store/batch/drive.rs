@@ -288,7 +288,8 @@ fn forgive(tx: &Tx<'_>, batch: &Batch) -> rusqlite::Result<()> {
             Forgiven { failures, decided: batch.counts.success + failures, ..before }
         }
         Some(Reason::Gate { wave, .. }) => Forgiven { wave: Some(*wave), ..before },
-        Some(Reason::Operator { .. } | Reason::Expired | Reason::Unfinished) | None => before,
+        Some(Reason::Operator { .. } | Reason::Expired | Reason::Unfinished | Reason::Restored)
+        | None => before,
     };
     tx.prepare_cached(
         "UPDATE batches SET forgiven_failures = ?2, forgiven_decided = ?3, forgiven_wave = ?4

@@ -6,6 +6,7 @@ mod drive;
 mod grant;
 mod look;
 mod overdue;
+mod restored;
 mod row;
 mod select;
 mod tally;
@@ -27,6 +28,7 @@ pub use drive::Withdrawal;
 pub(super) use drive::skip_device;
 pub(super) use grant::standing;
 pub(super) use look::Looks;
+pub(super) use restored::pause_all;
 pub use select::{Ask, Preview, Selection, Verdict};
 
 /// Bulk work is done in pieces, so that the writer is free in between: so many at most, and no more than a

@@ -59,12 +59,9 @@ pub(super) fn hold(tx: &Tx<'_>, id: DeviceId, reason: &str) -> rusqlite::Result<
         return Ok(());
     }
     let entry = Entry {
-        actor: "coordinator".into(),
         organization: standing(tx, id)?.map(|standing| standing.organization.to_string()),
-        action: "hold".into(),
-        subject: id.to_string(),
         detail: Some(format!("duplicate identity: {reason}")),
-        peer: None,
+        ..Entry::system("hold", id)
     };
     audit::record(tx, &entry, None)?;
     bump(tx, id)

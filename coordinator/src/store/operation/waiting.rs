@@ -1,9 +1,12 @@
 //! Operations that no device has begun, seen by whoever restores a backup: what an operator has taken
 //! back since is asked for again.
 
+use serde_json::json;
+
 use super::row::{COLUMNS, operation};
 use super::{FROM, save};
 use crate::operation::{Operation, cancel};
+use crate::store::audit::{self, Entry, Told};
 use crate::store::{Never, Store, StoreError, Tx, device};
 
 /// Cancelled in one transaction.
@@ -39,10 +42,18 @@ fn cancel_some(tx: &Tx<'_>, by: &str) -> rusqlite::Result<u64> {
     let some: Vec<Operation> = statement.query_map([], operation)?.collect::<Result<_, _>>()?;
     let mut cancelled = 0;
     for mut operation in some {
+        let before = operation.status;
         // Nothing here was granted, so the rule takes them all.
         if cancel::cancel(&mut operation, by, tx.now).is_ok() {
             save(tx, &operation)?;
             device::bump(tx, operation.device)?;
+            let entry = Entry {
+                organization: Some(operation.organization.to_string()),
+                ..Entry::system("cancel", operation.id)
+            };
+            let told = Told::default().before(json!({"status": before}));
+            let told = told.after(json!({"status": operation.status}));
+            audit::record(tx, &entry, Some(told))?;
             cancelled += 1;
         }
     }

@@ -1,6 +1,7 @@
 //! Batches in the store: their counters, and their verbs one by one.
 
 mod interleaving;
+mod recorded;
 
 use std::sync::Arc;
 
