@@ -132,12 +132,18 @@ impl Operator {
 
     /// As [`Operator::may_change`], by the organization's slug.
     pub fn may_change_in(&self, slug: &OrganizationSlug) -> Answer<()> {
+        self.has_in(Role::Operator, slug)
+    }
+
+    /// As [`Operator::may_administer`], by the organization's slug.
+    pub fn may_administer_in(&self, slug: &OrganizationSlug) -> Answer<()> {
+        self.has_in(Role::Administrator, slug)
+    }
+
+    fn has_in(&self, role: Role, slug: &OrganizationSlug) -> Answer<()> {
         let of = self.user.memberships.iter().find(|of| of.slug == *slug);
-        match of {
-            Some(of) => self.may_change(Some(of.organization)),
-            None if self.user.superuser => Ok(()),
-            None => Err(ApiError::forbidden()),
-        }
+        let has = of.is_some_and(|of| self.user.has(role, Some(of.organization)));
+        if has || self.user.superuser { Ok(()) } else { Err(ApiError::forbidden()) }
     }
 
     /// Where new things go if nothing is said: the user's only organization, else (and for

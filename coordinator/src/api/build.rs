@@ -223,8 +223,8 @@ impl From<Rejection<BuildRefusal>> for ApiError {
             Rejection::Refused(BuildRefusal::VersionTaken) => {
                 Self::field("version", "A build of this version exists in the category.")
             }
-            Rejection::Refused(refusal @ BuildRefusal::InUse) => {
-                Self::conflict(format!("The build cannot be deleted: {refusal}."))
+            Rejection::Refused(refusal @ (BuildRefusal::InUse | BuildRefusal::UsedElsewhere)) => {
+                Self::conflict(format!("The build stays as it is: {refusal}."))
             }
         }
     }

@@ -208,9 +208,9 @@ impl From<Rejection<CategoryRefusal>> for ApiError {
             Rejection::Refused(CategoryRefusal::UnknownOrganization) => {
                 Self::field("organization", "There is no such organization.")
             }
-            Rejection::Refused(refusal @ CategoryRefusal::InUse) => {
-                Self::conflict(format!("The category cannot be deleted: {refusal}."))
-            }
+            Rejection::Refused(
+                refusal @ (CategoryRefusal::InUse | CategoryRefusal::UsedElsewhere),
+            ) => Self::conflict(format!("The category stays as it is: {refusal}.")),
         }
     }
 }

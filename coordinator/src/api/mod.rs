@@ -163,6 +163,7 @@ fn operators(largest_file: u64) -> OpenApiRouter<App> {
         .routes(routes!(operation::detail, operation::report))
         .routes(routes!(operation::log))
         .routes(routes!(operation::cancel))
+        .routes(routes!(operation::write_off))
         .routes(routes!(stream::of_operation))
         .routes(routes!(stream::of_organization))
         .routes(routes!(upgrade::preview, upgrade::start))

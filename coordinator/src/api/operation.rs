@@ -25,6 +25,7 @@ use super::{
 use crate::operation::{
     Evidence, LateResult, Operation, Status,
     cancel::CannotCancel,
+    expiry::CannotWriteOff,
     report::{Report, ReportRefused},
 };
 use crate::store::{
@@ -306,6 +307,25 @@ pub async fn cancel(
     Ok(Json(Done { message: "The upgrade is cancelled: the modem will not be flashed." }))
 }
 
+/// Ends an operation whose modem is in recovery, or waits for a person, and that ends in no other way: it
+/// has failed, and what its device still says is kept as `late_result`. For administrators.
+#[utoipa::path(post, path = "/upgrade-operation/{id}/write-off/", tag = "upgrades",
+    params(("id" = Uuid, Path)),
+    responses((status = 200, body = Done)))]
+pub async fn write_off(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<OperationId>,
+) -> Answer<Json<Done>> {
+    let operation = find(&app, &operator, id).await?;
+    operator.may_administer_in(&operation.organization)?;
+    let by = operator.user.name.clone();
+    operator.store(&app).write_off_operation(operator.sees(), id, by).await?;
+    Ok(Json(Done {
+        message: "The upgrade is given up: it has failed, and nobody knows the state of its modem.",
+    }))
+}
+
 pub(super) async fn find(app: &App, operator: &Operator, id: OperationId) -> Answer<Operation> {
     app.store.operation(operator.sees(), id).await?.ok_or_else(ApiError::not_found)
 }
@@ -332,6 +352,18 @@ impl From<Rejection<ChangeRefused<CannotCancel>>> for ApiError {
     }
 }
 
+impl From<Rejection<ChangeRefused<CannotWriteOff>>> for ApiError {
+    fn from(rejection: Rejection<ChangeRefused<CannotWriteOff>>) -> Self {
+        match rejection {
+            Rejection::Store(error) => error.into(),
+            Rejection::Refused(ChangeRefused::Unknown) => Self::not_found(),
+            Rejection::Refused(ChangeRefused::Rule(rule)) => {
+                Self::conflict(format!("The upgrade cannot be written off: {rule}."))
+            }
+        }
+    }
+}
+
 impl From<Rejection<ChangeRefused<ReportRefused>>> for ApiError {
     fn from(rejection: Rejection<ChangeRefused<ReportRefused>>) -> Self {
         match rejection {
@@ -339,6 +371,9 @@ impl From<Rejection<ChangeRefused<ReportRefused>>> for ApiError {
             Rejection::Refused(ChangeRefused::Unknown) => Self::not_found(),
             Rejection::Refused(ChangeRefused::Rule(rule @ ReportRefused::Percent)) => {
                 Self::field("progress_percent", rule.to_string())
+            }
+            Rejection::Refused(ChangeRefused::Rule(rule @ ReportRefused::Nothing)) => {
+                Self::bad_request(format!("The report is not taken: {rule}."))
             }
             Rejection::Refused(ChangeRefused::Rule(rule)) => {
                 Self::conflict(format!("The report is not taken: {rule}."))

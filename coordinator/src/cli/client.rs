@@ -8,6 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::flags::{self, in_flags};
 use crate::api::BASE;
 
 /// An answer is a page of a list at most.
@@ -133,7 +134,13 @@ impl Client {
                 Failure::Password(told)
             }
             StatusCode::UNAUTHORIZED => Failure::Unauthorized(told),
+            StatusCode::FORBIDDEN if told.starts_with("This token may only") => {
+                Failure::NarrowToken(told)
+            }
             StatusCode::FORBIDDEN => Failure::Forbidden(told),
+            StatusCode::CONFLICT => Failure::Conflict(told),
+            StatusCode::INSUFFICIENT_STORAGE => Failure::Full(told),
+            StatusCode::INTERNAL_SERVER_ERROR => Failure::Broken(told),
             StatusCode::NOT_FOUND => Failure::NotFound,
             StatusCode::SERVICE_UNAVAILABLE => Failure::Unavailable(told),
             StatusCode::TOO_MANY_REQUESTS => {
@@ -216,10 +223,10 @@ fn told(body: &str) -> String {
                 };
                 match field.as_str() {
                     "detail" | "error" | "non_field_errors" => message,
-                    field => format!("{field}: {message}"),
+                    field => format!("{}: {message}", flags::of_field(field)),
                 }
             });
-            messages.collect::<Vec<_>>().join("; ")
+            in_flags(&messages.collect::<Vec<_>>().join("; "))
         }
         _ => body.chars().take(200).collect(),
     }
@@ -233,6 +240,12 @@ mod tests {
     fn refusals_are_told_on_one_line() {
         assert_eq!(told(r#"{"detail":"Not found."}"#), "Not found.");
         assert_eq!(told(r#"{"a":["x","y"],"b":["z"]}"#), "a: x y; b: z");
+        assert_eq!(
+            told(r#"{"from_versions":["This list is empty."]}"#),
+            "--from-version: This list is empty."
+        );
+        let firmwareless = r#"{"error":"Nobody: ask with upgrade_all, or name the device."}"#;
+        assert_eq!(told(firmwareless), "Nobody: ask with --all, or name the device.");
         assert_eq!(told("<html>"), "<html>");
     }
 

@@ -35,6 +35,25 @@ pub enum Failure {
         "not allowed: {0}; an administrator can give you the role (`modem-upgrader users role`)"
     )]
     Forbidden(String),
+    #[error(
+        "not allowed: {0} Make one that writes (`modem-upgrader tokens new NAME --scope write`, with \
+         another token), or log in (`modem-upgrader login`)"
+    )]
+    NarrowToken(String),
+    #[error(
+        "not now: {0} See how it stands (`show`, or its list), and try again once that has changed"
+    )]
+    Conflict(String),
+    #[error(
+        "the server has no room: {0} Free space on its disk, or remove firmware that nobody needs \
+         (`modem-upgrader images remove`), and try again"
+    )]
+    Full(String),
+    #[error(
+        "the server failed ({0}): its log says why. See whether the change was made (`modem-upgrader \
+         audit`) before you try again"
+    )]
+    Broken(String),
     #[error("not found: check the id, and that its organization is one of yours")]
     NotFound,
     #[error("too many requests: try again in {0} seconds")]
@@ -67,8 +86,18 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
-            Self::NoToken | Self::Unauthorized(_) | Self::Password(_) | Self::Forbidden(_) => 4,
-            Self::NotFound | Self::Throttled(_) | Self::Unavailable(_) | Self::Refused { .. } => 1,
+            Self::NoToken
+            | Self::Unauthorized(_)
+            | Self::Password(_)
+            | Self::Forbidden(_)
+            | Self::NarrowToken(_) => 4,
+            Self::NotFound
+            | Self::Throttled(_)
+            | Self::Unavailable(_)
+            | Self::Conflict(_)
+            | Self::Full(_)
+            | Self::Broken(_)
+            | Self::Refused { .. } => 1,
         }
     }
 }

@@ -9,11 +9,13 @@ mod client;
 mod completions;
 mod connection;
 mod devices;
+mod each;
 mod enrolment_tokens;
 mod events;
 mod failure;
 mod find;
 mod firmware;
+mod flags;
 mod images;
 mod lists;
 mod login;
@@ -86,7 +88,7 @@ enum Command {
     Upgrade(Request<upgrade::Arguments>),
     /// Upgrade many modems, in waves: preview, create, watch, pause, resume, cancel, retry
     Batch(Request<batch::Arguments>),
-    /// List upgrade operations, show and cancel them
+    /// List upgrade operations, show, cancel and write them off
     Operations(Request<operations::Arguments>),
     /// List, make and revoke your API tokens
     Tokens(Request<tokens::Arguments>),

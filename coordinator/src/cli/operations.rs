@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::batch::show;
-use super::client::{Client, Query, with_query};
+use super::client::{Client, Query, escaped, with_query};
+use super::each::each;
 use super::events::Watch;
 use super::find;
 use super::lists::{Asked, Lists};
 use super::output::{self, Output, cell, fields, table, time};
+use super::prompt;
 
 pub type Arguments = Lists<Verb, Filters>;
 
@@ -26,11 +28,21 @@ pub enum Verb {
         /// Id
         operation: String,
     },
-    /// Take one back, as long as its modem is untouched
+    /// Take some back, as long as nobody is flashing their modems
     Cancel {
         /// Ids
         #[arg(required = true)]
         operations: Vec<String>,
+    },
+    /// End some for good whose modems are in recovery or wait for a person, and that end in no other way:
+    /// they have failed, and a late result is kept
+    WriteOff {
+        /// Ids
+        #[arg(required = true)]
+        operations: Vec<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -72,14 +84,28 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             if output.json { output::json(&operation) } else { print(&operation) }
         }
         Asked::Other(Verb::Cancel { operations }) => {
-            for operation in operations {
-                let path = format!("upgrade-operation/{operation}/cancel/");
-                let answer = client.send(Method::POST, &path, &json!({})).await?;
-                output.say(&answer, format!("{operation}: {}", cell(&answer["message"])));
+            return Ok(post(client, operations, "cancel", output).await);
+        }
+        Asked::Other(Verb::WriteOff { operations, yes }) => {
+            let count = operations.len();
+            let question = format!("Give up {count} upgrades whose modems may be being flashed?");
+            if !yes && prompt::is_attended() && !prompt::yes(&question)? {
+                return Ok(ExitCode::FAILURE);
             }
+            return Ok(post(client, operations, "write-off", output).await);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn post(client: &Client, operations: Vec<String>, verb: &str, output: Output) -> ExitCode {
+    let post = async |id: &str| {
+        let path = format!("upgrade-operation/{}/{verb}/", escaped(id));
+        let answer = client.send(Method::POST, &path, &json!({})).await?;
+        output.say(&answer, format!("{id}: {}", cell(&answer["message"])));
+        Ok(())
+    };
+    each(operations, post).await
 }
 
 async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Result<()> {

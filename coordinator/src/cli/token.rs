@@ -59,9 +59,16 @@ struct New {
     /// For reading only
     #[arg(long, conflicts_with = "enrolment")]
     read: bool,
-    /// For devices of this organization to enrol with
+    /// For devices of this organization to enrol with; they are let in at once
     #[arg(long, value_name = "ORGANIZATION")]
     enrolment: Option<OrganizationSlug>,
+    /// Devices that may come with it; any number, if nothing is said
+    #[arg(long, requires = "enrolment", value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    uses: Option<u32>,
+    /// Whoever comes with it waits until somebody lets them in (`devices accept`)
+    #[arg(long, requires = "enrolment")]
+    pending: bool,
     /// How long it is good; for ever, if nothing is said
     #[arg(long, value_name = "DAYS")]
     days: Option<u32>,
@@ -75,21 +82,25 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         arguments.data.display()
     );
     let store = Store::open(&database, Clock::System)?;
-    let entry = Entry {
-        actor: "command line".into(),
-        action: "new token".into(),
-        subject: "token".into(),
-        ..Entry::default()
-    };
     match arguments.verb {
-        Verb::New(new) => make(&store.on_record(entry), new).await?,
+        Verb::New(new) => make(&store.on_record(entry("new token", "token")), new).await?,
         Verb::List => list(&store).await?,
         Verb::Revoke { id } => {
+            let store = store.on_record(entry("revoke token", &id.to_string()));
             anyhow::ensure!(store.revoke_token(id).await?, "there is no token {id}");
             println!("revoked: {id}");
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn entry(action: &str, subject: &str) -> Entry {
+    Entry {
+        actor: "command line".into(),
+        action: action.into(),
+        subject: subject.into(),
+        ..Entry::default()
+    }
 }
 
 async fn make(store: &Store, new: New) -> anyhow::Result<()> {
@@ -101,7 +112,7 @@ async fn make(store: &Store, new: New) -> anyhow::Result<()> {
             let token = secret::make(secret::ENROLMENT)?;
             let digest = sha256(token.as_bytes());
             let name = new.name;
-            let (auto_accept, uses) = (true, None);
+            let (auto_accept, uses) = (!new.pending, new.uses);
             let row = NewEnrolmentToken { organization, name, digest, auto_accept, uses, expires };
             (store.create_enrolment_token(row).await?, token, "enrolment_token")
         }

@@ -1,4 +1,5 @@
-//! Ends by time: what was never started in time, and what fell silent for good.
+//! Ends by time: what was never started in time, and what fell silent for good; and by a person who gives
+//! up what would never end.
 
 use shared::failure::{Failure, FailureKind, ModemCondition};
 use shared::stages::Phase;
@@ -23,6 +24,38 @@ pub fn expire(operation: &mut Operation, listening_since: u64, now: u64) -> bool
     } else {
         overdue(operation, now)
     }
+}
+
+/// Why an operation is not written off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CannotWriteOff {
+    #[error("the operation has ended with status {0}")]
+    Finished(Status),
+    #[error("nobody is flashing its modem, so it can be cancelled")]
+    NotGranted,
+    #[error(
+        "attempt {0} is under way: only one in recovery, or one that waits for a person, is written off"
+    )]
+    UnderWay(u32),
+}
+
+/// Gives up an attempt that neither ends nor falls silent: its router talks on about a modem in recovery.
+/// As with a lost one, nobody knows its modem's state, and what is still said is kept as a late result.
+pub fn write_off(operation: &mut Operation, by: &str, now: u64) -> Result<(), CannotWriteOff> {
+    if operation.status.is_terminal() {
+        return Err(CannotWriteOff::Finished(operation.status));
+    }
+    let Some(granted) = operation.granted.filter(|granted| granted.open) else {
+        return Err(CannotWriteOff::NotGranted);
+    };
+    let phase = match operation.phase {
+        Some(phase @ (Phase::Recovering | Phase::Held)) => phase,
+        Some(_) | None => return Err(CannotWriteOff::UnderWay(granted.attempt)),
+    };
+    let detail = format!("given up by {by}; its modem's state is not known");
+    let failure = Failure::new(phase, FailureKind::AttemptLost, ModemCondition::Unknown, detail);
+    end(operation, failure, Status::Failed, now);
+    Ok(())
 }
 
 /// Whether the operation was given up for silence and its device, heard of last at `seen`, is

@@ -23,6 +23,10 @@ pub enum ReportRefused {
     NotYet,
     #[error("progress_percent goes from 0 to 100")]
     Percent,
+    #[error("it says neither progress_percent nor status")]
+    Nothing,
+    #[error("what has begun is not idle again")]
+    Begun,
 }
 
 /// Takes the report over.
@@ -39,14 +43,23 @@ pub fn apply(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportR
     if report.progress_percent.is_some_and(|percent| percent > 100) {
         return Err(ReportRefused::Percent);
     }
+    match (report.status, report.progress_percent) {
+        (None, None) => return Err(ReportRefused::Nothing),
+        (Some(Status::Idle), _) if op.status != Status::Idle => return Err(ReportRefused::Begun),
+        // As it stands.
+        (Some(Status::Idle), None | Some(0)) => return Ok(()),
+        (Some(_), _) | (None, Some(_)) => {}
+    }
     op.progress_percent = report.progress_percent.unwrap_or(op.progress_percent);
     op.evidence = Some(Evidence::Reported);
     op.heard_at = Some(now);
     op.modified = now;
     match report.status {
-        None | Some(Status::InProgress) => op.status = Status::InProgress,
-        Some(Status::Idle) => {}
+        None | Some(Status::Idle | Status::InProgress) => op.status = Status::InProgress,
         Some(status) => {
+            if status == Status::Success {
+                op.progress_percent = 100;
+            }
             op.note(now, &format!("a device script reports: {status}"));
             op.finish(status, now);
         }

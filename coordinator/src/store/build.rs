@@ -7,6 +7,7 @@ use shared::{
     ids::{BuildId, CategoryId, OrganizationId, OrganizationSlug},
 };
 
+use super::whose::Whose;
 use super::{
     Rejection, Store, StoreError, Tx,
     audit::Told,
@@ -62,6 +63,8 @@ pub enum BuildRefusal {
     VersionTaken,
     #[error("an unfinished upgrade needs firmware of it")]
     InUse,
+    #[error("devices or batches of another organization use firmware of it")]
+    UsedElsewhere,
 }
 
 const COLUMNS: &str = "t.*, c.name AS category_name, c.organization AS organization";
@@ -117,8 +120,20 @@ impl Store {
         id: BuildId,
         change: BuildChange,
     ) -> Result<Build, Rejection<BuildRefusal>> {
+        if let Some(category) = change.category
+            && let Some(organization) =
+                self.category(category).await?.and_then(|of| of.organization)
+            && self.is_used_elsewhere(Whose::Build(id), organization).await?
+        {
+            return Err(Rejection::Refused(BuildRefusal::UsedElsewhere));
+        }
         self.write(move |tx| {
             let mut build = find(tx, id)?.ok_or(Rejection::Refused(BuildRefusal::Unknown))?;
+            if change.renames(&build)
+                && image::any_in_use(tx, "SELECT id FROM images WHERE build = ?1", &id.to_string())?
+            {
+                return Err(Rejection::Refused(BuildRefusal::InUse));
+            }
             let told = Told::of(build.organization).before(shown(&build));
             change.apply(&mut build);
             build.modified = tx.now;
@@ -152,6 +167,12 @@ impl Store {
 }
 
 impl BuildChange {
+    /// Whether it would be another build by its name, under the hands of those who upgrade to it.
+    fn renames(&self, build: &Build) -> bool {
+        self.version.as_ref().is_some_and(|version| *version != build.version)
+            || self.modem_model.as_ref().is_some_and(|model| *model != build.modem_model)
+    }
+
     fn apply(self, build: &mut Build) {
         if let Some(category) = self.category {
             build.category = category;

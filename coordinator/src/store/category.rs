@@ -7,6 +7,7 @@ use shared::{
     ids::{CategoryId, OrganizationId, OrganizationSlug},
 };
 
+use super::whose::Whose;
 use super::{
     Rejection, Store, StoreError, Tx,
     audit::Told,
@@ -55,6 +56,8 @@ pub enum CategoryRefusal {
     UnknownOrganization,
     #[error("an unfinished upgrade needs firmware of it")]
     InUse,
+    #[error("devices or batches of another organization use firmware of it")]
+    UsedElsewhere,
 }
 
 const COLUMNS: &str = "t.*";
@@ -102,6 +105,11 @@ impl Store {
         id: CategoryId,
         change: CategoryChange,
     ) -> Result<Category, Rejection<CategoryRefusal>> {
+        if let Some(Some(organization)) = change.organization
+            && self.is_used_elsewhere(Whose::Category(id), organization).await?
+        {
+            return Err(Rejection::Refused(CategoryRefusal::UsedElsewhere));
+        }
         self.write(move |tx| {
             let mut category = find(tx, id)?.ok_or(Rejection::Refused(CategoryRefusal::Unknown))?;
             let told = Told::of(category.organization).before(shown(&category));

@@ -39,6 +39,7 @@ mod schema;
 pub mod token;
 mod unlink;
 pub mod user;
+mod whose;
 mod writer;
 
 use std::cell::RefCell;

@@ -1,14 +1,15 @@
 //! Tokens of users and for enrolment, seen together: what there is, and its end.
 
 use rusqlite::{OptionalExtension, Row};
+use serde_json::json;
 use shared::ids::UserId;
 use uuid::Uuid;
 
 use super::account::raise_epoch;
-use super::audit::{self, Entry};
+use super::audit::Told;
 use super::column::parsed;
 use super::user::ENDS;
-use super::{Never, Store, StoreError, Tx};
+use super::{Rejection, Store, StoreError, Tx};
 
 /// A token, of which only the digest is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +59,18 @@ impl Store {
     /// Ends a token, and with a user's the MQTT tokens that may have been got by it. False where
     /// there is none of this id.
     pub async fn revoke_token(&self, id: Uuid) -> Result<bool, StoreError> {
-        Ok(self.write::<_, Never, _>(move |tx| Ok(revoke(tx, id)?)).await?)
+        match self.write(move |tx| revoke(tx, id)).await {
+            Ok(()) => Ok(true),
+            // What does not happen leaves no entry in the log.
+            Err(Rejection::Refused(NoToken)) => Ok(false),
+            Err(Rejection::Store(error)) => Err(error),
+        }
     }
 }
 
-fn revoke(tx: &Tx<'_>, id: Uuid) -> rusqlite::Result<bool> {
+struct NoToken;
+
+fn revoke(tx: &Tx<'_>, id: Uuid) -> Result<(), Rejection<NoToken>> {
     let text = id.to_string();
     let user = tx
         .prepare_cached("SELECT user FROM api_tokens WHERE id = ?1")?
@@ -73,16 +81,11 @@ fn revoke(tx: &Tx<'_>, id: Uuid) -> rusqlite::Result<bool> {
     }
     let gone = tx.prepare_cached("DELETE FROM api_tokens WHERE id = ?1")?.execute([&text])?
         + tx.prepare_cached("DELETE FROM enrolment_tokens WHERE id = ?1")?.execute([&text])?;
-    if gone > 0 {
-        let entry = Entry {
-            actor: "coordinator".into(),
-            action: "revoke token".into(),
-            subject: text,
-            ..Entry::default()
-        };
-        audit::record(tx, &entry, None)?;
+    if gone == 0 {
+        return Err(Rejection::Refused(NoToken));
     }
-    Ok(gone > 0)
+    tx.tell(Told::default().before(json!({"id": id, "user": user})));
+    Ok(())
 }
 
 fn issued(row: &Row<'_>) -> rusqlite::Result<Issued> {

@@ -93,3 +93,49 @@ async fn a_foreign_category_is_not_there() {
     world.delete(RIVAL, &format!("build/{build}/")).await.ok(404);
     world.delete(VIEWER, &format!("build/{build}/")).await.ok(403);
 }
+
+/// A build with an image that an upgrade of `acme` needs; its path, its category's and the operation's.
+async fn in_use(world: &World) -> [String; 3] {
+    let (device, image) = (world.device(&["main"]).await, world.image().await);
+    let operation = world.upgrade(device, &image).await;
+    let build = world.app.store.image(image.parse().unwrap()).await.unwrap().unwrap().build;
+    let build = format!("build/{build}/");
+    let category = world.get(OPERATOR, &build).await.ok(200)["category"].clone();
+    let category = format!("category/{}/", category.as_str().unwrap());
+    [build, category, format!("upgrade-operation/{operation}/cancel/")]
+}
+
+#[tokio::test]
+async fn a_build_keeps_its_name_while_somebody_upgrades_to_it() {
+    let world = World::new().await;
+    let [build, _, cancel] = in_use(&world).await;
+    for change in [json!({"version": "9"}), json!({"modem_model": "other"})] {
+        let refused = world.patch(OPERATOR, &build, change).await.ok(409);
+        assert!(refused["error"].as_str().unwrap().contains("unfinished upgrade"), "{refused}");
+    }
+    let whole = world.get(OPERATOR, &build).await.ok(200);
+    world.put(OPERATOR, &build, whole).await.ok(200);
+    world.patch(OPERATOR, &build, json!({"changelog": "better"})).await.ok(200);
+    world.post(OPERATOR, &cancel, json!({})).await.ok(200);
+    world.patch(OPERATOR, &build, json!({"version": "9"})).await.ok(200);
+}
+
+#[tokio::test]
+async fn firmware_in_use_is_not_given_to_another_organization() {
+    let world = World::new().await;
+    let [build, category, cancel] = in_use(&world).await;
+    let theirs = json!({"name": "theirs", "organization": "rival"});
+    let theirs = world.post(ADMIN, "category/", theirs).await.id(201);
+    // The device's assignment stays when its upgrade has ended.
+    for _ in 0..2 {
+        let given = world.patch(ADMIN, &category, json!({"organization": "rival"})).await.ok(409);
+        assert!(given["error"].as_str().unwrap().contains("another organization"), "{given}");
+        world.patch(ADMIN, &build, json!({"category": theirs})).await.ok(409);
+        world.post(OPERATOR, &cancel, json!({})).await;
+    }
+    world.patch(ADMIN, &category, json!({"organization": null})).await.ok(200);
+    world.patch(ADMIN, &category, json!({"organization": "acme"})).await.ok(200);
+    let unused = world.post(OPERATOR, "category/", json!({"name": "unused"})).await.id(201);
+    let unused = format!("category/{unused}/");
+    world.patch(ADMIN, &unused, json!({"organization": "rival"})).await.ok(200);
+}

@@ -20,12 +20,14 @@ mod events;
 mod firmware;
 mod health;
 mod image;
+mod large;
 #[path = "../fixture/manifest.rs"]
 mod manifest;
 mod openapi;
 mod operation;
 mod organization;
 mod repeat;
+mod report;
 mod strict;
 mod token;
 mod world;

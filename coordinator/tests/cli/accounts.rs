@@ -41,7 +41,7 @@ fn a_token_for_reading_writes_nothing() {
     let own = std::mem::replace(&mut server.token, secret);
     server.good(&["devices"]);
     let refused = ends(4, server.run(&["organizations", "create", "south"]));
-    assert!(refused.contains("not allowed"), "{refused}");
+    assert!(refused.contains("may only read") && refused.contains("tokens new"), "{refused}");
     server.token = own;
     server.good(&["tokens", "revoke", made["id"].as_str().unwrap()]);
     assert!(!server.good(&["tokens"]).contains("screen"));
@@ -72,4 +72,13 @@ fn the_audit_log_tells_who_did_what() {
     assert_eq!(server.json(&["audit", "--until", "2020-01-01T00:00:00Z"]), json!([]));
     assert_eq!(server.json(&["audit", "--limit", "1"]).as_array().unwrap().len(), 1);
     ends(2, server.run(&["audit", "--since", "yesterday"]));
+}
+
+#[test]
+fn one_refusal_does_not_stop_the_others_and_says_what_to_do() {
+    let server = Server::start();
+    let [one, two] = ["6d3b4c0a-0f7b-4f0e-9d5a-1c2b3a4d5e6f", "7d3b4c0a-0f7b-4f0e-9d5a-1c2b3a4d5e6f"];
+    let refused = ends(1, server.run(&["operations", "cancel", one, two]));
+    assert!(refused.contains(one) && refused.contains(two), "{refused}");
+    assert!(refused.contains("2 of 2 were not done"), "{refused}");
 }

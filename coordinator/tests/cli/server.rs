@@ -64,4 +64,9 @@ fn tokens_are_made_and_withdrawn_while_the_server_runs() {
     assert!(!token(&["list"]).contains(&id));
     let enrolment = token(&["new", "--enrolment", "default"]);
     assert!(enrolment.contains("enrolment_token: mu-enrol-"), "{enrolment}");
+    let narrow = ["new", "--enrolment", "default", "--name", "van", "--uses", "3", "--pending"];
+    assert!(token(&narrow).contains("enrolment_token: mu-enrol-"));
+    let all = server.json(&["enrolment-tokens"]);
+    let van = all.as_array().unwrap().iter().find(|one| one["name"] == "van").unwrap();
+    assert_eq!((&van["uses_left"], &van["auto_accept"]), (&3.into(), &false.into()), "{van}");
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::json;
 
+use super::strategy::Strategy;
 use super::{path, watch};
 use crate::cli::client::Client;
 use crate::cli::output::{Output, cell};
@@ -15,6 +16,11 @@ use crate::cli::output::{Output, cell};
 pub struct Retry {
     /// Id
     batch: String,
+    #[command(flatten)]
+    strategy: Strategy,
+    /// Also routers that do not check signatures
+    #[arg(long)]
+    include_unsigned: bool,
     /// Follow the new one to its end, as `batch watch` does
     #[arg(long)]
     watch: bool,
@@ -39,7 +45,17 @@ pub async fn run(
 }
 
 pub async fn retry(client: &Client, arguments: Retry, output: Output) -> anyhow::Result<ExitCode> {
-    let answer = client.start(&format!("{}retry/", path(&arguments.batch)), &json!({})).await?;
+    let path = path(&arguments.batch);
+    let mut body = json!({});
+    if arguments.include_unsigned {
+        body["include_unsigned"] = json!(true);
+    }
+    if arguments.strategy.is_given() {
+        // The API takes a whole one: the flags change that of the batch that failed.
+        let failed = client.get(&path, &[]).await?;
+        body["strategy"] = arguments.strategy.over(failed["strategy"].clone());
+    }
+    let answer = client.start(&format!("{path}retry/"), &body).await?;
     let new = answer["batch"].as_str().context("the answer has no batch")?;
     if arguments.watch {
         return watch::follow(client, new, output).await;

@@ -56,7 +56,7 @@ enum Verb {
         batch: String,
     },
     /// Start a new batch for the modems of one that failed
-    Retry(change::Retry),
+    Retry(Box<change::Retry>),
 }
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -70,7 +70,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Verb::Pause { batch } => change::run(client, &batch, "pause", output).await,
         Verb::Resume { batch } => change::run(client, &batch, "resume", output).await,
         Verb::Cancel { batch } => change::run(client, &batch, "cancel", output).await,
-        Verb::Retry(arguments) => change::retry(client, arguments, output).await,
+        Verb::Retry(arguments) => change::retry(client, *arguments, output).await,
     }
 }
 

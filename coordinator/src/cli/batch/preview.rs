@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::selection::{Selected, Selection};
 use crate::cli::client::Client;
 use crate::cli::failure::success;
+use crate::cli::flags::in_flags;
 use crate::cli::output::{self, Output, cell, table};
 
 #[derive(Debug, Args)]
@@ -75,7 +76,7 @@ fn print(preview: &Value, summary: bool) {
     let mut reasons = BTreeMap::<String, (usize, String)>::new();
     for verdict in verdicts.iter().filter(|verdict| verdict["will_upgrade"] != true) {
         let entry = reasons.entry(cell(&verdict["reason"])).or_default();
-        *entry = (entry.0 + 1, cell(&verdict["detail"]));
+        *entry = (entry.0 + 1, in_flags(&cell(&verdict["detail"])));
     }
     if !reasons.is_empty() {
         println!();

@@ -15,7 +15,8 @@ pub struct Selection {
     /// Whose devices, where the build is for several organizations
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
-    /// Also modems that have no firmware assigned yet
+    /// Also modems that have no firmware assigned yet, or firmware of another category, which is
+    /// replaced; --device implies it
     #[arg(long)]
     all: bool,
     /// Those in this group: its id or name

@@ -87,6 +87,35 @@ impl Strategy {
     }
 }
 
+impl Strategy {
+    pub fn is_given(&self) -> bool {
+        self.body() != json!({})
+    }
+
+    /// Another strategy with what was said in its place.
+    pub fn over(&self, mut other: Value) -> Value {
+        // A time that is over would be refused; a new batch has its own.
+        for time in ["start_at", "expires_at"] {
+            if let Some(other) = other.as_object_mut() {
+                other.remove(time);
+            }
+        }
+        lay_over(&mut other, self.body());
+        other
+    }
+}
+
+fn lay_over(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (name, value) in over {
+                lay_over(under.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
+    }
+}
+
 impl Then {
     fn name(self) -> &'static str {
         match self {
@@ -119,6 +148,20 @@ mod tests {
 
     fn body(line: &str) -> Value {
         Line::parse_from(line.split(' ')).strategy.body()
+    }
+
+    #[test]
+    fn what_was_said_is_laid_over_another_strategy() {
+        let other = json!({
+            "canary": 3, "growth": 2.0, "gate": {"success_percent": 90, "soak_s": 600},
+            "start_at": null, "expires_at": "2020-01-01T00:00:00Z",
+        });
+        let line = Line::parse_from(["x", "--canary", "1", "--soak", "1h"]).strategy;
+        let expected = json!({
+            "canary": 1, "growth": 2.0, "gate": {"success_percent": 90, "soak_s": 3600},
+        });
+        assert_eq!((line.is_given(), line.over(other)), (true, expected));
+        assert!(!Line::parse_from(["x"]).strategy.is_given());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::client::Client;
+use crate::cli::each::each;
 use crate::cli::failure::usage;
 use crate::cli::find;
 use crate::cli::output::{Output, cell};
@@ -85,39 +86,38 @@ pub enum Verb {
 
 pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Accept { devices } => post(client, &devices, "accept", output).await?,
-        Verb::Refuse { devices } => post(client, &devices, "refuse", output).await?,
-        Verb::Release { devices } => post(client, &devices, "release", output).await?,
+        Verb::Accept { devices } => post(client, &devices, "accept", output).await,
+        Verb::Refuse { devices } => post(client, &devices, "refuse", output).await,
+        Verb::Release { devices } => post(client, &devices, "release", output).await,
         Verb::Revoke { devices, yes } => {
             let count = devices.len();
             let question = format!("Shut {count} of your devices out for good?");
             if !yes && prompt::is_attended() && !prompt::yes(&question)? {
                 return Ok(ExitCode::FAILURE);
             }
-            post(client, &devices, "revoke", output).await?;
+            post(client, &devices, "revoke", output).await
         }
         Verb::Activate { devices } => {
-            patch(client, &devices, &json!({ "deactivated": false }), output).await?;
+            patch(client, &devices, &json!({ "deactivated": false }), output).await
         }
         Verb::Deactivate { devices } => {
-            patch(client, &devices, &json!({ "deactivated": true }), output).await?;
+            patch(client, &devices, &json!({ "deactivated": true }), output).await
         }
         Verb::Group { group, devices } => {
             let group = place(client, "group", &group).await?;
-            patch(client, &devices, &json!({ "group": group }), output).await?;
+            patch(client, &devices, &json!({ "group": group }), output).await
         }
         Verb::Location { location, devices } => {
             let location = place(client, "location", &location).await?;
-            patch(client, &devices, &json!({ "location": location }), output).await?;
+            patch(client, &devices, &json!({ "location": location }), output).await
         }
         Verb::Tag { add, remove, devices } => {
             if add.is_empty() && remove.is_empty() {
                 return Err(usage("give --add or --remove"));
             }
-            tag(client, &devices, &add, &remove, output).await?;
+            tag(client, &devices, &add, &remove, output).await
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn place(client: &Client, kind: &str, word: &str) -> anyhow::Result<Option<String>> {
@@ -132,12 +132,14 @@ async fn post(
     devices: &[String],
     verb: &str,
     output: Output,
-) -> anyhow::Result<()> {
-    for id in find::devices(client, devices).await? {
+) -> anyhow::Result<ExitCode> {
+    let devices = find::devices(client, devices).await?;
+    let post = async |id: &str| {
         let path = format!("device/{id}/{verb}/");
         say(&client.send(Method::POST, &path, &json!({})).await?, output);
-    }
-    Ok(())
+        Ok(())
+    };
+    Ok(each(devices, post).await)
 }
 
 async fn patch(
@@ -145,11 +147,13 @@ async fn patch(
     devices: &[String],
     change: &Value,
     output: Output,
-) -> anyhow::Result<()> {
-    for id in find::devices(client, devices).await? {
+) -> anyhow::Result<ExitCode> {
+    let devices = find::devices(client, devices).await?;
+    let patch = async |id: &str| {
         say(&client.send(Method::PATCH, &format!("device/{id}/"), change).await?, output);
-    }
-    Ok(())
+        Ok(())
+    };
+    Ok(each(devices, patch).await)
 }
 
 async fn tag(
@@ -158,16 +162,18 @@ async fn tag(
     add: &[String],
     remove: &[String],
     output: Output,
-) -> anyhow::Result<()> {
-    for id in find::devices(client, devices).await? {
+) -> anyhow::Result<ExitCode> {
+    let devices = find::devices(client, devices).await?;
+    let tag = async |id: &str| {
         let path = format!("device/{id}/");
         let device = client.get(&path, &[]).await?;
         let had = device["tags"].as_array().into_iter().flatten().map(cell);
         let mut tags: Vec<_> = had.filter(|tag| !remove.contains(tag)).collect();
         tags.extend(add.iter().filter(|tag| !tags.contains(tag)).cloned().collect::<Vec<_>>());
         say(&client.send(Method::PATCH, &path, &json!({ "tags": tags })).await?, output);
-    }
-    Ok(())
+        Ok(())
+    };
+    Ok(each(devices, tag).await)
 }
 
 fn say(device: &Value, output: Output) {

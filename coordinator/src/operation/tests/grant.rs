@@ -64,7 +64,8 @@ fn tried(left: &[ModemCondition]) -> Operation {
 #[test]
 fn what_is_taken_back_after_a_failed_attempt_has_failed() {
     use ModemCondition::{OldVersion, Untouched};
-    let device = |outcome| move |op: &mut Operation| drop(tell(op, &event(9, 0, finished(outcome))));
+    let device =
+        |outcome| move |op: &mut Operation| drop(tell(op, &event(9, 0, finished(outcome))));
     let full = failure(Untouched);
     let ends: [(&str, Box<dyn Fn(&mut Operation)>); 6] = [
         ("operator", Box::new(|op| cancel(op, "admin", 5).unwrap())),

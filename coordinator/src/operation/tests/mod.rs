@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::cancel::{CannotCancel, cancel, skip, supersede};
 use super::event::{Refused, apply};
-use super::expiry::{self, expire};
+use super::expiry::{self, expire, write_off};
 use super::grant::{Leave, Standing, start};
 use super::report::{Report, ReportRefused};
 use super::*;

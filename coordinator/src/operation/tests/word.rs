@@ -154,6 +154,23 @@ fn a_scripts_word_moves_only_what_no_agent_has_taken_up() {
 }
 
 #[test]
+fn a_report_says_something_and_takes_nothing_back() {
+    let say = |percent, status| Report { progress_percent: percent, status };
+    let mut op = operation();
+    let untouched = op.clone();
+    assert_eq!(report::apply(&mut op, Report::default(), 1), Err(ReportRefused::Nothing));
+    report::apply(&mut op, say(None, Some(Status::Idle)), 1).unwrap();
+    assert_eq!(op, untouched);
+    report::apply(&mut op, say(Some(65), None), 1).unwrap();
+    assert_eq!((op.status, op.progress_percent), (Status::InProgress, 65));
+    let begun = op.clone();
+    let back = report::apply(&mut op, say(Some(5), Some(Status::Idle)), 2);
+    assert_eq!((back, &op), (Err(ReportRefused::Begun), &begun));
+    report::apply(&mut op, say(None, Some(Status::Success)), 2).unwrap();
+    assert_eq!(op.progress_percent, 100);
+}
+
+#[test]
 fn the_log_is_bounded_and_has_a_line_each() {
     let mut op = operation();
     for seq in 1..2000 {

@@ -14,9 +14,10 @@ use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::{Never, Rejection, Store, StoreError, batch, device};
 use crate::operation::cancel::{self, CannotCancel};
+use crate::operation::expiry::{self, CannotWriteOff};
 use crate::operation::grant::{self, Leave, Standing};
 use crate::operation::report::{self, Report, ReportRefused};
-use crate::operation::{Operation, Status, expiry};
+use crate::operation::{Operation, Status};
 
 pub use request::{EXPIRY_DAYS, UpgradeRefused, UpgradeRequest};
 pub(super) use request::{create, make, want};
@@ -179,6 +180,16 @@ impl Store {
         by: String,
     ) -> Result<Operation, Rejection<ChangeRefused<CannotCancel>>> {
         self.change(scope, id, move |operation, now| cancel::cancel(operation, &by, now)).await
+    }
+
+    /// Gives up an operation that would never end.
+    pub async fn write_off_operation(
+        &self,
+        scope: Scope,
+        id: OperationId,
+        by: String,
+    ) -> Result<Operation, Rejection<ChangeRefused<CannotWriteOff>>> {
+        self.change(scope, id, move |operation, now| expiry::write_off(operation, &by, now)).await
     }
 
     /// Takes a device script's report over.

@@ -3,10 +3,14 @@
 use axum::http::Method;
 use coordinator::pilot::{Marked, Pilot};
 use coordinator::store::enrolment::Enrolment;
+use coordinator::store::event::Reported;
 use serde_json::{Value, json};
 use shared::desired::CAPABILITIES;
+use shared::event::{Event, EventBody};
+use shared::grant::StartRequest;
 use shared::hex::{Hex, sha256};
 use shared::identity::Claims;
+use shared::ids::{DeviceId, OperationId, Slot, StreamId};
 use shared::inventory::{Inventory, Staging};
 
 use crate::world::*;
@@ -164,6 +168,14 @@ pub async fn of(world: &World, method: &Method, route: &str) -> Ask {
                 world.upgrade(world.device(&["main"]).await, &world.image().await).await;
             ask(&format!("upgrade-operation/{operation}/cancel/"), json!({})).alters()
         }
+        "/upgrade-operation/{id}/write-off/" => {
+            let device = world.device(&["main"]).await;
+            let operation = world.upgrade(device, &world.image().await).await;
+            held(world, device, operation.parse().unwrap()).await;
+            ask(&format!("upgrade-operation/{operation}/write-off/"), json!({}))
+                .by(ADMINISTRATOR)
+                .alters()
+        }
         "/device/{id}/" => {
             let device = world.device(&["main"]).await;
             ask(&format!("device/{device}/"), json!({"tags": ["spare-at-hand"]}))
@@ -293,6 +305,19 @@ pub async fn fail(world: &World, batch: &str) {
     let path = format!("upgrade-operation/{}/", found["results"][0]["id"].as_str().unwrap());
     world.patch(OPERATOR, &path, json!({"status": "failed"})).await.ok(200);
     pilot.fly(batch.parse().unwrap()).await.unwrap();
+}
+
+/// The operation was granted, and its modem waits for a person.
+async fn held(world: &World, device: DeviceId, operation: OperationId) {
+    let stream = StreamId(uuid::Uuid::from_u128(1));
+    let start = StartRequest { attempt: 1, stream, dark_expected_s: 60, dark_longest_s: 600 };
+    world.app.store.start(device, operation, start).await.unwrap();
+    let body = EventBody::Held { reason: "two modems in download mode".into() };
+    let (slot, seq) = (Slot::default(), 2);
+    let event = Event { operation, slot, stream, seq, attempt: 1, at: None, body };
+    let body = serde_json::to_string(&event.body).unwrap();
+    let reported = Reported { device, operation, stream, seq, event: Ok(event), body };
+    world.app.store.record_events(vec![reported]).await.unwrap();
 }
 
 /// A device that waits to be let in.
