@@ -167,6 +167,7 @@ impl Pilot {
                 self.fill(batch, wave, members).await
             }
             Decision::Defer { wave, whom } => self.defer(batch, wave, whom).await,
+            Decision::GiveUp => self.give_up(batch).await,
             Decision::Pause(reason) => {
                 tracing::warn!(batch = %batch.id, %reason, "a batch pauses");
                 let store = on_record("pause");
@@ -219,6 +220,13 @@ impl Pilot {
         let deferred = self.store.defer(batch.id, wave, members).await?;
         tracing::info!(batch = %batch.id, wave, deferred, ?whom, "members wait for a later wave");
         Ok(deferred > 0)
+    }
+
+    async fn give_up(&self, batch: &Batch) -> Result<bool, Rejection<BatchRefused>> {
+        let members = self.store.holding_up(batch, Whom::Stalled).await?;
+        let ended = self.store.give_up(batch.id, members).await?;
+        tracing::info!(batch = %batch.id, ended, "members whose attempt failed are not heard of any more");
+        Ok(ended > 0)
     }
 
     fn publish(&self, report: &Report) {

@@ -3,7 +3,7 @@
 //! A wave opens on evidence only: every member of the one before has ended, enough of them with the
 //! versions read back, and it has soaked. It is never larger than what was proved allows, and takes only
 //! devices that are there: whoever is away keeps. Members who were never granted and hold their wave up
-//! go back to the end of the pool; whoever has begun is waited for.
+//! go back to the end of the pool; whoever has begun is waited for, as long as it is heard of.
 
 use super::strategy::Then;
 use super::tally::{Tally, Wave};
@@ -31,6 +31,8 @@ pub enum Decision {
         wave: u32,
         whom: Whom,
     },
+    /// End those who had an attempt that failed and were not heard of since: they count as failed.
+    GiveUp,
     Pause(Reason),
     Abort(Reason),
     /// Its time is over.
@@ -48,6 +50,8 @@ pub enum Whom {
     /// Never granted, in a wave in which nothing has happened for long: one that has its evidence without
     /// them, or one that others may bring to it.
     Stragglers,
+    /// An attempt failed, and not heard of for long since: given up, not put back.
+    Stalled,
 }
 
 const NOTHING: Decision = Decision::Wait { until: None };
@@ -127,6 +131,9 @@ fn unsettled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
     let strategy = &batch.strategy;
     if !is_forgiven(batch, wave) && strategy.is_lost(&wave.counts) {
         return stop(batch, gate(wave));
+    }
+    if tally.stalled > 0 {
+        return Decision::GiveUp;
     }
     if tally.offline > 0 {
         return Decision::Defer { wave: wave.n, whom: Whom::Offline };

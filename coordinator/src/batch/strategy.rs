@@ -198,7 +198,8 @@ impl Strategy {
     /// were forgiven.
     pub fn tripped(&self, counts: &Counts, overdue: u64, forgiven: &Forgiven) -> Option<Reason> {
         let failures = (counts.charged + overdue).saturating_sub(forgiven.failures);
-        let decided = (counts.success + counts.charged + overdue).saturating_sub(forgiven.decided);
+        // A script's word that it went well dilutes no failures.
+        let decided = (counts.proved() + counts.charged + overdue).saturating_sub(forgiven.decided);
         let threshold = &self.failure_threshold;
         let by_count = threshold.count.is_some_and(|count| failures >= u64::from(count));
         let by_share = failures > 0

@@ -126,6 +126,8 @@ pub struct Tally {
     pub offline: u64,
     /// Of the newest wave all of those without any grant so far.
     pub stragglers: u64,
+    /// Between two attempts, their devices not heard of for long; counted up to what is ended at a time.
+    pub stalled: u64,
     /// The most that a wave has proved.
     pub best: u64,
 }

@@ -11,7 +11,7 @@ use shared::manifest::Manifest;
 use super::column::to_json;
 use super::{Never, Priority, Store, StoreError, Tx, device, operation};
 use crate::operation::event::{Refused, apply};
-use crate::operation::{Effects, Operation, tick};
+use crate::operation::{Effects, Operation, cancel, tick};
 
 /// A milestone as it came from a device.
 #[derive(Debug, Clone)]
@@ -97,6 +97,8 @@ struct Loaded {
     milestones: u32,
     changed: bool,
     desired: bool,
+    /// An attempt is over, and another one may follow.
+    over: bool,
 }
 
 impl Recording<'_, '_> {
@@ -134,6 +136,7 @@ impl Recording<'_, '_> {
             return Ok(Err(Refused::TooMany));
         }
         let reaches = reaches(tx, &loaded.operation, event)?;
+        let granted = loaded.operation.is_granted();
         let effects = match apply(&mut loaded.operation, event, &reaches, tx.now) {
             Ok(effects) => effects,
             Err(refused) => return Ok(Err(refused)),
@@ -141,6 +144,7 @@ impl Recording<'_, '_> {
         loaded.changed = true;
         loaded.milestones += 1;
         loaded.desired |= effects.desired;
+        loaded.over |= granted && !loaded.operation.is_granted();
         insert(tx, reported)?;
         prove(tx, &loaded.operation, effects)?;
         Ok(Ok(Verdict::Accepted))
@@ -154,7 +158,8 @@ impl Recording<'_, '_> {
                 let loaded = match operation::find(self.tx, id)? {
                     Some(operation) => {
                         let milestones = count(self.tx, id)?;
-                        Some(Loaded { operation, milestones, changed: false, desired: false })
+                        let (changed, desired, over) = (false, false, false);
+                        Some(Loaded { operation, milestones, changed, desired, over })
                     }
                     None => None,
                 };
@@ -165,7 +170,11 @@ impl Recording<'_, '_> {
     }
 
     fn save(self) -> rusqlite::Result<()> {
-        for loaded in self.operations.into_values().flatten().filter(|loaded| loaded.changed) {
+        let changed = self.operations.into_values().flatten().filter(|loaded| loaded.changed);
+        for mut loaded in changed {
+            if loaded.over {
+                loaded.desired |= is_left(self.tx, &mut loaded.operation)?;
+            }
             operation::save(self.tx, &loaded.operation)?;
             device::set_seen(self.tx, loaded.operation.device, self.tx.now)?;
             if loaded.desired {
@@ -174,6 +183,20 @@ impl Recording<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// While it was being flashed, the operation of a device that gets no jobs any more had to be left alone. It
+/// is not now: one of a batch ends. Answers whether the device's jobs are not what they were.
+fn is_left(tx: &Tx<'_>, op: &mut Operation) -> rusqlite::Result<bool> {
+    let standing = device::standing(tx, op.device)?;
+    if standing.is_some_and(|standing| standing.accepted && !standing.deactivated) {
+        return Ok(false);
+    }
+    if op.batch.is_some() {
+        // Refused only where it has ended by itself.
+        let _ = cancel::skip(op, "the device gets no jobs any more", tx.now);
+    }
+    Ok(true)
 }
 
 fn most(body: &EventBody) -> u32 {

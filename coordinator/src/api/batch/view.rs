@@ -88,6 +88,9 @@ struct TallyView {
     dark: u64,
     suspect: u64,
     overdue: u64,
+    /// Between two attempts, and not heard of for long; up to 200. While others wait for their wave they
+    /// are ended, as failed.
+    stalled: u64,
     /// Failed and aborted that speak against the build or its tool.
     charged: u64,
 }
@@ -177,6 +180,7 @@ fn tally(report: &Report) -> TallyView {
         dark: silence.dark,
         suspect: silence.suspect,
         overdue: silence.overdue,
+        stalled: report.tally.stalled,
         charged: counts.charged,
     }
 }

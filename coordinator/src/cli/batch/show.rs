@@ -76,7 +76,7 @@ pub fn tally(tally: &Value) -> String {
     };
     let parts = |words: &[&str]| words.iter().filter_map(part).collect::<Vec<_>>().join(", ");
     let all = parts(&["success", "failed", "aborted", "cancelled", "in_progress", "idle"]);
-    let silent = match parts(&["dark", "suspect", "overdue"]) {
+    let silent = match parts(&["dark", "suspect", "overdue", "stalled"]) {
         none if none.is_empty() => none,
         silent => format!(" ({silent})"),
     };
@@ -163,6 +163,10 @@ pub fn next(batch: &Value) -> Option<String> {
              look at them before more are flashed."
                 .to_owned(),
         ),
+        _ if count("stalled") > 0 => Some(format!(
+            "Stalled modems had an attempt that failed, and nothing is heard of them: see that their routers \
+             have power. They are in: operations --batch {id} --status in-progress"
+        )),
         _ => None,
     }
 }

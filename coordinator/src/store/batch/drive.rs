@@ -209,7 +209,7 @@ fn at(tx: &Tx<'_>, scope: &Scope, id: BatchId, courses: &[Course]) -> Refused<Ba
     }
 }
 
-fn open(tx: &Tx<'_>, id: BatchId) -> Refused<Batch> {
+pub(super) fn open(tx: &Tx<'_>, id: BatchId) -> Refused<Batch> {
     at(tx, &Scope::Everything, id, &[Course::Open])
 }
 
@@ -285,7 +285,7 @@ fn forgive(tx: &Tx<'_>, batch: &Batch) -> rusqlite::Result<()> {
     let forgiven = match &batch.reason {
         Some(Reason::Threshold { .. }) => {
             let failures = batch.counts.charged;
-            Forgiven { failures, decided: batch.counts.success + failures, ..before }
+            Forgiven { failures, decided: batch.counts.proved() + failures, ..before }
         }
         Some(Reason::Gate { wave, .. }) => Forgiven { wave: Some(*wave), ..before },
         Some(Reason::Operator { .. } | Reason::Expired | Reason::Unfinished | Reason::Restored)

@@ -9,6 +9,7 @@ mod overdue;
 mod restored;
 mod row;
 mod select;
+mod stalled;
 mod tally;
 mod wake;
 

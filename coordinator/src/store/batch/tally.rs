@@ -70,6 +70,7 @@ fn drawn() -> String {
 
 fn undecided(whom: Whom) -> String {
     let silent = match whom {
+        Whom::Stalled => return stalled(),
         Whom::Offline => {
             "((NOT d.online AND coalesce(d.last_seen, 0) < :seen) OR d.duplicate_since IS NOT NULL)"
         }
@@ -81,6 +82,15 @@ fn undecided(whom: Whom) -> String {
              AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open
              AND t.attempts_granted = 0 AND {silent}"
     )
+}
+
+/// Between two attempts: the grant is closed, and nobody hears of the next one.
+fn stalled() -> String {
+    "SELECT t.id FROM operations t JOIN devices d ON d.id = t.device
+     WHERE t.batch = :batch AND t.attempts_granted > 0 AND NOT t.grant_open
+         AND t.status IN ('idle', 'in-progress') AND t.heard_at < :seen
+         AND ((NOT d.online AND coalesce(d.last_seen, 0) < :seen) OR d.duplicate_since IS NOT NULL)"
+        .into()
 }
 
 /// The waves that were opened, in order.
@@ -121,18 +131,22 @@ pub(super) fn tally(
         ..Tally::default()
     };
     let settled = tally.wave.is_none_or(|wave| wave.counts.undecided() == 0);
+    let seen = seen_since(batch, now);
+    let most = super::PIECE.try_into().unwrap_or(u64::MAX);
+    // After a start nobody was silent yet: it was the coordinator that did not listen.
+    let listened = now.saturating_sub(listening_since) >= batch.strategy.offline_after_ms();
+    if listened && !settled {
+        tally.stalled = count(conn, &stalled(), batch.id, seen, most)?;
+    }
     if tally.pool == 0 {
         return Ok(tally);
     }
-    let seen = seen_since(batch, now);
     if settled {
         let next = tally.wave.map_or(0, |wave| wave.n.saturating_add(1));
         let most = batch.strategy.size(next).max(batch.strategy.gate.minimum.into());
         tally.present = count(conn, &pool("1"), batch.id, seen, most)?;
     } else {
-        let most = super::PIECE.try_into().unwrap_or(u64::MAX);
-        // After a start nobody was silent yet: it was the coordinator that did not listen.
-        if now.saturating_sub(listening_since) >= batch.strategy.offline_after_ms() {
+        if listened {
             tally.offline = count(conn, &undecided(Whom::Offline), batch.id, seen, most)?;
         }
         tally.stragglers = count(conn, &undecided(Whom::Stragglers), batch.id, seen, most)?;
@@ -211,6 +225,11 @@ mod tests {
             assert!(plan.contains("operations_in_nobodys_hands (batch=? AND wave=?)"), "{plan}");
             assert!(!plan.contains("SCAN"), "{plan}");
         }
+        let stalled = plan(&stalled());
+        assert!(
+            stalled.contains("operations_between_attempts (batch=? AND heard_at<?)"),
+            "{stalled}"
+        );
         let drawn = plan(&drawn());
         assert!(!drawn.contains("TEMP B-TREE"), "{drawn}");
         let plan = plan(SILENCE);

@@ -1,5 +1,6 @@
 //! Batches in the store: their counters, and their verbs one by one.
 
+mod between;
 mod interleaving;
 mod recorded;
 

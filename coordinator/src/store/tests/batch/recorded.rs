@@ -5,6 +5,8 @@ use shared::stages::Phase;
 use super::*;
 use crate::store::audit::Recorded;
 
+const DAY: u64 = 24 * 3600 * 1000;
+
 /// What was done to a batch by the coordinator itself, newest first.
 async fn done(store: &Store, batch: BatchId) -> Vec<Recorded> {
     let mut all = store.audit(100).await.unwrap();
