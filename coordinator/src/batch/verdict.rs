@@ -5,7 +5,7 @@ use serde::Serialize;
 use shared::desired::REQUIRED;
 use shared::event::VersionLine;
 use shared::identity::DeviceState;
-use shared::ids::{CategoryId, ImageId, OperationId};
+use shared::ids::{BatchId, CategoryId, ImageId, OperationId};
 use shared::inventory::{Inventory, Modem};
 use shared::manifest::{Encoding, Manifest};
 
@@ -61,6 +61,7 @@ pub struct Active {
     pub id: OperationId,
     pub image: Option<ImageId>,
     pub granted: bool,
+    pub batch: Option<BatchId>,
 }
 
 /// Why a modem is left out; the later ones are closer to an upgrade.
@@ -427,6 +428,7 @@ mod tests {
             id: OperationId(Uuid::from_u128(9)),
             image: Some(ImageId(Uuid::from_u128(image))),
             granted,
+            batch: None,
         };
         let with = |active| Case::verdict(|c| c.place.active = Some(active));
         assert_eq!(with(active(1, false)), Err(Reason::OperationActive), "asked for already");

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use shared::ids::{BatchId, DeviceId, ImageId, Slot};
+use shared::ids::{BatchId, DeviceId, ImageId, OperationId, Slot};
 use utoipa::openapi::{Object, ObjectBuilder, schema::Type};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -157,6 +157,18 @@ struct VerdictView {
     #[schema(value_type = Option<String>)]
     reason: Option<Reason>,
     detail: &'static str,
+    /// The older upgrade of the modem that would be taken back for it.
+    replaces: Option<Replaced>,
+}
+
+/// An upgrade that was asked for and not begun.
+#[derive(Debug, Serialize, ToSchema)]
+struct Replaced {
+    #[schema(value_type = Uuid)]
+    operation: OperationId,
+    /// The batch that it is of.
+    #[schema(value_type = Option<Uuid>)]
+    batch: Option<BatchId>,
 }
 
 /// What a dry run takes; lists are separated by commas, or the parameter comes several times. The names
@@ -209,6 +221,11 @@ pub fn shown(preview: &Preview, query: &ListQuery) -> Answer<PreviewView> {
 }
 
 fn verdict(verdict: &Verdict) -> VerdictView {
+    let replaces = verdict.replaces.map(|of| Replaced { operation: of.id, batch: of.batch });
+    let well = match replaces {
+        None => "It will be upgraded.",
+        Some(_) => "It will be upgraded; an older upgrade that was not begun is taken back for it.",
+    };
     VerdictView {
         device: verdict.device,
         name: verdict.name.clone(),
@@ -216,6 +233,7 @@ fn verdict(verdict: &Verdict) -> VerdictView {
         will_upgrade: verdict.image.is_ok(),
         image: verdict.image.ok(),
         reason: verdict.image.err(),
-        detail: verdict.image.err().map_or("It will be upgraded.", Reason::detail),
+        detail: verdict.image.err().map_or(well, Reason::detail),
+        replaces,
     }
 }

@@ -73,6 +73,9 @@ fn print(preview: &Value, summary: bool) {
     let verdicts: &[Value] = preview["verdicts"].as_array().map_or(&[], Vec::as_slice);
     let (count, excluded) = (cell(&preview["count"]), cell(&preview["excluded"]));
     println!("{count} will be upgraded, {excluded} left out.");
+    for (batch, count) in taken(verdicts) {
+        println!("{count} of them are taken from {batch}, which has not begun with them.");
+    }
     let mut reasons = BTreeMap::<String, (usize, String)>::new();
     for verdict in verdicts.iter().filter(|verdict| verdict["will_upgrade"] != true) {
         let entry = reasons.entry(cell(&verdict["reason"])).or_default();
@@ -90,6 +93,19 @@ fn print(preview: &Value, summary: bool) {
         println!();
         table(["DEVICE", "NAME", "SLOT", "VERDICT"], &verdicts.iter().map(row).collect::<Vec<_>>());
     }
+}
+
+/// From which batches modems would be taken, and how many.
+fn taken(verdicts: &[Value]) -> BTreeMap<String, usize> {
+    let mut taken = BTreeMap::new();
+    for of in verdicts.iter().map(|verdict| &verdict["replaces"]).filter(|of| of.is_object()) {
+        let from = match &of["batch"] {
+            Value::Null => "single upgrades".to_owned(),
+            batch => format!("batch {}", cell(batch)),
+        };
+        *taken.entry(from).or_default() += 1;
+    }
+    taken
 }
 
 fn row(verdict: &Value) -> [String; 4] {

@@ -56,6 +56,8 @@ pub struct Verdict {
     pub image: Result<ImageId, Reason>,
     /// The failed operation that this would be another try of.
     pub retry_of: Option<OperationId>,
+    /// The unfinished operation that would give way.
+    pub replaces: Option<Active>,
 }
 
 /// Every modem of the selection, by the devices' names.
@@ -108,7 +110,7 @@ pub(super) fn preview(conn: &Connection, ask: &Ask, now: u64) -> rusqlite::Resul
     let sql = format!(
         "SELECT t.id, t.name, t.state, t.deactivated, t.duplicate_since IS NOT NULL AS duplicate,
              t.inventory,
-             (SELECT json_group_object(m.slot, json(m.versions)) FROM modems m
+             (SELECT json_group_object(m.slot, m.versions) FROM modems m
               WHERE m.device = t.id) AS versions
          FROM devices t{clause} ORDER BY t.name, t.id"
     );
@@ -197,7 +199,7 @@ fn known(conn: &Connection, ask: &Ask, filter: &Where) -> rusqlite::Result<Known
         active: by_slot(
             conn,
             filter,
-            "p.device, p.slot, p.id, p.image, p.grant_open FROM operations p
+            "p.device, p.slot, p.id, p.image, p.grant_open, p.batch FROM operations p
                  JOIN devices t ON t.id = p.device",
             " AND p.status IN ('idle', 'in-progress')",
             |row| {
@@ -205,6 +207,7 @@ fn known(conn: &Connection, ask: &Ask, filter: &Where) -> rusqlite::Result<Known
                     id: parsed(row, "id")?,
                     image: parsed_opt(row, "image")?,
                     granted: row.get("grant_open")?,
+                    batch: parsed_opt(row, "batch")?,
                 })
             },
         )?,
@@ -266,15 +269,19 @@ fn of_device(
     now: u64,
     verdicts: &mut Vec<Verdict>,
 ) -> rusqlite::Result<()> {
-    let inventory: Option<Inventory> = json_opt(row, "inventory")?;
+    let (device, name): (DeviceId, String) = (parsed(row, "id")?, row.get("name")?);
+    // One damaged row must not keep all the others from their upgrade.
+    let inventory: Option<Inventory> = json_opt(row, "inventory").unwrap_or_else(|error| {
+        tracing::error!(%device, %error, "an inventory is damaged");
+        None
+    });
     let router = Router {
         state: word(row, "state")?.unwrap_or(DeviceState::Unknown),
         deactivated: row.get("deactivated")?,
         duplicate: row.get("duplicate")?,
         inventory: inventory.as_ref(),
     };
-    let (device, name): (DeviceId, String) = (parsed(row, "id")?, row.get("name")?);
-    let read: HashMap<String, serde_json::Value> = json(row, "versions")?;
+    let read: HashMap<String, Option<String>> = json(row, "versions")?;
     let mut add = |slot: Slot, modem: Option<&Modem>| {
         let key = (device, slot.clone());
         if !belongs(&ask.selection, modem) {
@@ -292,7 +299,9 @@ fn of_device(
             .and_then(|image| concerns(&place, ask.category, &ask.allowance).map(|()| image));
         let firmware = firmware.map(|(id, _)| *id);
         let retry_of = failed.map(|failed| failed.id);
-        verdicts.push(Verdict { device, name: name.clone(), slot, firmware, image, retry_of });
+        let replaces = place.active.filter(|_| image.is_ok());
+        let name = name.clone();
+        verdicts.push(Verdict { device, name, slot, firmware, image, retry_of, replaces });
     };
     match inventory.as_ref().map(|inventory| inventory.modems.as_slice()) {
         Some(modems @ [_, ..]) => {
@@ -306,9 +315,9 @@ fn of_device(
 }
 
 /// The modem with what was read of it since its router's last inventory.
-fn current(modem: &Modem, read: &HashMap<String, serde_json::Value>) -> Modem {
-    let newer: Option<Vec<VersionLine>> =
-        read.get(modem.slot.as_str()).and_then(|lines| serde_json::from_value(lines.clone()).ok());
+fn current(modem: &Modem, read: &HashMap<String, Option<String>>) -> Modem {
+    let lines = read.get(modem.slot.as_str()).and_then(Option::as_deref);
+    let newer: Option<Vec<VersionLine>> = lines.and_then(|lines| serde_json::from_str(lines).ok());
     let mut modem = modem.clone();
     for line in newer.unwrap_or_default() {
         modem.versions.retain(|old| (&old.command, old.line) != (&line.command, line.line));

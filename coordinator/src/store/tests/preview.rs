@@ -52,3 +52,29 @@ async fn who_would_wait_for_long_is_told_when_to_come_again() {
     drop(other);
     f.store.preview(ask).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_damaged_row_is_one_devices_matter() {
+    let f = Fixture::new().await;
+    let image = f.store.image(f.image("v2").await).await.unwrap().unwrap();
+    let (one, other) = (f.device(1).await, f.device(2).await);
+    f.ask(other, image.id).await.unwrap();
+    let damage = f.store.write::<_, Never, _>(move |tx| {
+        tx.execute("UPDATE devices SET inventory = '{' WHERE id = ?1", [one.to_string()])?;
+        let versions =
+            "INSERT INTO modems (device, slot, versions, modified) VALUES (?1, 'main', '[', 0)
+                        ON CONFLICT (device, slot) DO UPDATE SET versions = '['";
+        Ok(tx.execute(versions, [other.to_string()])?)
+    });
+    damage.await.unwrap();
+    let ask = Ask {
+        organization: f.store.organizations().await.unwrap().remove(0).id,
+        build: image.build,
+        category: CategoryId(Uuid::from_u128(1)),
+        selection: Selection::default(),
+        allowance: Allowance::default(),
+    };
+    let preview = f.store.preview(ask).await.unwrap();
+    let told: Vec<_> = preview.verdicts.iter().map(|verdict| verdict.device).collect();
+    assert!(told.len() == 2 && told.contains(&one) && told.contains(&other), "{told:?}");
+}
