@@ -51,7 +51,7 @@ pub fn peer(parts: &Parts) -> Option<IpAddr> {
 pub struct EntryView {
     id: u64,
     at: Time,
-    /// `user:<name>`, `device:<id>` or `coordinator`.
+    /// `user:<name>`, `device:<id>`, `command line`, or `system`: the coordinator by itself.
     actor: String,
     /// A slug; null: of no organization's.
     organization: Option<String>,

@@ -1,10 +1,11 @@
 //! Who asks, and what they may: `Authorization: Bearer <token>` (or `Token <token>`, as the
 //! predecessor's clients write it).
 
-use axum::extract::FromRequestParts;
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::extract::{FromRequestParts, MatchedPath};
+use axum::http::{HeaderMap, Method, header, request::Parts};
+use serde_json::Value;
 use shared::hex::sha256;
-use shared::ids::{OrganizationId, OrganizationSlug};
+use shared::ids::{DeviceId, OrganizationId, OrganizationSlug};
 
 use super::App;
 use super::audit;
@@ -52,10 +53,30 @@ impl FromRequestParts<App> for Reader {
         let found = app.store.authenticate(sha256(token.as_bytes())).await?;
         let principal = found.ok_or_else(ApiError::invalid_token)?;
         let now = app.store.clock().now();
-        app.throttle.take(principal.user.0, now).map_err(ApiError::throttled)?;
-        let entry = audit::entry(parts, &principal.name);
+        let mut entry = audit::entry(parts, &principal.name);
+        // Many devices report in one user's name: each is counted for itself.
+        let mut counted = principal.user.0;
+        if let TokenScope::Report(device) = principal.scope {
+            if !is_of_reports(parts) {
+                let only = "This token may only report of its device's upgrades.";
+                return Err(ApiError::forbidden_because(only));
+            }
+            counted = principal.token;
+            entry.detail = Some(format!("by the token of device {device}"));
+        }
+        app.throttle.take(counted, now).map_err(ApiError::throttled)?;
         let repeat = parts.extensions.get::<Repeat>().cloned();
         Ok(Self(Operator { user: principal, entry, repeat }))
+    }
+}
+
+/// What the script of a device does: it finds its upgrades, and reports of them.
+fn is_of_reports(parts: &Parts) -> bool {
+    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    match route.and_then(|route| route.strip_prefix(super::BASE)) {
+        Some("/upgrade-operation/{id}/") => [Method::GET, Method::PATCH].contains(&parts.method),
+        Some("/device/{id}/upgrade-operation/") => parts.method == Method::GET,
+        Some(_) | None => false,
     }
 }
 
@@ -74,7 +95,16 @@ fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
 impl Operator {
     /// The store for this user's changes, which are on record.
     pub fn store(&self, app: &App) -> Store {
-        let store = app.store.on_record(self.entry.clone());
+        self.on_record(app, self.entry.clone())
+    }
+
+    /// The same, with what was asked for on record as well.
+    pub fn store_for(&self, app: &App, asked: Value) -> Store {
+        self.on_record(app, Entry { asked: Some(asked), ..self.entry.clone() })
+    }
+
+    fn on_record(&self, app: &App, entry: Entry) -> Store {
+        let store = app.store.on_record(entry);
         match &self.repeat {
             Some(repeat) => store.once(repeat),
             None => store,
@@ -84,6 +114,11 @@ impl Operator {
     /// Whose rows they may see.
     pub fn sees(&self) -> Scope {
         self.user.sees()
+    }
+
+    /// Whether the token is good for this device: one for reports is for its own alone.
+    pub fn is_for(&self, device: DeviceId) -> bool {
+        self.user.scope.device().is_none_or(|own| own == device)
     }
 
     /// Passes a row on if its organization is visible; what is another's is not found. Shared rows

@@ -196,7 +196,8 @@ pub async fn list_of_device(
     Ids(device): Ids<DeviceId>,
     query: ListQuery,
 ) -> Answer<Json<Listing<Shown>>> {
-    app.store.device(operator.sees(), device).await?.ok_or_else(ApiError::not_found)?;
+    let found = app.store.device(operator.sees(), device).await?;
+    found.filter(|found| operator.is_for(found.id)).ok_or_else(ApiError::not_found)?;
     listing(&app, &operator, &query, Some(device)).await
 }
 
@@ -327,7 +328,8 @@ pub async fn write_off(
 }
 
 pub(super) async fn find(app: &App, operator: &Operator, id: OperationId) -> Answer<Operation> {
-    app.store.operation(operator.sees(), id).await?.ok_or_else(ApiError::not_found)
+    let found = app.store.operation(operator.sees(), id).await?;
+    found.filter(|found| operator.is_for(found.device)).ok_or_else(ApiError::not_found)
 }
 
 async fn may_change(app: &App, operator: &Operator, id: OperationId) -> Answer<()> {

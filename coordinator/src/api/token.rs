@@ -2,13 +2,17 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
+use serde_json::Value;
 use shared::hex::sha256;
+use shared::ids::DeviceId;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     App, Operator,
-    body::{Fields, later_than, nullable, text, word},
+    body::{Fields, id, later_than, nullable, shown, text},
+    category::missing,
+    device,
     error::{Answer, ApiError},
     page::{ListQuery, Listing, Page},
     path::Ids,
@@ -18,7 +22,7 @@ use crate::secret;
 use crate::store::{
     Rejection,
     listing::Order,
-    own_token::{OWN_TOKENS, OwnToken, OwnTokenRefusal},
+    own_token::{DEVICE_TOKENS, OWN_TOKENS, OwnToken, OwnTokenRefusal},
     user::{NewApiToken, TokenScope},
 };
 
@@ -28,6 +32,9 @@ pub struct TokenView {
     name: String,
     #[schema(value_type = ScopeName)]
     scope: &'static str,
+    /// Of scope `report`: whose upgrades it reports of.
+    #[schema(value_type = Option<Uuid>)]
+    device: Option<DeviceId>,
     /// Whether it came of a password.
     login: bool,
     created: Time,
@@ -50,6 +57,8 @@ pub struct NewTokenView {
 pub enum ScopeName {
     Read,
     Write,
+    /// For the script of one device: to see its upgrades, and to report of them (PATCH).
+    Report,
 }
 
 #[derive(Debug, ToSchema)]
@@ -60,9 +69,21 @@ pub struct NewToken {
     /// `write`, if nothing is said.
     #[schema(nullable = false)]
     pub scope: Option<ScopeName>,
+    /// Of scope `report`.
+    pub device: Option<Uuid>,
     /// Null: never by itself.
     #[schema(format = DateTime, example = "2099-12-31T00:00:00Z")]
     pub expires: Option<String>,
+}
+
+fn scope_name(value: Value) -> Result<ScopeName, String> {
+    match value.as_str() {
+        Some("read") => Ok(ScopeName::Read),
+        Some("write") => Ok(ScopeName::Write),
+        Some("report") => Ok(ScopeName::Report),
+        Some(other) => Err(format!("{:?} is not a valid choice.", shown(other))),
+        None => Err("Not a valid string.".into()),
+    }
 }
 
 fn view(token: OwnToken) -> TokenView {
@@ -70,6 +91,7 @@ fn view(token: OwnToken) -> TokenView {
         id: token.id,
         name: token.name,
         scope: token.scope.as_str(),
+        device: token.scope.device(),
         login: token.login,
         created: Time(token.created),
         expires: token.expires.map(Time),
@@ -99,10 +121,28 @@ pub async fn create(
     mut fields: Fields,
 ) -> Answer<(StatusCode, Json<NewTokenView>)> {
     let name = fields.required("name", text(64));
-    let scope = fields.optional("scope", word::<TokenScope>);
+    let scope = fields.optional("scope", scope_name);
+    let device = fields.optional("device", nullable(id::<DeviceId>)).flatten();
+    match (&scope, device) {
+        (Some(ScopeName::Report), None) => {
+            fields.refuse("device", "Name the device that it reports of.");
+        }
+        (Some(ScopeName::Read | ScopeName::Write) | None, Some(_)) => {
+            fields.refuse("device", "Only a token of scope report is a device's.");
+        }
+        (_, _) => {}
+    }
     let asked = fields.optional("expires", nullable(later_than(app.store.clock().now())));
     fields.finish()?;
     let name = name.ok_or_else(|| ApiError::field("name", "This field is required."))?;
+    let scope = match (scope, device) {
+        (Some(ScopeName::Read), _) => TokenScope::Read,
+        (_, None) => TokenScope::Write,
+        (_, Some(id)) => {
+            let device = device::find_own(&app, &operator, id).await;
+            TokenScope::Report(device.map_err(|_| ApiError::field("device", missing(id)))?.id)
+        }
+    };
     let bound = operator.user.expires.filter(|_| !operator.user.login);
     let expires = match (asked.flatten(), bound) {
         (Some(asked), Some(bound)) => Some(asked.min(bound)),
@@ -113,7 +153,7 @@ pub async fn create(
         user: operator.user.user,
         name,
         digest: sha256(token.as_bytes()),
-        scope: scope.unwrap_or(TokenScope::Write),
+        scope,
         expires,
     };
     let made = operator.store(&app).create_own_token(new).await?;
@@ -139,6 +179,10 @@ impl From<Rejection<OwnTokenRefusal>> for ApiError {
             Rejection::Refused(OwnTokenRefusal::Unknown) => Self::not_found(),
             Rejection::Refused(OwnTokenRefusal::TooMany) => {
                 Self::conflict(format!("You have {OWN_TOKENS} tokens: delete some first."))
+            }
+            Rejection::Refused(OwnTokenRefusal::TooManyOfDevice) => {
+                let message = format!("The device has {DEVICE_TOKENS} tokens: delete some first.");
+                Self::conflict(message)
             }
         }
     }

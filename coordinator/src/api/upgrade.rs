@@ -31,7 +31,7 @@ use crate::store::operation::EXPIRY_DAYS;
 use crate::store::place::Kind;
 use crate::store::repeat::Answered;
 use crate::store::{Rejection, Store};
-use read::{Asked, RollOut, Wish, asked_in, roll_out, wish};
+use read::{Asked, RollOut, Wish, asked_in, on_record, roll_out, wish};
 use shapes::{BatchBody, PreviewQuery, PreviewView, RetryBody, Started, UpgradeBody, shown};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -151,6 +151,7 @@ async fn launch(
     let ask = ask(app, operator, build, wish.asked).await?;
     operator.may_change(Some(ask.organization))?;
     let (organization, selection) = (ask.organization, ask.selection.clone());
+    let asked = on_record(&ask, &wish.upgrade_options);
     let preview = app.store.preview(ask).await?;
     check_known(&preview)?;
     let members = preview.members();
@@ -173,7 +174,8 @@ async fn launch(
         start_at: wish.roll_out.start_at,
         expires_at: wish.roll_out.expires_at.unwrap_or(now + EXPIRY_DAYS * DAY_MS),
     };
-    make(app, &operator.store(app).answering(answer), &operator.user.name, new, members).await
+    let record = operator.store_for(app, asked).answering(answer);
+    make(app, &record, &operator.user.name, new, members).await
 }
 
 /// In pieces, so that the writer is free in between. The last step is what goes on record, and what

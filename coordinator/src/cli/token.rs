@@ -133,7 +133,7 @@ async fn make(store: &Store, new: New) -> anyhow::Result<()> {
 async fn list(store: &Store) -> anyhow::Result<()> {
     for token in store.tokens().await? {
         println!(
-            "{}  {:5}  {}  {:?}  created {}  expires {}  last used {}",
+            "{}  {:6}  {}  {:?}  created {}  expires {}  last used {}",
             token.id,
             token.scope,
             token.of,

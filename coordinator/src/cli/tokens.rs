@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::Client;
+use super::find;
 use super::output::{Output, cell, time};
 use super::when;
 
@@ -29,6 +30,9 @@ enum Verb {
         name: String,
         #[arg(long, value_enum, default_value_t = Scope::Write)]
         scope: Scope,
+        /// Of scope report: the device whose upgrades its script reports of; its id or name
+        #[arg(long, required_if_eq("scope", "report"))]
+        device: Option<String>,
         /// How long it is good; for ever, if nothing is said
         #[arg(long, value_name = "DAYS")]
         days: Option<u32>,
@@ -44,15 +48,24 @@ enum Verb {
 enum Scope {
     Read,
     Write,
+    /// For the script of one device
+    Report,
 }
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let output = arguments.output;
     match arguments.verb {
         None | Some(Verb::List) => list(client, output).await?,
-        Some(Verb::New { name, scope, days }) => {
-            let scope = if matches!(scope, Scope::Read) { "read" } else { "write" };
+        Some(Verb::New { name, scope, device, days }) => {
+            let scope = match scope {
+                Scope::Read => "read",
+                Scope::Write => "write",
+                Scope::Report => "report",
+            };
             let mut body = json!({ "name": name, "scope": scope });
+            if let Some(device) = device {
+                body["device"] = json!(find::device(client, &device).await?);
+            }
             if let Some(expires) = days.and_then(when::in_days) {
                 body["expires"] = json!(expires);
             }
@@ -70,11 +83,13 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
 
 async fn list(client: &Client, output: Output) -> anyhow::Result<()> {
     let tokens = client.all("token/", &[]).await?;
-    output.list(["ID", "NAME", "SCOPE", "CREATED", "EXPIRES", "LAST USED"], tokens, |token| {
+    let heading = ["ID", "NAME", "SCOPE", "DEVICE", "CREATED", "EXPIRES", "LAST USED"];
+    output.list(heading, tokens, |token| {
         vec![[
             cell(&token["id"]),
             cell(&token["name"]),
             cell(&token["scope"]),
+            cell(&token["device"]),
             time(&token["created"]),
             never(&token["expires"]),
             never(&token["last_used"]),

@@ -26,6 +26,8 @@ pub struct Entry {
     pub detail: Option<String>,
     /// The address that it came from.
     pub peer: Option<String>,
+    /// What was asked for, where the change alone does not tell: it stands in `after`, as `asked`.
+    pub asked: Option<Value>,
 }
 
 /// The coordinator, by itself.
@@ -144,7 +146,10 @@ impl Store {
 
 /// Within the transaction of the change itself.
 pub(super) fn record(tx: &Tx<'_>, entry: &Entry, told: Option<Told>) -> rusqlite::Result<()> {
-    let told = told.unwrap_or_default();
+    let mut told = told.unwrap_or_default();
+    if let (Some(Value::Object(after)), Some(asked)) = (&mut told.after, &entry.asked) {
+        after.insert("asked".into(), asked.clone());
+    }
     let text = |value: Option<Value>| value.map(|value| short(value).to_string());
     tx.prepare_cached(
         "INSERT INTO audit (at, actor, organization, action, subject, detail, peer, before, after)
@@ -193,6 +198,7 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
             subject: row.get("subject")?,
             detail: row.get("detail")?,
             peer: row.get("peer")?,
+            asked: None,
         },
         before: json_opt(row, "before")?,
         after: json_opt(row, "after")?,

@@ -197,6 +197,7 @@ fn insert(
             None => state.as_str().into(),
         }),
         peer: enrolment.peer.map(|address| address.to_string()),
+        asked: None,
     };
     audit::record(tx, &entry, None)?;
     if accepted {

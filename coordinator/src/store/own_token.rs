@@ -30,12 +30,16 @@ pub struct OwnToken {
 pub enum OwnTokenRefusal {
     #[error("the user has {OWN_TOKENS} tokens")]
     TooMany,
+    #[error("the device has {DEVICE_TOKENS} tokens")]
+    TooManyOfDevice,
     #[error("the user has no such token")]
     Unknown,
 }
 
-/// Tokens that one user may have at a time.
+/// Tokens that one user may have at a time, those of devices' scripts aside.
 pub const OWN_TOKENS: u64 = 100;
+/// Tokens that one device's scripts may have at a time.
+pub const DEVICE_TOKENS: u64 = 4;
 /// How long a token that has ended is still there.
 const SWEPT_AFTER_MS: u64 = 30 * 24 * 3600 * 1000;
 
@@ -51,7 +55,7 @@ impl Store {
         self.read(move |conn| {
             let ends = user::ENDS;
             let columns = format!(
-                "t.id, t.name, t.scope, t.kind = 'login' AS login, t.created, t.last_used,
+                "t.id, t.name, t.scope, t.device, t.kind = 'login' AS login, t.created, t.last_used,
                  {ends} AS expires"
             );
             let mut filter = Where::default();
@@ -71,11 +75,22 @@ impl Store {
         new: NewApiToken,
     ) -> Result<OwnToken, Rejection<OwnTokenRefusal>> {
         self.write(move |tx| {
-            if live_tokens(tx, new.user, tx.now)? >= OWN_TOKENS {
-                return Err(Rejection::Refused(OwnTokenRefusal::TooMany));
+            let (condition, key, most, refusal) = match new.scope.device() {
+                None => {
+                    let own = "t.user = ?1 AND t.device IS NULL";
+                    (own, new.user.to_string(), OWN_TOKENS, OwnTokenRefusal::TooMany)
+                }
+                Some(device) => {
+                    let refusal = OwnTokenRefusal::TooManyOfDevice;
+                    ("t.device = ?1", device.to_string(), DEVICE_TOKENS, refusal)
+                }
+            };
+            if live_tokens(tx, condition, &key, tx.now)? >= most {
+                return Err(Rejection::Refused(refusal));
             }
             let id = user::insert_token(tx, &new, Kind::default())?;
-            let told = json!({"id": id, "name": new.name, "scope": new.scope.as_str(), "expires": new.expires});
+            let told = json!({"id": id, "name": new.name, "scope": new.scope.as_str(),
+                "device": new.scope.device(), "expires": new.expires});
             tx.tell(Told::default().after(told));
             Ok(OwnToken {
                 id,
@@ -121,20 +136,20 @@ impl Store {
     }
 }
 
-fn live_tokens(conn: &Connection, user: UserId, now: u64) -> rusqlite::Result<u64> {
+fn live_tokens(conn: &Connection, of: &str, key: &str, now: u64) -> rusqlite::Result<u64> {
     let ends = user::ENDS;
     conn.prepare_cached(&format!(
         "SELECT count(*) FROM api_tokens t
-         WHERE t.user = ?1 AND coalesce({ends}, 9000000000000000) > ?2"
+         WHERE {of} AND coalesce({ends}, 9000000000000000) > ?2"
     ))?
-    .query_row((user.to_string(), now), |row| row.get(0))
+    .query_row((key, now), |row| row.get(0))
 }
 
 fn own_token(row: &Row<'_>) -> rusqlite::Result<OwnToken> {
     Ok(OwnToken {
         id: parsed(row, "id")?,
         name: row.get("name")?,
-        scope: parsed(row, "scope")?,
+        scope: TokenScope::of(row)?,
         login: row.get("login")?,
         created: row.get("created")?,
         expires: row.get("expires")?,

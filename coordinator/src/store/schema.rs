@@ -14,6 +14,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0003-accounts", include_str!("schema/0003-accounts.sql")),
     ("0004-retention", include_str!("schema/0004-retention.sql")),
     ("0005-returned-grants", include_str!("schema/0005-returned-grants.sql")),
+    ("0006-report-tokens", include_str!("schema/0006-report-tokens.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -51,8 +52,14 @@ mod tests {
     #[test]
     fn migrations_keep_their_places_and_new_ones_come_last() {
         let names: Vec<_> = MIGRATIONS.iter().map(|(name, _)| *name).collect();
-        let known =
-            ["schema", "0002-batches", "0003-accounts", "0004-retention", "0005-returned-grants"];
+        let known = [
+            "schema",
+            "0002-batches",
+            "0003-accounts",
+            "0004-retention",
+            "0005-returned-grants",
+            "0006-report-tokens",
+        ];
         assert_eq!(names, known);
     }
 }

@@ -15,7 +15,7 @@ use super::{Rejection, Store, StoreError, Tx};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
     pub id: Uuid,
-    /// `read`, `write` or `enrol`.
+    /// `read`, `write`, `report` or `enrol`.
     pub scope: String,
     /// The user it speaks for, or the organization that devices come to with it.
     pub of: String,
@@ -31,7 +31,7 @@ impl Store {
     pub async fn tokens(&self) -> Result<Vec<Issued>, StoreError> {
         self.read(|conn| {
             let mut statement = conn.prepare_cached(&format!(
-                "SELECT t.id, t.scope, u.name AS of, t.name, t.created AS created, {ENDS} AS expires,
+                "SELECT t.id, iif(t.device IS NULL, t.scope, 'report') AS scope, u.name AS of, t.name, t.created AS created, {ENDS} AS expires,
                      t.last_used
                  FROM api_tokens t JOIN users u ON u.id = t.user
                  UNION ALL

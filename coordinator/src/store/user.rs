@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 use shared::hex::Sha256;
-use shared::ids::{OrganizationId, OrganizationSlug, UserId};
+use shared::ids::{DeviceId, OrganizationId, OrganizationSlug, UserId};
 use uuid::Uuid;
 
 use super::audit::Told;
-use super::column::parsed;
+use super::column::{parsed, parsed_opt};
 use super::listing::Scope;
 use super::note::Note;
 use super::{Never, Priority, Rejection, Store, StoreError, Tx, membership};
@@ -34,12 +34,39 @@ impl Role {
 pub enum TokenScope {
     Read,
     Write,
+    /// For the script of one device: to see its upgrades and to report of them, and nothing else.
+    Report(DeviceId),
 }
 
 impl TokenScope {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Write => "write",
+            Self::Report(_) => "report",
+        }
+    }
+
+    pub fn device(self) -> Option<DeviceId> {
+        match self {
+            Self::Read | Self::Write => None,
+            Self::Report(device) => Some(device),
+        }
+    }
+
+    /// From the columns `scope` and `device`.
+    pub(super) fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(match (parsed_opt(row, "device")?, row.get_ref("scope")?.as_str()?) {
+            (Some(device), _) => Self::Report(device),
+            (None, "write") => Self::Write,
+            (None, _) => Self::Read,
+        })
+    }
+
+    /// What the column takes: no more than a token for reading may.
+    fn column(self) -> &'static str {
+        match self {
+            Self::Read | Self::Report(_) => "read",
             Self::Write => "write",
         }
     }
@@ -57,7 +84,6 @@ macro_rules! from_column {
     };
 }
 from_column!(Role, Role::Viewer, Role::Operator, Role::Administrator);
-from_column!(TokenScope, TokenScope::Read, TokenScope::Write);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
@@ -238,19 +264,20 @@ pub(super) struct Kind {
 pub(super) fn insert_token(tx: &Tx<'_>, new: &NewApiToken, kind: Kind) -> rusqlite::Result<Uuid> {
     let id = Uuid::new_v4();
     tx.prepare_cached(
-        "INSERT INTO api_tokens (id, user, name, digest, scope, created, expires, kind, idle_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO api_tokens (id, user, name, digest, scope, created, expires, kind, idle_ms, device)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute((
         id.to_string(),
         new.user.to_string(),
         &new.name,
         new.digest.0,
-        new.scope.as_str(),
+        new.scope.column(),
         tx.now,
         new.expires,
         if kind.login { "login" } else { "named" },
         kind.idle_ms,
+        new.scope.device().map(|device| device.to_string()),
     ))?;
     Ok(id)
 }
@@ -267,10 +294,11 @@ fn find_by(
 ) -> rusqlite::Result<Option<Principal>> {
     let principal = conn
         .prepare_cached(&format!(
-            "SELECT u.id, u.name, u.superuser, u.epoch, t.id AS token, t.scope, t.last_used,
+            "SELECT u.id, u.name, u.superuser, u.epoch, t.id AS token, t.scope, t.device, t.last_used,
                  t.kind = 'login' AS login, {ENDS} AS expires
              FROM api_tokens t JOIN users u ON u.id = t.user
-             WHERE {condition} AND u.active AND ({ENDS} IS NULL OR {ENDS} > ?2)"
+             WHERE {condition} AND u.active AND ({ENDS} IS NULL OR {ENDS} > ?2)
+                 AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.id = t.device AND d.state = 'revoked')"
         ))?
         .query_row((value, now), principal)
         .optional()?;
@@ -302,7 +330,7 @@ fn principal(row: &Row<'_>) -> rusqlite::Result<Principal> {
         superuser: row.get("superuser")?,
         epoch: row.get("epoch")?,
         token: parsed(row, "token")?,
-        scope: parsed(row, "scope")?,
+        scope: TokenScope::of(row)?,
         login: row.get("login")?,
         expires: row.get("expires")?,
         memberships: Vec::new(),

@@ -104,10 +104,12 @@ async fn users_are_the_superusers() {
         world.get(token, "user/me/").await.ok(200);
     }
     let eve = token(&world, "eve").await;
-    let raise =
+    let mut raise =
         json!({"password": "another horse", "current_password": PASSWORD, "superuser": true});
-    let me = world.patch(&eve, "user/me/", raise).await.ok(200);
-    assert_eq!(me["superuser"], false, "nobody raises themselves");
+    let refused = world.patch(&eve, "user/me/", raise.clone()).await.ok(400);
+    assert_eq!(refused, json!({"superuser": ["Unknown field."]}), "nobody raises themselves");
+    raise.as_object_mut().unwrap().remove("superuser");
+    assert_eq!(world.patch(&eve, "user/me/", raise).await.ok(200)["superuser"], false);
 }
 
 #[tokio::test]

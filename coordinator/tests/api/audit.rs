@@ -150,3 +150,23 @@ async fn no_secret_is_in_the_log() {
         assert!(!text.contains(&digest), "its digest is");
     }
 }
+
+#[tokio::test]
+async fn the_start_of_a_batch_says_whom_it_was_for_and_what_was_allowed() {
+    let world = World::new().await;
+    let build = crate::changes::requests::fleet(&world).await;
+    let body = json!({
+        "upgrade_all": true, "boards": ["glinet,gl-x3000"], "models": ["FN990A28"],
+        "include_unsigned": true, "allow_volatile_staging": true,
+        "upgrade_options": {"speed": "115200"},
+    });
+    world.post(OPERATOR, &format!("build/{build}/upgrade/"), body).await.ok(201);
+    let start = entries(&world, ADMINISTRATOR, "action=POST").await.remove(0);
+    let expected = json!({
+        "upgrade_all": true, "boards": ["glinet,gl-x3000"], "models": ["FN990A28"],
+        "include_unsigned": true, "allow_volatile_staging": true,
+        "upgrade_options": {"speed": "115200", "allow_volatile_staging": true},
+    });
+    assert_eq!(start["after"]["asked"], expected, "{start}");
+    assert_eq!(start["after"]["operations"], 1);
+}

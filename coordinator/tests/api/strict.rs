@@ -106,7 +106,8 @@ async fn an_empty_list_is_nobody() {
         let body = json!({"upgrade_all": true, name: []});
         let refused = world.post(OPERATOR, &path, body).await.ok(400);
         assert!(refused[name][0].as_str().unwrap().contains("empty"), "{refused}");
-        for blank in ["", ",", "%20"] {
+        // A board's name may have commas.
+        for blank in ["", ",", "%20"].into_iter().filter(|text| name != "boards" || *text != ",") {
             let query = format!("{path}?upgrade_all=true&{name}={blank}");
             assert_eq!(
                 world.get(OPERATOR, &query).await.status,

@@ -77,7 +77,8 @@ fn the_audit_log_tells_who_did_what() {
 #[test]
 fn one_refusal_does_not_stop_the_others_and_says_what_to_do() {
     let server = Server::start();
-    let [one, two] = ["6d3b4c0a-0f7b-4f0e-9d5a-1c2b3a4d5e6f", "7d3b4c0a-0f7b-4f0e-9d5a-1c2b3a4d5e6f"];
+    let [one, two] =
+        ["6d3b4c0a-0f7b-4f0e-9d5a-1c2b3a4d5e6f", "7d3b4c0a-0f7b-4f0e-9d5a-1c2b3a4d5e6f"];
     let refused = ends(1, server.run(&["operations", "cancel", one, two]));
     assert!(refused.contains(one) && refused.contains(two), "{refused}");
     assert!(refused.contains("2 of 2 were not done"), "{refused}");

@@ -1,6 +1,6 @@
 //! Reading what is asked for: whose modems, and how they are to be upgraded.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shared::ids::DeviceId;
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use crate::api::error::{Answer, ApiError};
 use crate::api::page::ListQuery;
 use crate::batch::Strategy;
 use crate::batch::verdict::Allowance;
-use crate::store::batch::Selection;
+use crate::store::batch::{Ask, Selection};
 
 /// Devices, models and the like that one request may name.
 const MOST: usize = 5000;
@@ -139,6 +139,32 @@ fn several<T>(
         one => parse(one).map(|one| vec![one]),
     };
     names.into_iter().filter_map(|name| fields.optional(name, read)).flatten().collect()
+}
+
+/// What the audit log says of a batch beside the batch itself: whom it was asked for, and what was allowed.
+pub fn on_record(ask: &Ask, options: &Map<String, Value>) -> Value {
+    let (selection, allowance) = (&ask.selection, &ask.allowance);
+    let mut asked = json!({
+        "upgrade_all": allowance.firmwareless,
+        "include_unsigned": allowance.include_unsigned,
+        VOLATILE: allowance.allow_volatile_staging,
+        "upgrade_options": options,
+    });
+    for (name, value) in [
+        ("group", json!(selection.group)),
+        ("location", json!(selection.location)),
+        ("tags", json!(selection.tags)),
+        ("devices", json!(selection.devices)),
+        ("models", json!(selection.models)),
+        ("boards", json!(selection.boards)),
+        ("from_versions", json!(selection.from_versions)),
+        ("retry_of", json!(selection.retry_of)),
+    ] {
+        if !value.is_null() && value != json!([]) {
+            asked[name] = value;
+        }
+    }
+    asked
 }
 
 /// A strategy, with the times in it that are the batch's.

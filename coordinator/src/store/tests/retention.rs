@@ -46,6 +46,7 @@ async fn what_is_old_goes_and_an_end_stays_known() {
         subject: "y".into(),
         peer: None,
         detail: None,
+        asked: None,
     };
     f.store.record_audit(entry, Told::default()).await.unwrap();
 
