@@ -76,7 +76,11 @@ impl Failure {
             | Self::Unauthorized(_)
             | Self::Password(_)
             | Self::Forbidden(_)
+            | Self::NarrowToken(_)
             | Self::NotFound
+            | Self::Conflict(_)
+            | Self::Full(_)
+            | Self::Broken(_)
             | Self::Refused { .. }
             | Self::Usage(_) => false,
         }

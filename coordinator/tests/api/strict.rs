@@ -11,7 +11,8 @@ use crate::world::*;
 fn fit(inventory: &mut Inventory) {
     inventory.capabilities = CAPABILITIES.iter().map(|&name| name.to_owned()).collect();
     inventory.keys = vec!["ab".repeat(8)];
-    inventory.staging = vec![Staging { path: "/srv".into(), free_bytes: 1 << 30, durable: true }];
+    inventory.staging =
+        vec![Staging { path: "/srv".into(), free_bytes: 1 << 30, durable: true, problem: None }];
 }
 
 /// Two routers that a build fits; the first has tag `canary`. Answers with the build's path and the
