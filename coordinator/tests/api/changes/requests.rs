@@ -310,7 +310,8 @@ pub async fn fail(world: &World, batch: &str) {
 /// The operation was granted, and its modem waits for a person.
 async fn held(world: &World, device: DeviceId, operation: OperationId) {
     let stream = StreamId(uuid::Uuid::from_u128(1));
-    let start = StartRequest { attempt: 1, stream, dark_expected_s: 60, dark_longest_s: 600 };
+    let start =
+        StartRequest { attempt: 1, stream, dark_expected_s: 60, dark_longest_s: 600, returned: 0 };
     world.app.store.start(device, operation, start).await.unwrap();
     let body = EventBody::Held { reason: "two modems in download mode".into() };
     let (slot, seq) = (Slot::default(), 2);
