@@ -65,7 +65,7 @@ fn execute(command: Command) -> ExitCode {
     match command {
         Command::Run(sources) => match load(&sources) {
             Ok(settings) => run(&sources.config, settings),
-            Err(refused) => run_refused(&sources.config, refused),
+            Err(refused) => run_refused(&sources, refused),
         },
         Command::Guard { run_dir } => crate::guardian::guard_main(&run_dir),
         Command::Probe { sources, wanted } => with(load_local(&sources), |settings| {
@@ -140,19 +140,33 @@ fn wanted(settings: Settings) -> Option<Settings> {
 }
 
 /// A modem whose flash was cut short is not left so because somebody broke the settings.
-fn run_refused(source: &Source, error: SettingsError) -> ExitCode {
+fn run_refused(sources: &Sources, error: SettingsError) -> ExitCode {
     let refused = Chain(&error).to_string();
     refused.lines().for_each(|line| log::error!("settings refused: {line}"));
-    match last_valid::find(source) {
-        Ok(settings) if busy::unfinished(&settings).is_some() => {
+    match to_finish_with(sources, &error) {
+        Some(settings) => {
             log::error!(
                 "an upgrade is not finished: it is, with the settings that were valid last; \
                  no other begins until those of the router are mended"
             );
             work(Settings { refused: Some(refused), ..settings })
         }
-        _ => ExitCode::from(SETTINGS),
+        None => ExitCode::from(SETTINGS),
     }
+}
+
+/// Settings for what is not finished, while those of the router are refused: the last valid ones. Where
+/// those are gone, and only the slot of a journal has no name any more, all others may be served still, and
+/// somebody is to hear of it.
+fn to_finish_with(sources: &Sources, error: &SettingsError) -> Option<Settings> {
+    let last = last_valid::find(&sources.config).ok();
+    let now = || match error {
+        SettingsError::Unfinished(_) => {
+            settings::load(&sources.config, sources.overrides.clone()).ok()
+        }
+        SettingsError::Read(_) | SettingsError::Invalid(_) => None,
+    };
+    last.filter(|settings| busy::unfinished(settings).is_some()).or_else(now)
 }
 
 fn work(settings: Settings) -> ExitCode {

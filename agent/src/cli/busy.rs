@@ -9,7 +9,7 @@ use crate::environment::journal_path;
 use crate::guardian;
 use crate::settings::Settings;
 use crate::sysupgrade;
-use crate::upgrade::journal::{Found, aside, peek};
+use crate::upgrade::journal::{self, Found, aside, peek};
 
 /// Tells of a running tool before an upgrade that is not finished. `begun`: one whose grant is asked for
 /// counts as running.
@@ -34,12 +34,13 @@ pub fn busy(settings: &Settings, begun: bool) -> ExitCode {
     }
 }
 
-/// The first slot whose modem may still be in the middle of something, by its journal.
+/// The first slot whose modem may still be in the middle of something, by its journal; also one that the
+/// settings do not name any more.
 pub fn unfinished(settings: &Settings) -> Option<String> {
     let slots = settings.slots.iter();
-    slots
-        .map(|slot| (slot.slot.as_str(), journal_path(settings, slot)))
-        .find_map(|(slot, path)| unfinished_in(slot, &path))
+    let own = slots.map(|slot| (journal_path(settings, slot), slot.slot.to_string()));
+    let nameless = journal::all(&settings.paths.state_dir).into_iter().flatten();
+    own.chain(nameless).find_map(|(path, slot)| unfinished_in(&slot, &path))
 }
 
 /// Whether the modem of `slot` may be in the middle of something, by the journal at `path`.

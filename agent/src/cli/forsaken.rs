@@ -99,6 +99,16 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_without_a_name_is_not_forgotten_whoever_is_asked() {
+        let router = Router(tempfile::tempdir().unwrap());
+        let renamed = router.settings("state", &["left", "right"]);
+        assert_eq!(crate::cli::busy::unfinished(&renamed), None);
+        router.journal(Step::Recovering { tries: 3, run: Run::Attach });
+        let unfinished = crate::cli::busy::unfinished(&renamed).unwrap();
+        assert!(unfinished.contains("slot main"), "{unfinished}");
+    }
+
+    #[test]
     fn a_tool_that_runs_keeps_its_run_directory() {
         let router = Router(tempfile::tempdir().unwrap());
         let before = router.settings("state", &[]);
