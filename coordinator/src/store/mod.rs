@@ -63,9 +63,9 @@ const READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages that the writer keeps, at most: those that a group of writes changes, and more.
 const CACHE_KIB: i64 = 16 << 10;
-/// Bulk work leaves the writer to others after so long: with what shares its transaction and the disk's
+/// Bulk work leaves the writer to others after so long: with what it is in the middle of, and the disk's
 /// sync, nobody is to wait for more than 50 ms.
-const TURN: Duration = Duration::from_millis(20);
+const TURN: Duration = Duration::from_millis(15);
 
 /// A transaction that a rule runs in, and the time it happens at.
 pub struct Tx<'a> {

@@ -1,7 +1,7 @@
 //! Before an image goes: whatever names it is parted from it, a piece at a time. A fleet's history is tens of
 //! thousands of rows, which are not one write's work.
 
-use super::{Never, Store, StoreError, Tx};
+use super::{Never, Priority, Store, StoreError, Tx};
 
 /// Rows parted in one transaction.
 const PIECE: usize = 500;
@@ -30,8 +30,8 @@ impl Store {
         for parting in PARTINGS {
             loop {
                 let key = key.clone();
-                let parted =
-                    quiet.write::<_, Never, _>(move |tx| Ok(part(tx, parting, select, &key)?));
+                let piece = move |tx: &Tx<'_>| Ok(part(tx, parting, select, &key)?);
+                let parted = quiet.write_at::<_, Never, _>(Priority::Bulk, piece);
                 if parted.await? < PIECE {
                     break;
                 }

@@ -1,12 +1,13 @@
 //! The one writer: a thread that owns the only connection that changes the database.
 //!
 //! ```text
-//! verbs ──▶ queue (bounded, two priorities) ──▶ BEGIN · verb · SAVEPOINT verb · ... · COMMIT ──▶ answers
+//! verbs ──▶ queue (bounded, by priority) ──▶ BEGIN · verb · SAVEPOINT verb · ... · COMMIT ──▶ answers
 //! ```
 //! What has queued up while the last group was being synced to disk becomes the next group. A verb
 //! that refuses leaves no trace in the others' group: the first one takes the whole transaction back,
 //! those after it have a savepoint each, which costs a copy of every page that they change.
-//! Nobody hears an answer before the COMMIT that makes it true.
+//! Nobody hears an answer before the COMMIT that makes it true. Bulk work has groups of its own, when
+//! nobody else is there: what shared its group would wait for it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -28,6 +29,8 @@ const GROUP_VERBS: usize = 1024;
 const QUEUE_LIMIT: usize = 8192;
 /// Low priority waits at most this long behind a queue that never empties.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// So does a piece of bulk work, which there are many of.
+const BULK_PATIENCE: Duration = Duration::from_millis(30);
 
 /// Who goes first when the disk cannot keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum Priority {
     Normal,
     /// Ticks: the next one makes up for a late one.
     Low,
+    /// A piece of what changes a whole batch: it takes long, and small writes go before it.
+    Bulk,
 }
 
 /// A verb on its way through the writer: run once, then told what became of its group.
@@ -85,10 +90,23 @@ where
 struct Queue {
     normal: VecDeque<Box<dyn Verb>>,
     low: VecDeque<(Instant, Box<dyn Verb>)>,
+    bulk: VecDeque<(Instant, Box<dyn Verb>)>,
     stopped: bool,
 }
 
 impl Queue {
+    fn len(&self) -> usize {
+        self.normal.len() + self.low.len() + self.bulk.len()
+    }
+
+    /// Who begins a group.
+    fn first(&mut self) -> Option<Box<dyn Verb>> {
+        let waited = |(since, _): &(Instant, _)| since.elapsed() > BULK_PATIENCE;
+        let next = if self.bulk.front().is_some_and(waited) { None } else { self.next() };
+        next.or_else(|| self.bulk.pop_front().map(|(_, verb)| verb))
+    }
+
+    /// Who shares it.
     fn next(&mut self) -> Option<Box<dyn Verb>> {
         let starved = self.low.front().is_some_and(|(since, _)| since.elapsed() > PATIENCE);
         if (self.normal.is_empty() || starved)
@@ -158,12 +176,13 @@ impl Writer {
         if queue.stopped {
             return Err(Unavailable::Stopped.into());
         }
-        if queue.normal.len() + queue.low.len() >= QUEUE_LIMIT {
+        if queue.len() >= QUEUE_LIMIT {
             return Err(Unavailable::QueueFull.into());
         }
         match priority {
             Priority::Normal => queue.normal.push_back(verb),
             Priority::Low => queue.low.push_back((Instant::now(), verb)),
+            Priority::Bulk => queue.bulk.push_back((Instant::now(), verb)),
         }
         drop(queue);
         self.shared.arrived.notify_one();
@@ -208,7 +227,11 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let mut queue = self.0.lock();
         queue.stopped = true;
-        let left = (std::mem::take(&mut queue.normal), std::mem::take(&mut queue.low));
+        let left = (
+            std::mem::take(&mut queue.normal),
+            std::mem::take(&mut queue.low),
+            std::mem::take(&mut queue.bulk),
+        );
         drop(queue);
         drop(left);
         self.0.ended.notify_one();
@@ -225,7 +248,7 @@ fn work(place: &Workplace, shared: &Shared) {
 fn wait(shared: &Shared) -> Option<Box<dyn Verb>> {
     let mut queue = shared.lock();
     loop {
-        if let Some(verb) = queue.next() {
+        if let Some(verb) = queue.first() {
             return Some(verb);
         }
         if queue.stopped {

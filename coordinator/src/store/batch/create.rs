@@ -13,7 +13,7 @@ use crate::store::build;
 use crate::store::column::to_json;
 use crate::store::note::Note;
 use crate::store::operation::{UpgradeRequest, make};
-use crate::store::{Never, Rejection, Store, StoreError, Tx};
+use crate::store::{Never, Priority, Rejection, Store, StoreError, Tx};
 
 /// What a batch is to be.
 #[derive(Debug, Clone)]
@@ -65,7 +65,8 @@ impl Store {
         let (mut refused, mut left) = (0, members);
         while !left.is_empty() {
             let by = by.clone();
-            let (some, rest) = self.write(move |tx| add_some(tx, id, left, &by)).await?;
+            let some = move |tx: &Tx<'_>| add_some(tx, id, left, &by);
+            let (some, rest) = self.write_at(Priority::Bulk, some).await?;
             (refused, left) = (refused + some, rest);
         }
         Ok(refused)

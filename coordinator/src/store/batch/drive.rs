@@ -11,7 +11,7 @@ use crate::store::audit::Told;
 use crate::store::listing::Scope;
 use crate::store::note::Note;
 use crate::store::operation::{self, COLUMNS, FROM, save, want};
-use crate::store::{Never, Rejection, Store, StoreError, Tx, device};
+use crate::store::{Never, Priority, Rejection, Store, StoreError, Tx, device};
 
 type Refused<T> = Result<T, Rejection<BatchRefused>>;
 
@@ -35,7 +35,8 @@ impl Store {
     ) -> Refused<usize> {
         let (mut joined, mut left) = (0, members);
         loop {
-            let (some, rest) = self.write(move |tx| fill_wave(tx, id, n, left)).await?;
+            let some = move |tx: &Tx<'_>| fill_wave(tx, id, n, left);
+            let (some, rest) = self.write_at(Priority::Bulk, some).await?;
             (joined, left) = (joined + some, rest);
             if left.is_empty() {
                 return Ok(joined);
@@ -51,7 +52,7 @@ impl Store {
         n: u32,
         members: Vec<OperationId>,
     ) -> Refused<usize> {
-        self.write(move |tx| {
+        self.write_at(Priority::Bulk, move |tx| {
             open(tx, id)?;
             let mut put_back = tx.prepare_cached(
                 "UPDATE operations SET wave = NULL, deferred = 1
@@ -95,7 +96,7 @@ impl Store {
 
     async fn forgive_some(&self, scope: Scope, id: BatchId) -> Refused<usize> {
         let (since, quiet) = (self.shared.listening_since, self.off_record());
-        let forgiven = quiet.write(move |tx| {
+        let forgiven = quiet.write_at(Priority::Bulk, move |tx| {
             let batch = at(tx, &scope, id, &[Course::Paused])?;
             if !is_of_threshold(&batch) {
                 return Ok(0);
@@ -148,7 +149,7 @@ impl Store {
     /// Ends some of what is in nobody's hands, of a batch that was taken back or is over; answers
     /// how many.
     pub async fn withdraw(&self, id: BatchId) -> Result<usize, StoreError> {
-        let withdrawn = self.write::<_, Never, _>(move |tx| {
+        let withdrawn = self.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
             let Some(batch) = find(tx, id)? else { return Ok(0) };
             let why = batch.reason.as_ref().map_or_else(String::new, Reason::to_string);
             let mut ended = 0;

@@ -7,7 +7,7 @@ use super::PIECE;
 use crate::batch::Batch;
 use crate::store::column::parsed;
 use crate::store::note::Note;
-use crate::store::{Never, Store, StoreError};
+use crate::store::{Never, Priority, Store, StoreError};
 
 /// Where among a wave's members a look goes on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,7 +28,7 @@ impl Store {
                 let piece = self.read(move |conn| Ok(waiting(conn, id, wave, reached)?)).await?;
                 let Some((row, _)) = piece.last().copied() else { break };
                 reached.row = row;
-                let woken = quiet.write::<_, Never, _>(move |tx| {
+                let woken = quiet.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
                     piece.into_iter().for_each(|(_, device)| tx.note(Note::Desired(device)));
                     Ok(())
                 });

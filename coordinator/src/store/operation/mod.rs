@@ -12,7 +12,7 @@ use shared::ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug};
 use super::audit::Told;
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
-use super::{Never, Rejection, Store, StoreError, batch, device};
+use super::{Never, Priority, Rejection, Store, StoreError, batch, device};
 use crate::operation::cancel::{self, CannotCancel};
 use crate::operation::expiry::{self, CannotWriteOff};
 use crate::operation::grant::{self, Leave, Standing};
@@ -234,7 +234,7 @@ impl Store {
         if due.is_empty() {
             return Ok(0);
         }
-        let ended = self.write::<_, Never, _>(move |tx| {
+        let ended = self.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
             let mut ended = 0;
             for id in due {
                 let Some(mut operation) = find(tx, id)? else { continue };

@@ -213,3 +213,28 @@ async fn a_full_disk_takes_the_group_back_and_is_told() {
     fill().await.unwrap();
     assert_eq!(names(&store).await.len(), 3);
 }
+
+#[tokio::test]
+async fn a_small_write_does_not_wait_for_bulk_work_that_has_not_begun() {
+    use std::sync::mpsc::{Receiver, channel};
+    let (_dir, store) = scratch();
+    let queue = |priority, gate: Option<Receiver<()>>| {
+        let rule = move |_: &Tx<'_>| {
+            gate.into_iter().for_each(|gate| gate.recv().unwrap());
+            Ok(())
+        };
+        store.shared.writer.submit::<(), Never, _>(priority, rule).unwrap()
+    };
+    let (begin, begins) = channel();
+    let (end, ends) = channel();
+    let first = queue(Priority::Normal, Some(begins));
+    let bulk = queue(Priority::Bulk, Some(ends));
+    let small = queue(Priority::Normal, None);
+    begin.send(()).unwrap();
+    let patience = Duration::from_secs(10);
+    for answer in [first, small] {
+        tokio::time::timeout(patience, answer).await.expect("it waits").unwrap().unwrap();
+    }
+    end.send(()).unwrap();
+    bulk.await.unwrap().unwrap();
+}
