@@ -61,18 +61,20 @@ fn tried(left: &[ModemCondition]) -> Operation {
     op
 }
 
+type Ending = Box<dyn Fn(&mut Operation)>;
+
 #[test]
 fn what_is_taken_back_after_a_failed_attempt_has_failed() {
     use ModemCondition::{OldVersion, Untouched};
     let device =
         |outcome| move |op: &mut Operation| drop(tell(op, &event(9, 0, finished(outcome))));
     let full = failure(Untouched);
-    let ends: [(&str, Box<dyn Fn(&mut Operation)>); 6] = [
+    let ends: [(&str, Ending); 6] = [
         ("operator", Box::new(|op| cancel(op, "admin", 5).unwrap())),
         ("batch", Box::new(|op| skip(op, "the batch was taken back", 5).unwrap())),
         ("newer", Box::new(|op| supersede(op, OperationId(Uuid::from_u128(9)), 5).unwrap())),
         ("deadline", Box::new(|op| assert!(expire(op, 0, 30 * DAY)))),
-        ("device", Box::new(|op| device(Outcome::Cancelled)(op))),
+        ("device", Box::new(move |op| device(Outcome::Cancelled)(op))),
         ("untouched", Box::new(move |op| device(Outcome::Failed { failure: full.clone() })(op))),
     ];
     for (who, end) in ends {
