@@ -96,8 +96,8 @@ dev = "{dir}/dev"
 proc = "{dir}/proc"
 
 [upgrade]
-backoff_s = 1
 settle_s = 0
+backoff_s = 1
 
 [modem]
 boot_silence_s = 15
