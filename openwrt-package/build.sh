@@ -42,13 +42,19 @@ export RUSTC_BOOTSTRAP=1
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2> /dev/null || echo 0)}"
 export SOURCE_DATE_EPOCH
 
-# The same machine in zig's words.
-zig_target() {
+# What stands in for libunwind, where it is a file that the linker can be given: ARM unwinds in its own way, by
+# other names, and has it as before. The path is relative: it must be the same wherever this is built.
+no_unwind() {
+  local machine
   case "$1" in
-    mipsel-*) echo mipsel-linux-musleabi ;;
-    armv7-*) echo arm-linux-musleabihf ;;
-    *) echo "${1%%-*}-linux-musl" ;;
+    armv7-*) return ;;
+    mipsel-*) machine=mipsel-linux-musleabi ;;
+    *) machine="${1%%-*}-linux-musl" ;;
   esac
+  mkdir -p "dist/$1"
+  python-zig cc -target "$machine" -Oz -fno-pic -g0 -ffile-prefix-map="$PWD=." \
+    -c openwrt-package/no-unwind.c -o "dist/$1/no-unwind.o"
+  printf ' -C link-arg=dist/%s/no-unwind.o' "$1"
 }
 
 # Nothing of where it is built goes into the binary, and no tables for unwinding: a panic ends the
@@ -60,24 +66,21 @@ flags() {
   printf ' --remap-path-prefix=%s=%s' "$PWD" . "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust" rust
   local source
   for source in "$registry"/*; do printf ' --remap-path-prefix=%s=deps' "$source"; done
-  # Relative, as the path below: it must be the same wherever this is built.
-  printf ' -C link-arg=dist/%s/no-unwind.o' "$1"
+  no_unwind "$1" || return
   case "$1" in
     # Thumb-2, which every ARMv7 has: a quarter smaller than ARM's own instructions.
     armv7-*) printf ' -C target-feature=+thumb-mode' ;;
-    # Tier 3: static only when told so.
+    # Tier 3: static only when told so. The path is relative as well.
     mips*) printf ' -C target-feature=+crt-static -C link-arg=-Wl,-T,openwrt-package/mips.ld' ;;
   esac
 }
 
 build() {
-  local triple="$1" variable
+  local triple="$1" variable flags
+  flags="$(flags "$triple")" || return
   variable="CARGO_TARGET_$(printf '%s' "$triple" | tr 'a-z-' 'A-Z_')_RUSTFLAGS"
-  mkdir -p "dist/$triple"
-  python-zig cc -target "$(zig_target "$triple")" -Oz -fno-pic -g0 -ffile-prefix-map="$PWD=." \
-    -c openwrt-package/no-unwind.c -o "dist/$triple/no-unwind.o"
   # A directory of its own: another compiler than that of the tests, and no waiting for each other.
-  env "$variable=$(flags "$triple")" "CFLAGS_${triple//-/_}=-fno-pic" CARGO_TARGET_DIR="$target/cross/$triple" \
+  env "$variable=$flags" "CFLAGS_${triple//-/_}=-fno-pic" CARGO_TARGET_DIR="$target/cross/$triple" \
     cargo-zigbuild zigbuild --quiet --locked --package agent --bin modem-upgrader-agent \
     --profile small --target "$triple" -Z build-std=std,panic_abort \
     -Z build-std-features=optimize_for_size -Z profile-rustflags --config openwrt-package/small.toml
