@@ -11,6 +11,7 @@
 //!
 //! An agent and an orphaned guardian may come at the same time: `holders.lock` lets in one.
 
+mod holder;
 mod inhibition;
 mod programs;
 
@@ -23,28 +24,9 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::record::{self, RunDir};
+pub use holder::Holder;
 use inhibition::Inhibition;
 pub use programs::Programs;
-
-/// One holder, by a name from the router's own settings or profiles.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Holder {
-    Service(String),
-    Interface(String),
-    /// ModemManager, which goes on with its other modems: this one by ModemManager's uid of it.
-    Modem(String),
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Service(name) => write!(f, "service {name}"),
-            Self::Interface(name) => write!(f, "interface {name}"),
-            Self::Modem(uid) => write!(f, "modem {uid}"),
-        }
-    }
-}
 
 /// Why a holder did not let go or could not be given back.
 #[derive(Debug, thiserror::Error)]

@@ -21,6 +21,12 @@ pub mod modem {
 #[path = "../../../agent/src/guardian"]
 pub mod guardian {
     pub mod progress;
+
+    pub mod holders {
+        pub mod holder;
+
+        pub use holder::Holder;
+    }
 }
 
 #[path = "../../../agent/src/settings"]
