@@ -16,7 +16,8 @@
 //! same reason the ends of operations that were never granted go last, and the others never.
 //!
 //! It never refuses an event. When the disk does, it goes on in memory and says so, and tries the
-//! disk again with every further event.
+//! disk again with every further event. What was read back and could not be made durable gets new numbers:
+//! a power cut would take it, and the numbers under which it was sent would be given to other events.
 
 mod log_file;
 mod recovery;
@@ -118,6 +119,9 @@ impl Outbox {
             }
         } else {
             outbox.rewrite();
+        }
+        if outbox.log.is_none() {
+            outbox.renumber();
         }
         outbox
     }
@@ -290,6 +294,7 @@ impl Outbox {
     }
 
     fn rewrite(&mut self) {
+        let taken_over = self.unread;
         if self.unread && !self.read_at_last() {
             return;
         }
@@ -307,7 +312,20 @@ impl Outbox {
                     self.trouble = None;
                 }
             }
-            Err(error) => self.lose_disk(&error),
+            Err(error) => {
+                self.lose_disk(&error);
+                if taken_over {
+                    self.renumber();
+                }
+            }
+        }
+    }
+
+    /// Gives every event a number that no file has had.
+    fn renumber(&mut self) {
+        for mut event in std::mem::take(&mut self.events) {
+            event.seq = self.next(event.operation, event.stream);
+            self.events.push_back(event);
         }
     }
 

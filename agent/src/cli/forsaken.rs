@@ -44,7 +44,7 @@ fn tool_elsewhere(before: &Path, now: &Path) -> Option<String> {
 mod tests {
     use super::*;
     use crate::settings::{Fragment, from_fragments};
-    use crate::upgrade::journal::{Journal, aside};
+    use crate::upgrade::journal::{Journal, Reading, aside};
     use crate::upgrade::state::{Gates, Run, State, Step, tests::record};
 
     struct Router(tempfile::TempDir);
@@ -64,7 +64,7 @@ mod tests {
 
         fn journal(&self, step: Step) -> PathBuf {
             let path = self.0.path().join("state/main/journal");
-            let (mut journal, _) = Journal::open(&path, "b").unwrap();
+            let (mut journal, _) = Journal::open(&path, "b", Reading::Whole).unwrap();
             journal.save(&State { step, ..State::new(record()) }).unwrap();
             path
         }

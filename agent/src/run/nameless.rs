@@ -64,7 +64,7 @@ pub fn answer(state_dir: &Path, job: &Job) -> (EventBody, Option<(StreamId, u32)
 mod tests {
     use super::*;
     use crate::upgrade::{
-        journal::Journal,
+        journal::{Journal, Reading},
         state::{Run, State, Step, tests::record},
     };
 
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(needed(state_dir, |_| false), Some(vec![]));
 
         let path = journal::path(state_dir, &job.slot);
-        let (mut journal, _) = Journal::open(&path, "b").unwrap();
+        let (mut journal, _) = Journal::open(&path, "b", Reading::Whole).unwrap();
         let step = Step::Recovering { tries: 9, run: Run::Start };
         journal.save(&State { step, ..State::new(record()) }).unwrap();
         assert!(says().contains("is not finished"), "{}", says());

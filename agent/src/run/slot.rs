@@ -50,6 +50,8 @@ pub struct Slot {
     not_before: Instant,
     /// What it said.
     trouble: String,
+    /// How often.
+    refused: u32,
 }
 
 enum Work {
@@ -84,6 +86,7 @@ impl Slot {
             begun: Begun::default(),
             not_before: Instant::now(),
             trouble: String::new(),
+            refused: 0,
         }
     }
 

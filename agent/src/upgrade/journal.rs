@@ -13,9 +13,9 @@
 //! left alone.
 //!
 //! A disk that has become read-only, as many do after a power cut, hides nothing: what it holds is gone on
-//! with, and only the saves fail. A slot that the disk refuses to read is like a broken one, if the other
-//! says that the modem was touched: what is looked at then is the modem. Beside any other state it may hold
-//! the one that counts.
+//! with, and only the saves fail. A slot that the disk refuses to read, again and again, is like a broken
+//! one, if the other says that the modem was touched: what is looked at then is the modem. Beside any other
+//! state it may hold the one that counts.
 
 use crate::{files, upgrade::state::State};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,16 @@ enum OnDisk {
 pub enum Loaded {
     Empty,
     State { state: Box<State>, same_boot: bool },
+}
+
+/// What is done about a slot that the disk refuses to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// It may hold the newest state: nothing is opened, and the disk asked again later.
+    Whole,
+    /// It has been asked often enough. The other slot is gone on with if it says that the modem was
+    /// touched.
+    Half,
 }
 
 /// Why a journal cannot be used.
@@ -81,9 +91,13 @@ enum Slot {
 
 impl Journal {
     /// Opens or makes the journal. Blocking; the file is 64 KiB.
-    pub fn open(path: &Path, boot_id: &str) -> Result<(Self, Loaded), JournalError> {
+    pub fn open(
+        path: &Path,
+        boot_id: &str,
+        reading: Reading,
+    ) -> Result<(Self, Loaded), JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
-        let (file, slots) = open(path).map_err(io)?;
+        let (file, slots) = open(path, reading).map_err(io)?;
         let (path, boot_id) = (path.to_owned(), boot_id.to_owned());
         let mut journal = Self { path, file, boot_id, generation: 0 };
         let loaded = match newest(slots) {
@@ -159,7 +173,7 @@ pub fn peek(path: &Path) -> io::Result<Found> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(error),
     };
-    Ok(match newest(slots(&file)?) {
+    Ok(match newest(slots(&file, Reading::Half)?) {
         Slot::Blank => Found::Nothing,
         Slot::Valid { on_disk, .. } => {
             let OnDisk::V1 { boot_id, state } = *on_disk;
@@ -214,10 +228,10 @@ fn set_aside(path: &Path) -> io::Result<JournalError> {
     Ok(JournalError::Corrupt { aside })
 }
 
-fn open(path: &Path) -> io::Result<(Option<File>, [Slot; 2])> {
+fn open(path: &Path, reading: Reading) -> io::Result<(Option<File>, [Slot; 2])> {
     match File::options().read(true).write(true).open(path) {
         Ok(file) => {
-            let slots = slots(&file)?;
+            let slots = slots(&file, reading)?;
             // Whoever made it may have died before its name was durable. A disk that refuses this is
             // met again by the next save; what can be read is worth going on with.
             if let Some(directory) = path.parent()
@@ -228,7 +242,7 @@ fn open(path: &Path) -> io::Result<(Option<File>, [Slot; 2])> {
             Ok((Some(file), slots))
         }
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-            let slots = slots(&File::open(path)?)?;
+            let slots = slots(&File::open(path)?, reading)?;
             log::error!("{}: {error}: what it says is gone on with in memory", path.display());
             Ok((None, slots))
         }
@@ -270,12 +284,12 @@ fn digest(generation: u64, body: &[u8]) -> [u8; 32] {
     hasher.finish().0
 }
 
-fn slots(file: &File) -> io::Result<[Slot; 2]> {
-    readable([read(file, 0), read(file, 1)])
+fn slots(file: &File, reading: Reading) -> io::Result<[Slot; 2]> {
+    readable([read(file, 0), read(file, 1)], reading)
 }
 
 /// Both slots, one of which the disk may refuse to read if the other is enough.
-fn readable(slots: [io::Result<Slot>; 2]) -> io::Result<[Slot; 2]> {
+fn readable(slots: [io::Result<Slot>; 2], reading: Reading) -> io::Result<[Slot; 2]> {
     let enough = |slot: &Slot| {
         matches!(slot, Slot::Valid { on_disk, .. } if {
             let OnDisk::V1 { state, .. } = on_disk.as_ref();
@@ -284,7 +298,9 @@ fn readable(slots: [io::Result<Slot>; 2]) -> io::Result<[Slot; 2]> {
     };
     match slots {
         [Ok(a), Ok(b)] => Ok([a, b]),
-        [Ok(slot), Err(error)] | [Err(error), Ok(slot)] if enough(&slot) => {
+        [Ok(slot), Err(error)] | [Err(error), Ok(slot)]
+            if reading == Reading::Half && enough(&slot) =>
+        {
             log::error!(
                 "one half of the journal cannot be read ({error}); the other is gone on with"
             );

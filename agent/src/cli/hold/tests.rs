@@ -1,6 +1,6 @@
 use super::*;
 use crate::settings::{Fragment, from_fragments};
-use crate::upgrade::journal::{Journal, Loaded};
+use crate::upgrade::journal::{Journal, Loaded, Reading};
 use crate::upgrade::state::State;
 use crate::upgrade::state::tests::record;
 
@@ -25,7 +25,7 @@ fn router(dir: &Path) -> Settings {
 
 fn journaled(settings: &Settings, boot_id: &str, holding: bool) {
     let path = journal_path(settings, &settings.slots[0]);
-    let (mut journal, loaded) = Journal::open(&path, boot_id).unwrap();
+    let (mut journal, loaded) = Journal::open(&path, boot_id, Reading::Whole).unwrap();
     assert!(matches!(loaded, Loaded::Empty | Loaded::State { .. }));
     let mut record = record();
     record.holding = holding;
@@ -75,7 +75,7 @@ fn whom_the_upgrade_had_taken_is_held_whoever_the_settings_name() {
     let dir = tempfile::tempdir().unwrap();
     let settings = router(dir.path());
     let path = journal_path(&settings, &settings.slots[0]);
-    let (mut journal, _) = Journal::open(&path, "boot-before").unwrap();
+    let (mut journal, _) = Journal::open(&path, "boot-before", Reading::Whole).unwrap();
     let (mut record, named) = (record(), |name: &str| name.to_owned());
     record.holding = true;
     record.held = vec![

@@ -3,11 +3,14 @@
 
 use super::{DISK_AGAIN, Slot, Work};
 use crate::upgrade::{
-    journal::{Journal, JournalError, Loaded, aside},
+    journal::{Journal, JournalError, Loaded, Reading, aside},
     perform::{release_word, take_release_word},
 };
 use std::path::{Path, PathBuf};
 use tokio::time::Instant;
+
+/// Refusals of the disk, a minute apart, before half a journal has to do.
+const UNTIL_HALF: u32 = 10;
 
 impl Slot {
     /// Opens the journal as soon as that can be done.
@@ -30,7 +33,8 @@ impl Slot {
         if left.exists() {
             return self.hold(left);
         }
-        match Journal::open(&path, &self.ports.boot_id) {
+        let reading = if self.refused < UNTIL_HALF { Reading::Whole } else { Reading::Half };
+        match Journal::open(&path, &self.ports.boot_id, reading) {
             Ok((journal, Loaded::Empty)) => Work::Idle { journal, last: None },
             Ok((journal, Loaded::State { state, .. })) if state.ending().is_some() => {
                 Work::Idle { journal, last: Some(state) }
@@ -52,6 +56,7 @@ impl Slot {
 
     /// The disk refused.
     pub(super) fn closed(&mut self, error: &dyn std::error::Error) -> Work {
+        self.refused = self.refused.saturating_add(1);
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         self.trouble = format!("{error}{cause}");
         log::error!("slot {}: {}", self.place.slot, self.trouble);

@@ -8,6 +8,7 @@
 mod life;
 mod model;
 mod script;
+mod world;
 
 use super::{
     shim::Shim,

@@ -1,6 +1,6 @@
 //! What must be found after a restart, by what the code under test has said so far.
 
-use agent::upgrade::{results::Results, state::State};
+use agent::upgrade::{journal::Reading, results::Results, state::State};
 use shared::{
     event::Event,
     hex::Hex,
@@ -14,13 +14,14 @@ type Number = (OperationId, StreamId, u64);
 #[derive(Debug, Default)]
 pub struct Model {
     pub key: Option<Hex<32>>,
-    /// The last state that was saved, and those whose saving was begun since.
+    /// The last state that was saved, the one before it, and those whose saving was begun since.
     pub saved: Option<State>,
+    pub earlier: Option<State>,
     pub begun: Vec<State>,
     /// Events said to be on disk, not acknowledged yet.
-    pub durable: BTreeSet<Number>,
-    /// Every number that may have been sent.
-    pub given: BTreeSet<Number>,
+    pub durable: Vec<Event>,
+    /// What may have been sent, under its number.
+    pub given: BTreeMap<Number, Event>,
     pub ended: Vec<OperationId>,
     pub flashes: u32,
     /// The grants: which journal asked for each attempt.
@@ -40,9 +41,16 @@ impl Model {
     }
 
     /// What the journal gave.
-    pub fn loaded(&mut self, found: Option<&State>) {
+    pub fn loaded(&mut self, found: Option<&State>, reading: Reading) {
         let found = found.map(plain);
-        let fits = found == self.saved || self.begun.iter().any(|s| Some(s) == found.as_ref());
+        let begun = self.begun.iter().any(|s| Some(s) == found.as_ref());
+        // The disk has refused the other half to the end.
+        let half = reading == Reading::Half && found.is_some() && found == self.earlier;
+        let fits = found == self.saved || begun || half;
+        if half && found != self.saved {
+            // The next save may destroy what was refused, or it is read again.
+            self.begun.extend(std::mem::replace(&mut self.saved, found.clone()));
+        }
         if !fits {
             let what = |state: &Option<State>| match state {
                 Some(s) => format!("{:?} of attempt {}", s.step, s.record.attempts),
@@ -64,26 +72,52 @@ impl Model {
     }
 
     pub fn saved(&mut self, state: &State) {
-        self.saved = Some(plain(state));
+        self.earlier = self.saved.replace(plain(state));
         self.begun.clear();
     }
 
-    /// What the outbox holds after a restart. `forgive`: it has said that it lost some.
+    /// What the outbox is going to send after a restart.
+    pub fn sent(&mut self, events: &[Event]) {
+        for event in events {
+            let earlier = self.given.insert(number(event), event.clone());
+            if earlier.is_some_and(|earlier| earlier != *event) {
+                self.wrong(format!("the outbox has number {} for another event", event.seq));
+            }
+        }
+    }
+
+    /// What the outbox holds durably after a restart, under whatever numbers. `forgive`: it has said that
+    /// it lost some.
     pub fn pending(&mut self, events: &[Event], forgive: bool) {
-        let found: BTreeSet<Number> = events.iter().map(number).collect();
-        let lost: Vec<_> = self.durable.difference(&found).collect();
-        if !lost.is_empty() && !forgive {
-            let text = format!("the outbox lost {} events that were on disk", lost.len());
-            self.wrong(text);
+        let mut found: Vec<_> = events.iter().map(unnumbered).collect();
+        let mut take = |event: &Event| {
+            let event = unnumbered(event);
+            let place = found.iter().position(|found| *found == event);
+            place.map(|place| found.swap_remove(place)).is_some()
+        };
+        let lost = self.durable.iter().filter(|event| !take(event)).count();
+        if lost > 0 && !forgive {
+            self.wrong(format!("the outbox lost {lost} events that were on disk"));
         }
         if self.cut || forgive {
-            self.durable = found;
+            self.durable = events.to_vec();
+        }
+    }
+
+    /// The coordinator has said that it has these.
+    pub fn acknowledged(&mut self, events: &[Event]) {
+        for event in events {
+            let event = unnumbered(event);
+            let place = self.durable.iter().position(|durable| unnumbered(durable) == event);
+            if let Some(place) = place {
+                self.durable.swap_remove(place);
+            }
         }
     }
 
     /// An event that may be sent now.
     pub fn appended(&mut self, event: &Event) {
-        if !self.given.insert(number(event)) {
+        if self.given.insert(number(event), event.clone()).is_some() {
             self.wrong(format!("the outbox gave number {} twice", event.seq));
         }
     }
@@ -114,8 +148,13 @@ impl Model {
     }
 }
 
-pub fn number(event: &Event) -> Number {
+fn number(event: &Event) -> Number {
     (event.operation, event.stream, event.seq)
+}
+
+/// Events read back from a disk that refused to make them durable get new numbers.
+fn unnumbered(event: &Event) -> Event {
+    Event { seq: 0, ..event.clone() }
 }
 
 /// As it is journaled.
