@@ -2,7 +2,8 @@
 //!
 //! One file of two slots, both written in full when the file is made, so that a late save does not
 //! meet a full disk. A save goes to the slot that does not hold the newest state and is synced
-//! before it counts; a cut in the middle of it leaves the other slot.
+//! before it counts; a cut in the middle of it leaves the other slot. What a process found it writes once more
+//! before it touches the other slot: whoever saved it may have died before it was on the disk.
 //!
 //! ```text
 //! slot = "MUJRNL01" ‖ length u32 ‖ generation u64 ‖ SHA-256(generation ‖ body) ‖ body (JSON) ‖ zeros
@@ -79,12 +80,14 @@ pub struct Journal {
     file: Option<File>,
     boot_id: String,
     generation: u64,
+    /// What was found and may be in memory only: the newest slot, as far as it is not empty.
+    found: Option<Vec<u8>>,
 }
 
 /// One slot of the file as found.
 enum Slot {
     Blank,
-    Valid { generation: u64, on_disk: Box<OnDisk> },
+    Valid { generation: u64, on_disk: Box<OnDisk>, bytes: Vec<u8> },
     Newer { generation: u64 },
     Broken,
 }
@@ -99,12 +102,13 @@ impl Journal {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
         let (file, slots) = open(path, reading).map_err(io)?;
         let (path, boot_id) = (path.to_owned(), boot_id.to_owned());
-        let mut journal = Self { path, file, boot_id, generation: 0 };
+        let mut journal = Self { path, file, boot_id, generation: 0, found: None };
         let loaded = match newest(slots) {
             Slot::Blank => Loaded::Empty,
-            Slot::Valid { generation, on_disk } => {
+            Slot::Valid { generation, on_disk, bytes } => {
                 let OnDisk::V1 { boot_id, state } = *on_disk;
                 journal.generation = generation;
+                journal.found = Some(bytes);
                 let same_boot = boot_id == journal.boot_id;
                 Loaded::State { state: Box::new(state), same_boot }
             }
@@ -126,6 +130,11 @@ impl Journal {
             None => File::options().read(true).write(true).open(&self.path)?,
         };
         let file = self.file.insert(file);
+        if let Some(found) = &self.found {
+            file.write_all_at(found, offset(self.generation))?;
+            file.sync_data()?;
+            self.found = None;
+        }
         file.write_all_at(&bytes, offset(generation))?;
         crate::failpoint::at!("journal.save.written");
         file.sync_data()?;
@@ -342,7 +351,10 @@ fn decode(bytes: &[u8]) -> Option<Slot> {
     }
     // The digest holds, so what cannot be understood was written by somebody else than us.
     Some(match serde_json::from_slice(body) {
-        Ok(on_disk) => Slot::Valid { generation, on_disk: Box::new(on_disk) },
+        Ok(on_disk) => {
+            let bytes = bytes[..HEADER + body.len()].to_vec();
+            Slot::Valid { generation, on_disk: Box::new(on_disk), bytes }
+        }
         Err(_) => Slot::Newer { generation },
     })
 }

@@ -129,10 +129,26 @@ fn a_file_cut_short_is_corrupt_unless_a_slot_is_whole() {
 }
 
 #[test]
+fn what_an_earlier_process_may_not_have_synced_is_written_before_the_other_slot_is_touched() {
+    let lab = Lab::with_saves(2);
+    let (mut journal, _) = lab.open().unwrap();
+    // Generation 2, in slot 0, was in memory only. The next save goes to slot 1, and is torn.
+    let overwrite = |from: usize| {
+        let mut bytes = std::fs::read(lab.path()).unwrap();
+        bytes[from..from + 600].fill(0xff);
+        std::fs::write(lab.path(), bytes).unwrap();
+    };
+    overwrite(0);
+    journal.save(&state(3)).unwrap();
+    overwrite(SLOT);
+    assert_eq!(lab.starts(), Some(2));
+}
+
+#[test]
 fn a_slot_that_the_disk_refuses_does_not_hide_that_the_modem_was_touched() {
     let slot = |step| {
         let on_disk = OnDisk::V1 { boot_id: "b".into(), state: State { step, ..state(1) } };
-        Slot::Valid { generation: 4, on_disk: Box::new(on_disk) }
+        Slot::Valid { generation: 4, on_disk: Box::new(on_disk), bytes: Vec::new() }
     };
     let refused = || Err(io::Error::from_raw_os_error(5));
     let found = |slots| match newest(readable(slots, Reading::Half).ok()?) {
