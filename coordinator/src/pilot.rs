@@ -166,6 +166,7 @@ impl Pilot {
             Decision::Open { wave, members } | Decision::Draft { wave, members } => {
                 self.fill(batch, wave, members).await
             }
+            Decision::TakeOver => store.take_over(batch.id).await.map(|some| some > 0),
             Decision::Defer { wave, whom } => self.defer(batch, wave, whom).await,
             Decision::GiveUp => self.give_up(batch).await,
             Decision::Pause(reason) => {

@@ -16,6 +16,8 @@ pub enum Decision {
     Wait {
         until: Option<u64>,
     },
+    /// Have members take the places of older operations: the batch was launched with them.
+    TakeOver,
     /// Take so many members that are there, those first who were in no wave yet.
     Open {
         wave: u32,
@@ -67,13 +69,14 @@ pub fn decide(batch: &Batch, tally: &Tally, now: u64) -> Decision {
         Course::Finished => return NOTHING,
         Course::Open | Course::Paused | Course::Cancelling | Course::Expiring => {}
     }
-    if tally.all.undecided() == 0 {
+    if tally.all.undecided() == 0 && batch.takeovers == 0 {
         return Decision::Finish;
     }
     match batch.course {
-        Course::Cancelling | Course::Expiring => withdraw(tally),
+        Course::Cancelling | Course::Expiring => withdraw(batch, tally),
         _ if now >= batch.expires_at => Decision::Expire,
         Course::Paused => Decision::Wait { until: Some(batch.expires_at) },
+        Course::Open if batch.takeovers > 0 => Decision::TakeOver,
         Course::Open | Course::Preparing | Course::Finished => roll_out(batch, tally, now),
     }
 }
@@ -87,8 +90,9 @@ fn unfinished(batch: &Batch, now: u64) -> Decision {
     }
 }
 
-fn withdraw(tally: &Tally) -> Decision {
-    if tally.all.undecided() > tally.silence.granted { Decision::Withdraw } else { NOTHING }
+fn withdraw(batch: &Batch, tally: &Tally) -> Decision {
+    let left = batch.takeovers > 0 || tally.all.undecided() > tally.silence.granted;
+    if left { Decision::Withdraw } else { NOTHING }
 }
 
 fn roll_out(batch: &Batch, tally: &Tally, now: u64) -> Decision {

@@ -163,6 +163,8 @@ pub struct Batch {
     pub counts: Counts,
     /// In an attempt's hands.
     pub granted: u64,
+    /// Members that are no operations yet: each is to take the place of an older one.
+    pub takeovers: u64,
     pub created: u64,
     pub modified: u64,
     pub finished_at: Option<u64>,
@@ -175,11 +177,11 @@ impl Batch {
             Course::Finished => true,
             Course::Preparing => false,
             Course::Open | Course::Paused | Course::Cancelling | Course::Expiring => {
-                self.counts.undecided() == 0
+                self.counts.undecided() == 0 && self.takeovers == 0
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

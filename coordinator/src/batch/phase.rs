@@ -33,10 +33,11 @@ pub fn phase(batch: &Batch, tally: &Tally, now: u64) -> Phase {
     match batch.course {
         Course::Preparing => Phase::Preparing,
         // Whether that was written down or not.
-        _ if tally.all.undecided() == 0 => Phase::Finished,
+        _ if tally.all.undecided() == 0 && batch.takeovers == 0 => Phase::Finished,
         Course::Paused => Phase::Paused,
         Course::Cancelling | Course::Expiring => Phase::Cancelling,
         Course::Finished => Phase::Finished,
+        Course::Open if batch.takeovers > 0 => Phase::Preparing,
         Course::Open if batch.start_at.is_some_and(|start| now < start) => Phase::Scheduled,
         Course::Open => open(batch, tally, now),
     }

@@ -172,10 +172,17 @@ impl Strategy {
 
     /// The planned waves of so many members; one more than allowed at most.
     pub fn sizes(&self, members: u64) -> impl Iterator<Item = u64> {
-        let mut left = members;
-        (0..=MOST_WAVES).map_while(move |n| {
-            let size = self.size(n).min(left);
+        self.planned(0, 0, members)
+    }
+
+    /// The waves from `next` on, of so many members, if all that come prove themselves; `proved` is the most
+    /// that one has until then.
+    pub fn planned(&self, next: u32, proved: u64, members: u64) -> impl Iterator<Item = u64> {
+        let (mut left, mut best) = (members, proved);
+        (next..=next.saturating_add(MOST_WAVES)).map_while(move |n| {
+            let size = if n == 0 { self.size(0) } else { self.next_size(n, best) }.min(left);
             left -= size;
+            best = best.max(size);
             (size > 0).then_some(size)
         })
     }

@@ -6,7 +6,7 @@ use super::*;
 const NOW: u64 = 1_000_000_000;
 const HOUR: u64 = 3_600_000;
 
-fn batch() -> Batch {
+pub(crate) fn batch() -> Batch {
     Batch {
         id: BatchId(Uuid::from_u128(1)),
         organization: OrganizationId(Uuid::from_u128(2)),
@@ -25,6 +25,7 @@ fn batch() -> Batch {
         forgiven: Forgiven::default(),
         counts: Counts::default(),
         granted: 0,
+        takeovers: 0,
         created: 0,
         modified: 0,
         finished_at: None,
@@ -93,6 +94,35 @@ fn a_wave_grows_by_what_was_proved_and_not_by_its_number() {
     late.wave.as_mut().unwrap().n = 4;
     late.present = 1000;
     decides(&batch(), &late, Decision::Open { wave: 5, members: 4 });
+}
+
+#[test]
+fn what_is_planned_is_what_would_be_opened() {
+    let strategy = Strategy { canary: 2, ..Strategy::default() };
+    let planned = |next, best, members| strategy.planned(next, best, members).collect::<Vec<_>>();
+    assert_eq!(planned(0, 0, 20), [2, 4, 8, 6]);
+    assert_eq!(planned(5, 1, 30), [4, 8, 16, 2], "though five waves were opened");
+    let mut late = ended(2, 0);
+    late.wave.as_mut().unwrap().n = 4;
+    (late.pool, late.present) = (30, 30);
+    let members = planned(5, late.best, late.pool)[0];
+    decides(&batch(), &late, Decision::Open { wave: 5, members });
+}
+
+#[test]
+fn whoever_is_to_join_joins_before_anything_else() {
+    let new = Batch { wave: None, takeovers: 3, ..batch() };
+    let one = Counts { idle: 1, ..Counts::default() };
+    let tally = Tally { all: one, pool: 1, present: 1, ..Tally::default() };
+    decides(&new, &tally, Decision::TakeOver);
+    assert_eq!(phase::phase(&new, &tally, NOW), Phase::Preparing);
+    let over = Tally { all: Counts { success: 1, ..Counts::default() }, ..Tally::default() };
+    decides(&new, &over, Decision::TakeOver);
+    assert!(!new.has_ended());
+    let of = |course| Batch { course, ..new.clone() };
+    decides(&of(Course::Paused), &over, Decision::Wait { until: Some(new.expires_at) });
+    decides(&of(Course::Cancelling), &over, Decision::Withdraw);
+    decides(&Batch { expires_at: NOW, ..new.clone() }, &over, Decision::Expire);
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub enum Standing {
     NotYet,
     /// Its batch is paused, or about to be.
     Paused,
+    /// A batch that was launched is about to take its place.
+    GivesWay,
     /// As many of its batch as may be are in an attempt's hands.
     Crowded,
     /// Its batch was taken back or is over.
@@ -32,6 +34,7 @@ pub enum Leave {
 
 /// The dark window an agent may claim at most: a modem that takes longer is lost.
 const LONGEST_DARK_MS: u64 = 24 * 3600 * 1000;
+/// Seconds after which to ask again, at least; see [`spread`].
 const ASK_AGAIN_S: u64 = 3600;
 /// A place in a batch may be free soon.
 const ASK_SOON_S: u64 = 60;
@@ -53,11 +56,11 @@ pub fn start(
     if is_same(operation, request) {
         return Ok(Leave::Repeated);
     }
-    check_standing(standing)?;
+    check_standing(standing).map_err(|refusal| spread(refusal, operation))?;
     if operation.deadline.is_some_and(|deadline| now >= deadline) {
         return Err(refusal(RefusalCode::Expired, "the operation's deadline has passed"));
     }
-    check_stream(operation, request)?;
+    check_stream(operation, request).map_err(|refusal| spread(refusal, operation))?;
     let used = used(operation, request)?;
     if operation.granted.is_none() {
         // It is of no attempt.
@@ -96,6 +99,10 @@ fn check_standing(standing: Standing) -> Result<(), Refusal> {
         Standing::Paused => {
             Err(again(ASK_LATER_S, refusal(RefusalCode::Paused, "the batch is paused")))
         }
+        Standing::GivesWay => Err(again(
+            ASK_SOON_S,
+            refusal(RefusalCode::Paused, "another upgrade is about to take its place"),
+        )),
         Standing::Crowded => Err(again(
             ASK_SOON_S,
             refusal(RefusalCode::Concurrency, "as many as allowed are being flashed"),
@@ -194,6 +201,14 @@ pub fn hand_back(operation: &mut Operation, attempt: u32, returned: u32) -> bool
 
 fn dark(seconds: u64) -> u64 {
     seconds.saturating_mul(1000).min(LONGEST_DARK_MS)
+}
+
+/// Of a fleet that was refused at once not everybody comes back at once: up to half as late again, each by its
+/// own.
+fn spread(refusal: Refusal, operation: &Operation) -> Refusal {
+    let own = operation.id.0.as_fields().0;
+    let later = |seconds: u64| seconds + u64::from(own) % (seconds / 2).max(1);
+    Refusal { retry_after_s: refusal.retry_after_s.map(later), ..refusal }
 }
 
 fn refusal(code: RefusalCode, detail: &str) -> Refusal {

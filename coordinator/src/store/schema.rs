@@ -15,6 +15,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0004-retention", include_str!("schema/0004-retention.sql")),
     ("0005-returned-grants", include_str!("schema/0005-returned-grants.sql")),
     ("0006-report-tokens", include_str!("schema/0006-report-tokens.sql")),
+    ("0007-takeovers", include_str!("schema/0007-takeovers.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -59,6 +60,7 @@ mod tests {
             "0004-retention",
             "0005-returned-grants",
             "0006-report-tokens",
+            "0007-takeovers",
         ];
         assert_eq!(names, known);
     }

@@ -14,7 +14,9 @@ use crate::api::{
     time::Time,
     upgrade::shapes::StrategyBody,
 };
-use crate::batch::{Counts, Phase, Reason, Wave, awaited::Awaited, phase::phase};
+use crate::batch::{
+    Counts, Phase, Reason, Wave, awaited::Awaited, phase::phase, strategy::MOST_WAVES,
+};
 use crate::operation::Status;
 use crate::store::batch::Report;
 
@@ -200,14 +202,13 @@ fn waves(report: &Report) -> Vec<WaveView> {
     let opened =
         |wave: &Wave| view(wave.n, wave.counts.total(), &wave.counts, Some(Time(wave.opened_at)));
     let mut views: Vec<_> = report.waves.iter().map(opened).collect();
-    let mut next = report.batch.wave.map_or(0, |wave| wave.saturating_add(1));
-    let mut left = report.tally.pool;
-    while left > 0 && views.len() < crate::batch::strategy::MOST_WAVES as usize {
-        let size = report.batch.strategy.size(next).min(left);
-        views.push(view(next, size, &Counts::default(), None));
-        left -= size;
-        next = next.saturating_add(1);
-    }
+    let next = report.batch.wave.map_or(0, |wave| wave.saturating_add(1));
+    let may_prove = |wave: &Wave| wave.counts.proved() + wave.counts.undecided();
+    let best = report.tally.best.max(report.tally.wave.as_ref().map_or(0, may_prove));
+    let sizes = report.batch.strategy.planned(next, best, report.tally.pool);
+    let room = (MOST_WAVES as usize).saturating_sub(views.len());
+    let planned = (next..).zip(sizes).take(room);
+    views.extend(planned.map(|(n, size)| view(n, size, &Counts::default(), None)));
     views
 }
 
@@ -232,4 +233,29 @@ pub fn payload(report: &Report) -> Bytes {
 
 pub(super) fn bytes(view: &BatchView) -> Bytes {
     serde_json::to_vec(view).map(Bytes::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Batch, Tally, tests::batch};
+
+    #[test]
+    fn planned_waves_are_those_that_would_be_opened() {
+        let counts = Counts { success: 1, cancelled: 1, ..Counts::default() };
+        let wave = |n| Wave { n, counts, opened_at: 0, last_result: Some(0) };
+        let all: Vec<_> = (0..5).map(wave).collect();
+        let tally = Tally { pool: 20, best: 1, wave: Some(wave(4)), ..Tally::default() };
+        let batch = Batch { wave: Some(4), ..batch() };
+        let mut report =
+            Report { batch, build: None, tally, waves: all, awaited: Vec::new(), now: 0 };
+        let planned = |report: &Report| {
+            let views = waves(report).into_iter().filter(|wave| wave.opened.is_none());
+            views.map(|wave| (wave.n, wave.size)).collect::<Vec<_>>()
+        };
+        assert_eq!(planned(&report), [(5, 4), (6, 8), (7, 8)]);
+        // Who is in the newest one may prove itself still.
+        report.tally.wave.as_mut().unwrap().counts.in_progress = 9;
+        assert_eq!(planned(&report), [(5, 20)]);
+    }
 }

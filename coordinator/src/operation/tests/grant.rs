@@ -228,3 +228,22 @@ fn attempts_are_granted_anew_as_often_as_they_come_back_and_used_three_times() {
     }
     assert_eq!(anew(&mut op, 4, returned), Err(RefusalCode::Attempts));
 }
+
+#[test]
+fn who_is_refused_together_comes_back_one_by_one() {
+    let again = |standing, n: u128| {
+        let id = OperationId(Uuid::from_u128(n << 96));
+        let mut op = Operation { id, ..operation() };
+        let refused = start(&mut op, standing, &request(1, 1), 1).unwrap_err();
+        refused.retry_after_s.unwrap()
+    };
+    for (standing, least) in
+        [(Standing::NotYet, 300), (Standing::Paused, 300), (Standing::Crowded, 60)]
+    {
+        let all: std::collections::BTreeSet<_> = (0..1000).map(|n| again(standing, n)).collect();
+        assert!(all.iter().all(|seconds| (least..least + least / 2).contains(seconds)), "{all:?}");
+        assert!(all.len() as u64 >= least / 2, "{all:?}");
+        assert_eq!(again(standing, 7), again(standing, 7), "each by its own");
+    }
+    assert_eq!(again(Standing::GivesWay, 0), 60);
+}

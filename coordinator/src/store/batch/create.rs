@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 use shared::ids::{BatchId, BuildId, DeviceId, ImageId, OperationId, OrganizationId, Slot};
 use uuid::Uuid;
 
-use super::{BatchRefused, Report, find};
+use super::{BatchRefused, PIECE, Report, find, takeover};
 use crate::batch::{Batch, Course, Reason, Strategy, Tally};
 use crate::store::audit::Told;
 use crate::store::build;
 use crate::store::column::to_json;
 use crate::store::note::Note;
-use crate::store::operation::{UpgradeRequest, make};
+use crate::store::operation::{UpgradeRequest, enlist};
 use crate::store::{Never, Priority, Rejection, Store, StoreError, Tx};
 
 /// What a batch is to be.
@@ -72,25 +72,25 @@ impl Store {
         Ok(refused)
     }
 
-    /// From here on it is under way.
+    /// From here on it is under way, and older upgrades of its modems are given no leave. They give way
+    /// before the answer; where that fails, the pilot goes on.
     ///
     /// # Errors
-    /// [`BatchRefused::Empty`] where nobody was added.
+    /// [`BatchRefused::Empty`] where nobody was added, or nobody could take over after all.
     pub async fn launch_batch(&self, id: BatchId) -> Result<Report, Rejection<BatchRefused>> {
-        self.write(move |tx| {
-            let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
-            if batch.course != Course::Preparing {
-                return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
+        let report = self.write(move |tx| launch(tx, id, PIECE)).await?;
+        let mut left = report.batch.takeovers;
+        while left > 0 {
+            match self.take_over(id).await {
+                Ok(0) => break,
+                Ok(some) => left = left.saturating_sub(some.try_into().unwrap_or(left)),
+                Err(error) => {
+                    tracing::warn!(batch = %id, ?error, "older upgrades give way later");
+                    break;
+                }
             }
-            if batch.counts.total() == 0 {
-                return Err(Rejection::Refused(BatchRefused::Empty));
-            }
-            set_course(tx, id, Course::Open, None)?;
-            let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
-            tx.tell(Told::of(Some(batch.organization)).after(told(&batch)));
-            Ok(of_new(tx, batch)?)
-        })
-        .await
+        }
+        Ok(report)
     }
 
     /// Gives up one that could not be made to its end; the pilot ends what there is of it.
@@ -125,6 +125,37 @@ impl Store {
         });
         Ok(recovered.await?)
     }
+}
+
+/// With so many takeovers at most in the same transaction; more where nobody has joined it by them.
+pub(in crate::store) fn launch(
+    tx: &Tx<'_>,
+    id: BatchId,
+    most: usize,
+) -> Result<Report, Rejection<BatchRefused>> {
+    let find = || find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown));
+    let mut batch = find()?;
+    if batch.course != Course::Preparing {
+        return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
+    }
+    let mut taken = 0;
+    while batch.takeovers > 0 {
+        taken += takeover::take_some(tx, &batch, most)?.joined;
+        batch = find()?;
+        if batch.counts.total() > 0 {
+            break;
+        }
+    }
+    if batch.counts.total() == 0 {
+        return Err(Rejection::Refused(BatchRefused::Empty));
+    }
+    set_course(tx, id, Course::Open, None)?;
+    let batch = find()?;
+    let mut told = told(&batch);
+    told["takes_over"] =
+        json!(batch.takeovers.saturating_add(taken.try_into().unwrap_or(u64::MAX)));
+    tx.tell(Told::of(Some(batch.organization)).after(told));
+    Ok(of_new(tx, batch)?)
 }
 
 fn is_being_made(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<bool> {
@@ -188,17 +219,9 @@ fn add_some(
 
 /// False where it cannot be.
 fn add(tx: &Tx<'_>, batch: &Batch, member: Member, by: &str) -> Result<bool, StoreError> {
-    let request = UpgradeRequest {
-        device: member.device,
-        slot: member.slot,
-        image: member.image,
-        upgrade_options: batch.upgrade_options.clone(),
-        deadline: Some(batch.expires_at),
-        retry_of: member.retry_of,
-        by: by.to_owned(),
-    };
-    match make(tx, request, Some(batch)) {
-        Ok(_) => Ok(true),
+    match enlist(tx, request(batch, member.clone(), by), batch) {
+        Ok(true) => Ok(true),
+        Ok(false) => Ok(takeover::note_down(tx, batch.id, &member, by).map(|()| true)?),
         Err(Rejection::Refused(refused)) => {
             tracing::info!(batch = %batch.id, device = %member.device, %refused, "left out");
             Ok(false)
@@ -207,12 +230,25 @@ fn add(tx: &Tx<'_>, batch: &Batch, member: Member, by: &str) -> Result<bool, Sto
     }
 }
 
+/// What is asked for a member.
+pub(super) fn request(batch: &Batch, member: Member, by: &str) -> UpgradeRequest {
+    UpgradeRequest {
+        device: member.device,
+        slot: member.slot,
+        image: member.image,
+        upgrade_options: batch.upgrade_options.clone(),
+        deadline: Some(batch.expires_at),
+        retry_of: member.retry_of,
+        by: by.to_owned(),
+    }
+}
+
 /// What the audit log says of it.
 pub(super) fn told(batch: &Batch) -> Value {
     json!({
         "id": batch.id,
         "build": batch.build,
-        "operations": batch.counts.total(),
+        "operations": batch.counts.total() + batch.takeovers,
         "strategy": batch.strategy,
         "course": batch.course.as_str(),
         "reason": batch.reason,

@@ -4,7 +4,7 @@ use rusqlite::named_params;
 use shared::ids::{BatchId, DeviceId, OperationId};
 
 use super::create::{set_course, told};
-use super::{BatchRefused, PIECE, find, find_in, overdue};
+use super::{BatchRefused, PIECE, find, find_in, overdue, takeover};
 use crate::batch::{Batch, Course, Forgiven, Reason};
 use crate::operation::{Operation, cancel, expiry};
 use crate::store::audit::Told;
@@ -55,13 +55,19 @@ impl Store {
         self.write_at(Priority::Bulk, move |tx| {
             open(tx, id)?;
             let mut put_back = tx.prepare_cached(
-                "UPDATE operations SET wave = NULL, deferred = 1
+                "UPDATE operations SET wave = NULL, deferred = 1, modified = ?4
                  WHERE id = ?1 AND batch = ?2 AND wave = ?3 AND attempts_granted = 0
                      AND status IN ('idle', 'in-progress')",
             )?;
             let mut deferred = 0;
             for member in members {
-                deferred += put_back.execute((member.to_string(), id.to_string(), n))?;
+                if put_back.execute((member.to_string(), id.to_string(), n, tx.now))? == 0 {
+                    continue;
+                }
+                deferred += 1;
+                if let Some(operation) = operation::find(tx, member)? {
+                    tx.note(Note::Operation(Box::new(operation)));
+                }
             }
             tx.note(Note::Batch(id));
             Ok(deferred)
@@ -152,7 +158,8 @@ impl Store {
         let withdrawn = self.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
             let Some(batch) = find(tx, id)? else { return Ok(0) };
             let why = batch.reason.as_ref().map_or_else(String::new, Reason::to_string);
-            let mut ended = 0;
+            let over = matches!(batch.course, Course::Cancelling | Course::Expiring);
+            let mut ended = if over { takeover::drop_some(tx, id)? } else { 0 };
             for mut operation in in_nobodys_hands(tx, id)? {
                 let done = match batch.course {
                     Course::Cancelling => {

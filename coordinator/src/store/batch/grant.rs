@@ -3,7 +3,7 @@
 
 use rusqlite::named_params;
 
-use super::{find, overdue};
+use super::{find, overdue, takeover};
 use crate::batch::{Batch, Course};
 use crate::operation::Operation;
 use crate::operation::grant::Standing;
@@ -15,6 +15,9 @@ pub(in crate::store) fn standing(
     op: &Operation,
     listening_since: u64,
 ) -> rusqlite::Result<Standing> {
+    if takeover::gives_way(tx, op)? {
+        return Ok(Standing::GivesWay);
+    }
     let Some(id) = op.batch else { return Ok(Standing::Good) };
     let Some(batch) = find(tx, id)? else { return Ok(Standing::Withdrawn) };
     Ok(match batch.course {

@@ -10,6 +10,7 @@ mod restored;
 mod row;
 mod select;
 mod stalled;
+mod takeover;
 mod tally;
 mod wake;
 
@@ -24,6 +25,8 @@ use crate::batch::awaited::Awaited;
 use crate::batch::{Batch, Course, Tally, Wave};
 use crate::operation::Status;
 
+#[cfg(test)]
+pub(super) use create::launch;
 pub use create::{Member, NewBatch};
 pub use drive::Withdrawal;
 pub(super) use drive::skip_device;
@@ -31,6 +34,7 @@ pub(super) use grant::standing;
 pub(super) use look::Looks;
 pub(super) use restored::pause_all;
 pub use select::{Ask, Preview, Selection, Verdict};
+pub(super) use takeover::give_up as give_up_takeovers;
 
 /// Bulk work is done in pieces, so that the writer is free in between: so many at most, and no more than a
 /// verb has [time](super::Tx::had_its_turn) for.

@@ -9,7 +9,7 @@ use super::row::{COLUMNS, insert, operation, save};
 use crate::batch::Batch;
 use crate::operation::options::{self, BadOption};
 use crate::operation::{Operation, Requested, cancel, expiry};
-use crate::store::{Rejection, Store, Tx, device};
+use crate::store::{Rejection, Store, Tx, batch, device};
 
 /// Days after which an operation that nobody started is given up.
 pub const EXPIRY_DAYS: u64 = 30;
@@ -70,31 +70,79 @@ pub(in crate::store) fn create(
     request: UpgradeRequest,
 ) -> Result<Operation, Rejection<UpgradeRefused>> {
     let operation = make(tx, request, None)?;
+    batch::give_up_takeovers(tx, operation.device, &operation.slot)?;
     want(tx, &operation)?;
     device::bump(tx, operation.device)?;
     Ok(operation)
 }
 
-/// Makes the operation; one of a batch waits in its pool, and its device hears nothing of it.
+/// Makes the operation; one of a batch waits in its pool, and its device hears nothing of it. An older one
+/// for the slot gives way.
 pub(in crate::store) fn make(
     tx: &Tx<'_>,
     request: UpgradeRequest,
     batch: Option<&Batch>,
 ) -> Result<Operation, Rejection<UpgradeRefused>> {
+    let asked = check(tx, &request, batch)?;
+    if let Some(older) = &asked.gives_way {
+        save(tx, older)?;
+        device::bump(tx, older.device)?;
+    }
+    Ok(write(tx, asked, request, batch)?)
+}
+
+/// As [`make`] for a member of a batch that is not launched yet: it takes nothing away from anybody. False
+/// where an older operation would have to give way, and nothing is made yet.
+pub(in crate::store) fn enlist(
+    tx: &Tx<'_>,
+    request: UpgradeRequest,
+    batch: &Batch,
+) -> Result<bool, Rejection<UpgradeRefused>> {
+    let asked = check(tx, &request, Some(batch))?;
+    if asked.gives_way.is_some() {
+        return Ok(false);
+    }
+    write(tx, asked, request, Some(batch))?;
+    Ok(true)
+}
+
+/// What an operation that may be made is made of.
+struct Asked {
+    id: OperationId,
+    standing: device::Standing,
+    allow_volatile_staging: bool,
+    /// The older operation of the slot, as it would be then.
+    gives_way: Option<Operation>,
+}
+
+fn check(
+    tx: &Tx<'_>,
+    request: &UpgradeRequest,
+    batch: Option<&Batch>,
+) -> Result<Asked, Rejection<UpgradeRefused>> {
     let job = options::read(&request.upgrade_options).map_err(|bad| refused(bad.into()))?;
-    let standing = may_have(tx, &request)?;
+    let standing = may_have(tx, request)?;
     let id = OperationId(uuid::Uuid::new_v4());
-    give_way(tx, &request, batch, id)?;
+    let gives_way = gives_way(tx, request, batch, id)?;
+    Ok(Asked { id, standing, allow_volatile_staging: job.allow_volatile_staging, gives_way })
+}
+
+fn write(
+    tx: &Tx<'_>,
+    asked: Asked,
+    request: UpgradeRequest,
+    batch: Option<&Batch>,
+) -> rusqlite::Result<Operation> {
     let wanted = Requested {
-        id,
-        organization: standing.organization,
+        id: asked.id,
+        organization: asked.standing.organization,
         device: request.device,
         slot: request.slot,
         image: request.image,
         batch: batch.map(|batch| batch.id),
         retry_of: request.retry_of,
         upgrade_options: request.upgrade_options,
-        allow_volatile_staging: job.allow_volatile_staging,
+        allow_volatile_staging: asked.allow_volatile_staging,
         deadline: request.deadline.unwrap_or(tx.now + EXPIRY_DAYS * 24 * 3600 * 1000),
     };
     let operation = Operation::requested(wanted, &request.by, tx.now);
@@ -127,28 +175,28 @@ fn may_have(
     }
 }
 
-/// Frees the slot for the operation `newer`, unless the slot's modem may be in somebody's hands.
-fn give_way(
+/// What stands in the way of the operation `newer`, superseded by it, unless the slot's modem may be in
+/// somebody's hands.
+fn gives_way(
     tx: &Tx<'_>,
     request: &UpgradeRequest,
     batch: Option<&Batch>,
     newer: OperationId,
-) -> Result<(), Rejection<UpgradeRefused>> {
+) -> Result<Option<Operation>, Rejection<UpgradeRefused>> {
     if let Some(lost) = lost_in(tx, request.device, &request.slot)? {
         return Err(refused(UpgradeRefused::NotHeardSince(lost)));
     }
-    if let Some(mut older) = unfinished_in(tx, request.device, &request.slot)? {
-        if let Some(batch) = batch
-            && (older.image == Some(request.image) || !is_before(tx, &older, batch)?)
-        {
-            return Err(refused(UpgradeRefused::AskedFor(older.id)));
-        }
-        cancel::supersede(&mut older, newer, tx.now)
-            .map_err(|_| refused(UpgradeRefused::InProgress(older.id)))?;
-        save(tx, &older)?;
-        device::bump(tx, older.device)?;
+    let Some(mut older) = unfinished_in(tx, request.device, &request.slot)? else {
+        return Ok(None);
+    };
+    if let Some(batch) = batch
+        && (older.image == Some(request.image) || !is_before(tx, &older, batch)?)
+    {
+        return Err(refused(UpgradeRefused::AskedFor(older.id)));
     }
-    Ok(())
+    cancel::supersede(&mut older, newer, tx.now)
+        .map_err(|_| refused(UpgradeRefused::InProgress(older.id)))?;
+    Ok(Some(older))
 }
 
 /// Whether the operation was asked for before the batch was. Batches are made in pieces: of two at once

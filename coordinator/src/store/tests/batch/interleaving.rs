@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::batch::launch as launch_some;
 
 const DEVICES: usize = 7;
 
@@ -28,6 +29,8 @@ enum Act {
     Script(usize),
     Expire,
     Retry,
+    /// Another batch of all of them; so many join by its launch, the others have to be seen to.
+    Over(usize),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +90,7 @@ fn acts() -> impl Strategy_<Value = Vec<Act>> {
         3 => device.clone().prop_map(Act::See),
         1 => device.prop_map(Act::Script),
         3 => Just(Act::Retry),
+        1 => (1..DEVICES).prop_map(Act::Over),
         1 => prop_oneof![Just(Act::Cancel), Just(Act::Expire)],
     ];
     proptest::collection::vec(act, 1..60)
@@ -100,6 +104,7 @@ struct Scene {
     batch: BatchId,
     batches: Vec<BatchId>,
     image: ImageId,
+    other: ImageId,
     members: Vec<(DeviceId, OperationId)>,
     ended: HashMap<OperationId, Status>,
     before: HashMap<BatchId, Batch>,
@@ -108,7 +113,7 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let f = Fixture::new().await;
-        let image = f.image("v2").await;
+        let (image, other) = (f.image("v2").await, f.image("v3").await);
         let mut devices = Vec::new();
         for key in 0..DEVICES {
             devices.push(f.device(u8::try_from(key).unwrap() + 1).await);
@@ -117,7 +122,7 @@ impl Scene {
         let members = f.store.operations_of_batch(batch, Default::default(), 100, true).await;
         let members = members.unwrap().into_iter().map(|(_, op)| (op.device, op.id)).collect();
         let (ended, before) = (HashMap::new(), HashMap::new());
-        Self { f, batch, batches: vec![batch], image, members, ended, before }
+        Self { f, batch, batches: vec![batch], image, other, members, ended, before }
     }
 
     async fn act(&mut self, act: &Act) {
@@ -156,6 +161,7 @@ impl Scene {
                 store.record_signs(vec![seen]).await.unwrap();
             }
             Act::Retry => self.retry().await,
+            Act::Over(joined) => self.over(joined).await,
             Act::Script(device) => {
                 let report = Report { progress_percent: None, status: Some(Status::Success) };
                 let id = self.members[device].1;
@@ -180,12 +186,34 @@ impl Scene {
         let Some(batch) = try_launch(&self.f, self.image, &failed).await else { return };
         self.batches.push(batch);
         self.batch = batch;
-        for operation in operations(&self.f.store, batch).await {
+        self.follow().await;
+        let now = self.f.store.batch(Scope::Everything, batch).await.unwrap().unwrap();
+        self.before.insert(batch, now);
+    }
+
+    /// A later batch of the other image takes over what nobody has begun, and its launch may break off.
+    async fn over(&mut self, joined: usize) {
+        let (store, image) = (self.f.store.clone(), self.other);
+        let batch = create(&self.f, image).await;
+        let members = self.members.iter().map(|(device, _)| member(*device, image, None));
+        store.add_members(batch, members.collect(), "admin".into()).await.unwrap();
+        if store.write(move |tx| launch_some(tx, batch, joined)).await.is_err() {
+            store.discard_batch(batch).await.unwrap();
+            return;
+        }
+        std::mem::swap(&mut self.image, &mut self.other);
+        self.batches.push(batch);
+        self.batch = batch;
+        let now = store.batch(Scope::Everything, batch).await.unwrap().unwrap();
+        self.before.insert(batch, now);
+    }
+
+    /// Things happen to each device's newest operation.
+    async fn follow(&mut self) {
+        for operation in operations(&self.f.store, self.batch).await {
             let member = self.members.iter_mut().find(|(device, _)| *device == operation.device);
             member.unwrap().1 = operation.id;
         }
-        let now = self.f.store.batch(Scope::Everything, batch).await.unwrap().unwrap();
-        self.before.insert(batch, now);
     }
 
     /// A grant comes only to a member of an open wave of a batch that is under way.
@@ -193,6 +221,9 @@ impl Scene {
         let (device, id) = self.members[device];
         let before = self.f.operation(id).await;
         let batch = before.batch.unwrap();
+        let newest = self.f.store.batch(Scope::Everything, self.batch).await.unwrap().unwrap();
+        let promised = newest.course == Course::Open && batch != self.batch && newest.takeovers > 0;
+        let waits = self.waits(device).await;
         let report = self.f.store.batch_report(Scope::Everything, batch).await.unwrap().unwrap();
         let overdue = report.tally.silence.charged();
         let (counts, forgiven) = (&report.batch.counts, &report.batch.forgiven);
@@ -202,11 +233,23 @@ impl Scene {
             assert!(course == Course::Open && before.wave.is_some(), "{course:?} {before:?}");
             assert!(!before.status.is_terminal() && !before.held);
             assert_eq!(tripped, None, "a grant past the threshold");
+            assert!(!(promised && waits), "another batch has this modem");
         }
+    }
+
+    /// Whether the newest batch is to take the device's modem over still.
+    async fn waits(&self, device: DeviceId) -> bool {
+        let batch = self.batch;
+        let found = self.f.store.read(move |conn| {
+            let sql = "SELECT 1 FROM batch_takeovers WHERE device = ?1 AND batch = ?2";
+            Ok(conn.prepare(sql)?.exists((device.to_string(), batch.to_string()))?)
+        });
+        found.await.unwrap()
     }
 
     /// What must hold whatever happened.
     async fn check(&mut self) {
+        self.follow().await;
         for batch in self.batches.clone() {
             self.check_batch(batch).await;
         }
@@ -233,7 +276,7 @@ impl Scene {
         let silence = report.tally.silence;
         assert!(silence.forgiven <= silence.overdue && silence.overdue <= silence.granted);
         assert!(report.batch.forgiven.failures <= report.batch.counts.charged, "a credit");
-        let ended = report.batch.counts.undecided() == 0;
+        let ended = report.batch.counts.undecided() == 0 && report.batch.takeovers == 0;
         let phase = crate::batch::phase::phase(&report.batch, &report.tally, report.now);
         assert_eq!(ended, report.batch.course == Course::Finished, "{:?}", report.batch.course);
         assert_eq!(ended, phase == crate::batch::Phase::Finished, "{phase:?}");

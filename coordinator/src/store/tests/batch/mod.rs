@@ -3,6 +3,7 @@
 mod between;
 mod interleaving;
 mod recorded;
+mod takeover;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::feed::Feed;
 use crate::operation::report::Report;
 use crate::operation::{Evidence, Operation};
 use crate::pilot::{Marked, Pilot};
-use crate::store::batch::{Member, NewBatch};
+use crate::store::batch::{BatchRefused, Member, NewBatch};
 use crate::store::operation::save;
 
 const AT_A_TIME: u32 = 2;
@@ -135,6 +136,28 @@ async fn resuming_wakes_whoever_may_go_on() {
 }
 
 #[tokio::test]
+async fn who_watches_hears_of_a_member_that_waits_for_a_later_wave() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let batch = launch(&f, image, &[f.device(1).await, f.device(2).await, f.device(3).await]).await;
+    fly(&f.store, batch).await;
+    let members = operations(&f.store, batch).await;
+    let (member, other) = (members.iter().find(|op| op.wave.is_some()).unwrap(), &members);
+    let pooled = other.iter().find(|op| op.wave.is_none()).unwrap().id;
+    let (told, heard) = channel();
+    f.store.on_commit(move |note| {
+        if let Note::Operation(operation) = note {
+            told.send(*operation).unwrap();
+        }
+    });
+    f.pass(5);
+    assert_eq!(f.store.defer(batch, 0, vec![member.id, pooled]).await.unwrap(), 1);
+    let now = f.operation(member.id).await;
+    assert_eq!((now.wave, now.modified), (None, f.store.clock().now()));
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [now]);
+}
+
+#[tokio::test]
 async fn who_asks_last_has_the_modem_whoever_is_made_last() {
     let f = Fixture::new().await;
     let (image, other) = (f.image("v2").await, f.image("v3").await);
@@ -148,11 +171,13 @@ async fn who_asks_last_has_the_modem_whoever_is_made_last() {
     assert!(add(second, other, one).await);
     assert!(!add(first, image, one).await, "a batch that was begun later has it");
     assert!(add(first, image, two).await);
-    assert!(add(second, other, two).await, "the later one takes it");
+    assert!(add(second, other, two).await, "the later one is to take it");
     f.pass(1);
     f.ask(three, other).await.unwrap();
     assert!(!add(second, other, three).await, "somebody has asked for this modem since");
     f.store.launch_batch(second).await.unwrap();
+    let taken = operations(&f.store, first).await.remove(0);
+    assert_eq!((taken.device, taken.status), (two, Status::Cancelled));
     let third = create(&f, other).await;
     assert!(!add(third, other, one).await, "it has what it would get");
 }

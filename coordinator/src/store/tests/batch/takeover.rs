@@ -1,0 +1,143 @@
+//! Older upgrades give way to a batch when it is launched: not before, not by halves, whatever comes between.
+
+use super::*;
+use crate::batch::{Phase, phase::phase};
+use crate::store::audit::Entry;
+use crate::store::batch::launch as launch_some;
+
+/// Two devices with an older upgrade each, and a batch of another image that both were added to.
+async fn begun(f: &Fixture) -> (BatchId, [Operation; 2]) {
+    let (older, newer) = (f.image("v2").await, f.image("v3").await);
+    let devices = [f.device(1).await, f.device(2).await];
+    let signs = devices.iter().map(|device| Sign::Seen(*device, NOW)).collect();
+    f.store.record_signs(signs).await.unwrap();
+    let asked = [f.ask(devices[0], older).await.unwrap(), f.ask(devices[1], older).await.unwrap()];
+    f.pass(1);
+    let batch = create(f, newer).await;
+    let members = devices.iter().map(|device| member(*device, newer, None)).collect();
+    assert_eq!(f.store.add_members(batch, members, "admin".into()).await.unwrap(), 0);
+    (batch, asked)
+}
+
+async fn crash(f: &mut Fixture) {
+    f.store.stop();
+    f.store = Store::open(&f.dir.path().join("db"), f.store.clock().clone()).unwrap();
+    f.store.recover_batches().await.unwrap();
+}
+
+async fn shown(f: &Fixture, batch: BatchId) -> (Batch, Phase) {
+    let report = f.store.batch_report(Scope::Everything, batch).await.unwrap().unwrap();
+    let phase = phase(&report.batch, &report.tally, report.now);
+    (report.batch, phase)
+}
+
+fn code(refused: &Rejection<StartRefused>) -> RefusalCode {
+    let Rejection::Refused(StartRefused::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    refusal.code
+}
+
+#[tokio::test]
+async fn a_batch_that_is_not_launched_takes_nothing_from_anybody() {
+    let mut f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    assert_eq!(shown(&f, batch).await.0.takeovers, 2);
+    let before = f.store.desired(older[0].device, None).await.unwrap().unwrap();
+    assert_eq!(before.jobs[0].operation, older[0].id);
+    crash(&mut f).await;
+    fly(&f.store, batch).await;
+    let (ended, phase) = shown(&f, batch).await;
+    assert_eq!((ended.course, ended.takeovers, phase), (Course::Finished, 0, Phase::Finished));
+    for asked in &older {
+        assert_eq!(f.operation(asked.id).await, *asked, "it is as it was");
+        assert_eq!(f.store.start(asked.device, asked.id, request(1)).await.unwrap(), Leave::New);
+    }
+    // So too where whoever made it has given up.
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    f.store.abandon_batch(batch).await.unwrap();
+    fly(&f.store, batch).await;
+    assert_eq!(shown(&f, batch).await.0.course, Course::Finished);
+    assert_eq!(f.operation(older[0].id).await, older[0]);
+}
+
+#[tokio::test]
+async fn a_launch_that_a_crash_breaks_off_is_finished() {
+    let mut f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    let store = f.store.on_record(Entry::system("launch", batch));
+    let launched = store.write(move |tx| launch_some(tx, batch, 1)).await.unwrap();
+    assert_eq!((launched.batch.counts.total(), launched.batch.takeovers), (1, 1));
+    let log = store.audit(10).await.unwrap();
+    let after = log[0].after.as_ref().unwrap();
+    assert_eq!((&after["operations"], &after["takes_over"]), (&2.into(), &2.into()), "{after}");
+    crash(&mut f).await;
+    assert_eq!(shown(&f, batch).await.1, Phase::Preparing);
+    let states = [f.operation(older[0].id).await.status, f.operation(older[1].id).await.status];
+    let left = usize::from(states[0] == Status::Cancelled);
+    assert_eq!(states[1 - left], Status::Cancelled, "{states:?}");
+    // Neither of the two is granted in between.
+    let asked = &older[left];
+    let refused = f.store.start(asked.device, asked.id, request(1)).await.unwrap_err();
+    assert_eq!(code(&refused), RefusalCode::Paused);
+    fly(&f.store, batch).await;
+    for asked in &older {
+        let ended = f.operation(asked.id).await;
+        assert_eq!(ended.status, Status::Cancelled);
+        let newer = f.operation(ended.superseded_by.unwrap()).await;
+        assert_eq!((newer.batch, newer.device), (Some(batch), asked.device));
+    }
+    let (batch, phase) = shown(&f, batch).await;
+    assert_eq!((batch.counts.total(), batch.takeovers, phase), (2, 0, Phase::Canary));
+}
+
+#[tokio::test]
+async fn who_was_granted_or_asked_for_in_between_is_left_out() {
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    f.store.start(older[0].device, older[0].id, request(1)).await.unwrap();
+    let report = f.store.launch_batch(batch).await.unwrap();
+    assert_eq!(report.batch.counts.total(), 1);
+    assert!(f.operation(older[0].id).await.is_granted());
+    assert_eq!(f.operation(older[1].id).await.status, Status::Cancelled);
+
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    // Though the clock was set back.
+    f.hand.fetch_sub(1_000_000, std::sync::atomic::Ordering::Relaxed);
+    let asked = f.ask(older[0].device, f.image("v4").await).await.unwrap();
+    f.store.launch_batch(batch).await.unwrap();
+    assert_eq!(f.operation(asked.id).await.status, Status::Idle);
+    assert_eq!(shown(&f, batch).await.0.counts.total(), 1);
+
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    for asked in &older {
+        f.store.start(asked.device, asked.id, request(1)).await.unwrap();
+    }
+    let refused = f.store.launch_batch(batch).await.unwrap_err();
+    assert!(matches!(refused, Rejection::Refused(BatchRefused::Empty)), "{refused:?}");
+    f.store.discard_batch(batch).await.unwrap();
+    assert_eq!(f.store.batch(Scope::Everything, batch).await.unwrap(), None);
+    assert_eq!(count(&f.store, "batch_takeovers").await, 0);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_cancelled_or_paused_takes_no_more() {
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    f.store.write(move |tx| launch_some(tx, batch, 1)).await.unwrap();
+    let reason = || Reason::Operator { by: "admin".into() };
+    f.store.pause_batch(Scope::Everything, batch, reason()).await.unwrap();
+    fly(&f.store, batch).await;
+    assert_eq!(shown(&f, batch).await.0.takeovers, 1);
+    f.store.cancel_batch(Scope::Everything, batch, reason()).await.unwrap();
+    fly(&f.store, batch).await;
+    let (ended, _) = shown(&f, batch).await;
+    assert_eq!((ended.course, ended.takeovers, ended.counts.cancelled), (Course::Finished, 0, 1));
+    let left: Vec<_> = [f.operation(older[0].id).await, f.operation(older[1].id).await]
+        .into_iter()
+        .filter(|op| op.status == Status::Idle)
+        .collect();
+    assert_eq!(left.len(), 1);
+    f.store.start(left[0].device, left[0].id, request(1)).await.unwrap();
+}
