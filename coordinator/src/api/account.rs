@@ -140,7 +140,7 @@ fn view(user: User) -> UserView {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<UserView>>> {
     operator.must_be_superuser()?;
     let by_name = Order { column: "name", descending: false };
@@ -150,7 +150,7 @@ pub async fn list(
         superuser: query.boolean("superuser")?,
         organization: query.organization()?,
         order: query.order(&["name", "created", "modified"], by_name),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.users(wanted).await?, view)?))
 }

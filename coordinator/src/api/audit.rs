@@ -18,7 +18,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::{Answer, ApiError};
-use super::page::{ListQuery, Listing, Page};
+use super::page::{ListQuery, Listing, Paging};
 use super::time::Time;
 use super::{App, Operator};
 use crate::store::audit::{AuditList, Entry, Recorded};
@@ -86,7 +86,8 @@ fn view(recorded: Recorded) -> EntryView {
 /// Who changed what, newest first: an administrator's organizations, a superuser's everything.
 #[utoipa::path(get, path = "/audit/", tag = "audit",
     params(
-        Page,
+        Paging,
+        ("organization" = Option<String>, Query, description = "Only what is of the organization with this slug."),
         ("actor" = Option<String>, Query, description = "As in the entries: `user:<name>`, say."),
         ("action" = Option<String>, Query, description = "`POST`, `DELETE`, `enrol`, ..."),
         ("subject" = Option<String>, Query, description = "A path of the API, or an id."),
@@ -97,7 +98,7 @@ fn view(recorded: Recorded) -> EntryView {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<EntryView>>> {
     let of = match operator.looks_after()? {
         Scope::Everything => None,
@@ -115,7 +116,7 @@ pub async fn list(
         subject: query.text("subject").map(str::to_owned),
         since: query.time("since")?,
         until: query.time("until")?,
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.audit_entries(wanted).await?, view)?))
 }

@@ -65,7 +65,7 @@ pub struct Done {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<BatchView>>> {
     let choice = "Select a valid choice: idle, in-progress, success, failed, aborted or cancelled.";
     let wanted = BatchList {
@@ -74,7 +74,7 @@ pub async fn list(
         build: query.id("build")?,
         status: query.filter("status", choice)?,
         order: query.order(&["created", "modified"], Order { column: "created", descending: true }),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.batches(wanted).await?, |report| BatchView::of(&report))?))
 }

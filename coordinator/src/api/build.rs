@@ -100,7 +100,7 @@ pub(super) fn view(build: Build) -> BuildView {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<BuildView>>> {
     let newest = Order { column: "created", descending: true };
     let wanted = BuildList {
@@ -110,7 +110,7 @@ pub async fn list(
         version: query.text("version").map(str::to_owned),
         modem_model: query.text("modem_model").map(str::to_owned),
         order: query.order(&["version", "created", "modified"], newest),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.builds(wanted).await?, view)?))
 }

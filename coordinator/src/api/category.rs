@@ -79,7 +79,7 @@ fn view(category: Category) -> CategoryView {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<CategoryView>>> {
     let newest = Order { column: "created", descending: true };
     let wanted = CategoryList {
@@ -87,7 +87,7 @@ pub async fn list(
         organization: query.organization()?,
         name: query.text("name").map(str::to_owned),
         order: query.order(&["name", "created", "modified"], newest),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.categories(wanted).await?, view)?))
 }

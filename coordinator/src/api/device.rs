@@ -157,7 +157,7 @@ fn whole(device: Device) -> Value {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<DeviceView>>> {
     let newest = Order { column: "created", descending: true };
     let wanted = DeviceList {
@@ -172,7 +172,7 @@ pub async fn list(
         location: query.id("location")?,
         tag: query.text("tag").map(str::to_owned),
         order: query.order(&["name", "created", "modified", "last_seen"], newest),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.devices(wanted).await?, |device| view(device).0)?))
 }

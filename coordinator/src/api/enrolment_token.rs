@@ -89,14 +89,14 @@ fn view(token: EnrolmentToken) -> EnrolmentTokenView {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<EnrolmentTokenView>>> {
     let newest = Order { column: "created", descending: true };
     let wanted = EnrolmentTokenList {
         scope: operator.looks_after()?,
         organization: query.organization()?,
         order: query.order(&["name", "created"], newest),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.enrolment_tokens(wanted).await?, view)?))
 }

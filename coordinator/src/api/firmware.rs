@@ -127,7 +127,7 @@ fn kept((status, Json(view)): (StatusCode, Json<Value>)) -> Answered {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<Value>>> {
     let newest = Order { column: "created", descending: true };
     let wanted = FirmwareList {
@@ -136,7 +136,7 @@ pub async fn list(
         device: query.id("device")?,
         image: query.id("image")?,
         order: query.order(&["created", "modified"], newest),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     let found = app.store.device_firmwares(wanted).await?;
     Ok(Json(query.listing(found, |firmware| view(&firmware))?))
@@ -149,14 +149,14 @@ pub async fn list(
 pub async fn create(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
     mut fields: Fields,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let device = fields.required("device", id::<DeviceId>);
     let slot = fields.optional("slot", slot);
     let wanted = Wanted::read(fields)?;
     let device = device.ok_or_else(|| ApiError::field("device", "This field is required."))?;
-    let place = place(&app, &operator, device, slot, &query).await;
+    let place = place(&app, &operator, device, slot, &mut query).await;
     let (device, slot) = match place {
         Err(error) if error.status == StatusCode::NOT_FOUND => {
             return Err(ApiError::field("device", missing(device)));
@@ -176,10 +176,10 @@ pub async fn detail(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<DeviceId>,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Value>> {
     device::find(&app, &operator, id).await?;
-    let slot = the_slot(&app, id, asked_slot(&query)?).await?;
+    let slot = the_slot(&app, id, asked_slot(&mut query)?).await?;
     let firmware = app.store.device_firmware(id, slot).await?;
     Ok(Json(view(&firmware.ok_or_else(ApiError::not_found)?)))
 }
@@ -195,11 +195,11 @@ pub async fn put(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<DeviceId>,
-    query: ListQuery,
+    mut query: ListQuery,
     mut fields: Fields,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let slot = fields.optional("slot", slot);
-    let place = place(&app, &operator, id, slot, &query).await?;
+    let place = place(&app, &operator, id, slot, &mut query).await?;
     assign(&app, &operator, place, Wanted::of(id, fields)?).await
 }
 
@@ -214,11 +214,11 @@ pub async fn patch(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<DeviceId>,
-    query: ListQuery,
+    mut query: ListQuery,
     mut fields: Fields,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let slot = fields.optional("slot", slot);
-    let (device, slot) = place(&app, &operator, id, slot, &query).await?;
+    let (device, slot) = place(&app, &operator, id, slot, &mut query).await?;
     let firmware = app.store.device_firmware(device, slot.clone()).await?;
     let firmware = firmware.ok_or_else(ApiError::not_found)?;
     let mut wanted = Wanted::of(id, fields)?;
@@ -235,9 +235,9 @@ pub async fn delete(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<DeviceId>,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<StatusCode> {
-    let (device, slot) = place(&app, &operator, id, None, &query).await?;
+    let (device, slot) = place(&app, &operator, id, None, &mut query).await?;
     operator.store(&app).delete_firmware(device, slot).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -271,13 +271,14 @@ async fn place(
     operator: &Operator,
     id: DeviceId,
     slot: Option<Slot>,
-    query: &ListQuery,
+    query: &mut ListQuery,
 ) -> Answer<(DeviceId, Slot)> {
     let device = device::find_own(app, operator, id).await?;
     if device.deactivated {
         return Err(ApiError::forbidden_because("The device is deactivated."));
     }
-    let asked = slot.or(asked_slot(query)?);
+    let asked = asked_slot(query)?;
+    let asked = slot.or(asked);
     Ok((id, the_slot(app, id, asked).await?))
 }
 
@@ -296,8 +297,11 @@ async fn the_slot(app: &App, device: DeviceId, asked: Option<Slot>) -> Answer<Sl
     }
 }
 
-fn asked_slot(query: &ListQuery) -> Answer<Option<Slot>> {
-    query.filter("slot", "Not a slot's name.")
+/// All that the query may say.
+fn asked_slot(query: &mut ListQuery) -> Answer<Option<Slot>> {
+    let asked = query.filter("slot", "Not a slot's name.")?;
+    query.finish()?;
+    Ok(asked)
 }
 
 fn slot(value: Value) -> Result<Slot, String> {

@@ -85,9 +85,9 @@ macro_rules! handlers {
             pub async fn list(
                 State(app): State<App>,
                 operator: Operator,
-                query: ListQuery,
+                mut query: ListQuery,
             ) -> Answer<Json<Listing<PlaceView>>> {
-                super::list(&app, $kind, &operator, &query).await
+                super::list(&app, $kind, &operator, &mut query).await
             }
 
             #[utoipa::path(post, path = $all, tag = "devices",
@@ -160,7 +160,7 @@ async fn list(
     app: &App,
     kind: Kind,
     operator: &Operator,
-    query: &ListQuery,
+    query: &mut ListQuery,
 ) -> Answer<Json<Listing<PlaceView>>> {
     let wanted = PlaceList {
         scope: operator.sees(),
@@ -168,7 +168,7 @@ async fn list(
         name: query.text("name").map(str::to_owned),
         order: query
             .order(&["name", "created", "modified"], Order { column: "created", descending: true }),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.places(kind, wanted).await?, view)?))
 }

@@ -19,7 +19,7 @@ use super::{
     document::shapes::Conflict,
     error::{Answer, ApiError},
     manifest,
-    page::{ListQuery, Listing, Page, Site},
+    page::{ListQuery, Listing, Paging, Site},
     path::Ids,
     time::Time,
     upload::{Incoming, Parts},
@@ -95,13 +95,15 @@ fn view(image: Image, site: &Site) -> ImageView {
 }
 
 #[utoipa::path(get, path = "/build/{id}/image/", tag = "firmware",
-    params(("id" = Uuid, Path), Page, ("type" = Option<String>, Query)),
+    params(("id" = Uuid, Path), Paging,
+        ("ordering" = Option<String>, Query, description = "A column, with `-` in front for the other direction."),
+        ("type" = Option<String>, Query)),
     responses((status = 200, body = Listing<ImageView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<BuildId>,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<ImageView>>> {
     build::find(&app, &operator, id).await?;
     let newest = Order { column: "created", descending: true };
@@ -109,7 +111,7 @@ pub async fn list(
         build: id,
         tool: query.text("type").map(str::to_owned),
         order: query.order(&["created", "modified", "type"], newest),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     let found = app.store.images(wanted).await?;
     Ok(Json(query.listing(found, |image| view(image, &query.site))?))

@@ -12,7 +12,7 @@ use super::{
     body::{Fields, text, word},
     error::{Answer, ApiError},
     organization,
-    page::{ListQuery, Listing, Page},
+    page::{ListQuery, Listing, Paging},
     path::Ids,
 };
 use crate::store::{
@@ -50,17 +50,18 @@ fn view(member: Member) -> MemberView {
 }
 
 #[utoipa::path(get, path = "/organization/{id}/member/", tag = "organizations",
-    params(("id" = Uuid, Path), Page), responses((status = 200, body = Listing<MemberView>)))]
+    params(("id" = Uuid, Path), Paging,
+        ("ordering" = Option<String>, Query, description = "A column, with `-` in front for the other direction.")), responses((status = 200, body = Listing<MemberView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OrganizationId>,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<MemberView>>> {
     find(&app, &operator, id).await?;
     let by_name = Order { column: "name", descending: false };
     let order = query.order(&["name"], by_name);
-    let found = app.store.members(id, order, query.rows()).await?;
+    let found = app.store.members(id, order, query.rows()?).await?;
     Ok(Json(query.listing(found, view)?))
 }
 

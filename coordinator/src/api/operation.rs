@@ -177,10 +177,10 @@ pub fn payload(operation: &Operation) -> Bytes {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<Shown>>> {
     let device = query.id("device")?;
-    listing(&app, &operator, &query, device).await
+    listing(&app, &operator, &mut query, device).await
 }
 
 /// `device/{id}/upgrade-operation/`
@@ -194,17 +194,17 @@ pub async fn list_of_device(
     State(app): State<App>,
     operator: Operator,
     Ids(device): Ids<DeviceId>,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<Shown>>> {
     let found = app.store.device(operator.sees(), device).await?;
     found.filter(|found| operator.is_for(found.id)).ok_or_else(ApiError::not_found)?;
-    listing(&app, &operator, &query, Some(device)).await
+    listing(&app, &operator, &mut query, Some(device)).await
 }
 
 async fn listing(
     app: &App,
     operator: &Operator,
-    query: &ListQuery,
+    query: &mut ListQuery,
     device: Option<DeviceId>,
 ) -> Answer<Json<Listing<Shown>>> {
     let choice = "Select a valid choice: idle, in-progress, success, failed, aborted or cancelled.";
@@ -217,7 +217,7 @@ async fn listing(
         batch: query.id("batch")?,
         status: query.filter("status", choice)?,
         order: query.order(&["created", "modified"], newest),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     let found = app.store.operations(wanted).await?;
     Ok(Json(query.listing(found, Shown)?))
@@ -232,10 +232,12 @@ pub async fn detail(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OperationId>,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Shown>> {
     let mut found = find(&app, &operator, id).await?;
-    if let Some(offset) = query.filter("log_offset", NOT_AN_OFFSET)? {
+    let offset = query.filter("log_offset", NOT_AN_OFFSET)?;
+    query.finish()?;
+    if let Some(offset) = offset {
         found.log = found.log.split_off(boundary(&found.log, offset));
     }
     Ok(Json(Shown(found)))
@@ -257,10 +259,11 @@ pub async fn log(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OperationId>,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<LogPart>> {
     let found = find(&app, &operator, id).await?;
     let asked = query.filter("offset", NOT_AN_OFFSET)?.unwrap_or(0);
+    query.finish()?;
     let offset = boundary(&found.log, asked);
     Ok(Json(LogPart {
         offset,

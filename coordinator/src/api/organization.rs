@@ -70,7 +70,7 @@ fn view(organization: Organization) -> OrganizationView {
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<OrganizationView>>> {
     let by_slug = Order { column: "slug", descending: false };
     let asked = query.filter("slug", "Enter an organization's slug.")?;
@@ -78,7 +78,7 @@ pub async fn list(
         scope: operator.sees(),
         slug: asked.or(query.organization()?),
         order: query.order(&["slug", "name", "created"], by_slug),
-        rows: query.rows(),
+        rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.organizations_of(wanted).await?, view)?))
 }

@@ -83,13 +83,15 @@ pub async fn of_operation(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OperationId>,
-    query: ListQuery,
+    mut query: ListQuery,
     headers: HeaderMap,
 ) -> Answer {
     let found = operation::find(&app, &operator, id).await?;
     let subject = Some(One::Operation(id));
     let interest = Interest { organizations: Some(vec![found.organization]), subject };
-    if let Some(since) = query.filter("since", NOT_AN_ID)? {
+    let since = query.filter("since", NOT_AN_ID)?;
+    query.finish()?;
+    if let Some(since) = since {
         return Ok(plain(app.feed.resume(interest, since)));
     }
     last_event_id(&headers)?;
@@ -113,13 +115,15 @@ pub async fn of_batch(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<BatchId>,
-    query: ListQuery,
+    mut query: ListQuery,
     headers: HeaderMap,
 ) -> Answer {
     let found = batch::find(&app, &operator, id).await?;
     let organizations = Some(vec![found.batch.organization_slug]);
     let interest = Interest { organizations, subject: Some(One::Batch(id)) };
-    if let Some(since) = query.filter("since", NOT_AN_ID)? {
+    let since = query.filter("since", NOT_AN_ID)?;
+    query.finish()?;
+    if let Some(since) = since {
         return Ok(plain(app.feed.resume(interest, since)));
     }
     last_event_id(&headers)?;
@@ -142,7 +146,7 @@ pub async fn of_batch(
 pub async fn of_organization(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
     headers: HeaderMap,
 ) -> Answer {
     let organizations = match query.organization()? {
@@ -151,7 +155,9 @@ pub async fn of_organization(
         None => Some(operator.user.memberships.iter().map(|of| of.slug.clone()).collect()),
     };
     let interest = Interest { organizations, subject: None };
-    if let Some(since) = query.filter("since", NOT_AN_ID)? {
+    let since = query.filter("since", NOT_AN_ID)?;
+    query.finish()?;
+    if let Some(since) = since {
         return Ok(plain(app.feed.resume(interest, since)));
     }
     let changes = match last_event_id(&headers)? {

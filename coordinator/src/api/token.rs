@@ -14,7 +14,7 @@ use super::{
     category::missing,
     device,
     error::{Answer, ApiError},
-    page::{ListQuery, Listing, Page},
+    page::{ListQuery, Listing, Paging},
     path::Ids,
     time::Time,
 };
@@ -99,16 +99,17 @@ fn view(token: OwnToken) -> TokenView {
     }
 }
 
-#[utoipa::path(get, path = "/token/", tag = "users", params(Page),
+#[utoipa::path(get, path = "/token/", tag = "users", params(Paging,
+    ("ordering" = Option<String>, Query, description = "A column, with `-` in front for the other direction.")),
     responses((status = 200, body = Listing<TokenView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<Listing<TokenView>>> {
     let newest = Order { column: "created", descending: true };
     let order = query.order(&["name", "created"], newest);
-    let found = app.store.own_tokens(operator.user.user, order, query.rows()).await?;
+    let found = app.store.own_tokens(operator.user.user, order, query.rows()?).await?;
     Ok(Json(query.listing(found, view)?))
 }
 

@@ -45,11 +45,12 @@ pub async fn preview(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<BuildId>,
-    query: ListQuery,
+    mut query: ListQuery,
 ) -> Answer<Json<PreviewView>> {
     let build = build::find(&app, &operator, id).await?;
-    let ask = ask(&app, &operator, &build, asked_in(&query)?).await?;
-    let first = query.rows().offset == 0;
+    let asked = asked_in(&mut query)?;
+    let first = query.rows()?.offset == 0;
+    let ask = ask(&app, &operator, &build, asked).await?;
     let preview = app.store.preview_page(ask, first).await?;
     check_known(&preview)?;
     Ok(Json(shown(&preview, &query)?))

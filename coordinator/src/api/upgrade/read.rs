@@ -46,24 +46,14 @@ const DEVICES: Names = ["device", "devices"];
 const MODELS: Names = ["model", "models"];
 const BOARDS: Names = ["board", "boards"];
 const FROM_VERSIONS: Names = ["from_version", "from_versions"];
-const LISTS: [Names; 5] = [TAGS, DEVICES, MODELS, BOARDS, FROM_VERSIONS];
-const OTHERS: [&str; 6] =
-    ["upgrade_all", "group", "location", "organization", "include_unsigned", VOLATILE];
 /// An empty list of conditions would be none: everybody.
 const EMPTY: &str = "This list is empty: it selects nobody. Leave it out to select by the others.";
 
 /// `?upgrade_all=&group=&location=&tag=&device=&model=&board=&from_version=&organization=
 /// &include_unsigned=&allow_volatile_staging=`; lists are separated by commas, or the parameter
 /// comes several times. Names of boards have commas in them: only the latter.
-pub fn asked_in(query: &ListQuery) -> Answer<Asked> {
-    query.only(&[LISTS.as_flattened(), OTHERS.as_slice()].concat())?;
-    let flag = |name: &str| -> Answer<bool> {
-        match query.text(name) {
-            None | Some("false" | "False" | "0") => Ok(false),
-            Some("true" | "True" | "1") => Ok(true),
-            Some(_) => Err(ApiError::field(name, "Must be a valid boolean.")),
-        }
-    };
+pub fn asked_in(query: &mut ListQuery) -> Answer<Asked> {
+    query.filled()?;
     let devices = words(query, DEVICES, true)?.into_iter();
     let devices: Result<Vec<_>, _> =
         devices.map(|text| Uuid::try_parse(&text).map(DeviceId)).collect();
@@ -79,16 +69,24 @@ pub fn asked_in(query: &ListQuery) -> Answer<Asked> {
         retry_of: None,
     };
     let allowance = Allowance {
-        firmwareless: flag("upgrade_all")? || !selection.devices.is_empty(),
-        include_unsigned: flag("include_unsigned")?,
-        allow_volatile_staging: flag(VOLATILE)?,
+        firmwareless: flag(query, "upgrade_all")? || !selection.devices.is_empty(),
+        include_unsigned: flag(query, "include_unsigned")?,
+        allow_volatile_staging: flag(query, VOLATILE)?,
     };
     let organization = query.text("organization").map(str::to_owned);
     Ok(Asked { selection, allowance, organization })
 }
 
-fn words(query: &ListQuery, names: Names, split: bool) -> Answer<Vec<String>> {
-    let given: Vec<&str> = names.iter().flat_map(|name| query.all(name)).collect();
+fn flag(query: &mut ListQuery, name: &'static str) -> Answer<bool> {
+    match query.text(name) {
+        None | Some("false" | "False" | "0") => Ok(false),
+        Some("true" | "True" | "1") => Ok(true),
+        Some(_) => Err(ApiError::field(name, "Must be a valid boolean.")),
+    }
+}
+
+fn words(query: &mut ListQuery, names: Names, split: bool) -> Answer<Vec<String>> {
+    let given = query.all(&names);
     let parts = given.iter().flat_map(|value| value.split(|c| split && c == ','));
     let words: Vec<String> =
         parts.map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect();

@@ -204,7 +204,7 @@ pub fn shown(preview: &Preview, query: &ListQuery) -> Answer<PreviewView> {
     let without = chosen().filter(|verdict| verdict.firmware.is_none());
     let devices: Vec<DeviceId> = without.map(|verdict| verdict.device).collect();
     let (count, all) = (chosen().count(), preview.verdicts.len());
-    let rows = query.rows();
+    let rows = query.rows()?;
     let (skip, take) = (rows.offset as usize, rows.limit as usize);
     let page: Vec<_> = preview.verdicts.iter().skip(skip).take(take).map(verdict).collect();
     if page.is_empty() && skip > 0 {
