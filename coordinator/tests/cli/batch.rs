@@ -64,6 +64,32 @@ impl Server {
     }
 }
 
+/// What its owner does by hand.
+fn stop_checking(server: &Server, number: u8, model: &str, key: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let address = server.url.strip_prefix("https://").unwrap().parse().unwrap();
+        let mut device = Device::new(&client(&server.data()), address, number);
+        let tokens: Value = device.token().await.json().await.unwrap();
+        device.api = tokens["api"]["token"].as_str().unwrap().to_owned();
+        let mut inventory = inventory(&format!("router-{number}"), number, model, key);
+        inventory["require_signature"] = json!(false);
+        let put = device.request(reqwest::Method::PUT, "inventory").json(&inventory);
+        assert_eq!(put.send().await.unwrap().status(), 204);
+    });
+}
+
+/// A script on its router says that it failed.
+fn fail(server: &Server, operation: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let url = format!("{}/api/v1/modem-upgrader/upgrade-operation/{operation}/", server.url);
+        let report = client(&server.data()).patch(url).bearer_auth(&server.token);
+        let answer = report.json(&json!({"status": "failed"})).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    });
+}
+
 pub fn inventory(name: &str, number: u8, model: &str, key: &str) -> Value {
     let version = json!({ "command": "#SWPKGV", "line": 1, "value": "45.00.002" });
     json!({
@@ -175,4 +201,61 @@ fn a_batch_is_held_and_taken_back() {
     assert_eq!((&last["phase"], &last["status"]), (&json!("finished"), &json!("cancelled")));
     assert!(!bad(fleet.batch("resume", &[&batch])).is_empty());
     ends(1, fleet.batch("show", &["6f9619ff-8b86-4011-b42d-00c04fc964ff"]));
+}
+
+#[test]
+fn what_failed_is_tried_again_as_the_flags_say() {
+    let fleet = Fleet::new();
+    let server = &fleet.server;
+    let batch = fleet.create(&["--canary", "2", "--growth", "3", "--soak", "1h"]);
+    assert!(bad(fleet.batch("retry", &[&batch])).contains("has not finished"));
+    until_open(server, &batch);
+    let show = |id: &str| server.json(&["batch", "show", id]);
+    for operation in show(&batch)["upgradeoperations"].as_array().unwrap() {
+        fail(server, operation["id"].as_str().unwrap());
+    }
+    assert_eq!(show(&batch)["status"], "failed");
+    let key = server.json(&["images", "--build", "FN990A/45.00.012"])[0]["signed_by"].clone();
+    stop_checking(server, 2, "FN990A28", key.as_str().unwrap());
+    let retry = |flags: &[&str]| {
+        let answer = server.json(&[&["batch", "retry", &batch], flags].concat());
+        let id = answer["batch"].as_str().unwrap().to_owned();
+        let shown = show(&id);
+        assert_eq!(shown["retry_of"], json!(batch));
+        server.good(&["batch", "cancel", &id]);
+        shown
+    };
+
+    let same = retry(&[]);
+    assert_eq!(same["tally"]["total"], 1, "the other one checks no signatures any more");
+    assert_eq!(same["upgradeoperations"][0]["device"], json!(fleet.devices[0]));
+    let strategy = &same["strategy"];
+    assert_eq!((&strategy["canary"], &strategy["growth"]), (&json!(2), &json!(3.0)), "as before");
+    assert_eq!(strategy["gate"]["soak_s"], 3600);
+
+    let flags = ["--include-unsigned", "--canary", "1", "--soak", "5s", "--max-concurrent", "1"];
+    let stop = ["--stop-after", "3", "--then", "abort", "--expires-at", "+2h"];
+    let other = retry(&[&flags[..], &stop[..]].concat());
+    assert_eq!(other["tally"]["total"], 2);
+    let strategy = &other["strategy"];
+    assert_eq!((&strategy["canary"], &strategy["growth"]), (&json!(1), &json!(3.0)));
+    assert_eq!((&strategy["gate"]["soak_s"], &strategy["max_concurrent"]), (&json!(5), &json!(1)));
+    let threshold = &strategy["failure_threshold"];
+    assert_eq!((&threshold["count"], &threshold["then"]), (&json!(3), &json!("abort")));
+    assert_eq!(threshold["percent"], 20, "as before");
+    assert_ne!(strategy["expires_at"], same["strategy"]["expires_at"]);
+    assert!(
+        bad(fleet.batch("retry", &[&batch, "--canary", "1", "--minimum", "2"])).contains("minimum")
+    );
+    ends(2, fleet.batch("retry", &[&batch, "--canary", "0"]));
+    ends(2, fleet.batch("retry", &[&batch, "--all"]));
+}
+
+/// Its canary has begun.
+fn until_open(server: &Server, batch: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while server.json(&["batch", "show", batch])["wave"].is_null() {
+        assert!(std::time::Instant::now() < deadline, "no wave opens");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }
