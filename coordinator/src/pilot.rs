@@ -33,6 +33,8 @@ const TICK: Duration = Duration::from_secs(1);
 const TICKS_A_LOOK: u32 = 5;
 /// Decisions about one batch before the others get their turn.
 const TURNS: usize = 64;
+/// Members that join a wave before they do.
+const A_TURN: usize = 5 * PIECE;
 
 /// The pilot. One for the coordinator, behind an `Arc`; [`Pilot::run`] drives.
 pub struct Pilot {
@@ -40,6 +42,7 @@ pub struct Pilot {
     feed: Arc<Feed>,
     marked: Arc<Marked>,
     seen: Mutex<HashMap<BatchId, Seen>>,
+    a_turn: usize,
 }
 
 /// Batches that something happened to.
@@ -57,6 +60,11 @@ impl Marked {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_marked(&self, batch: BatchId) -> bool {
+        self.lock().contains(&batch)
+    }
+
     fn take(&self) -> HashSet<BatchId> {
         std::mem::take(&mut self.lock())
     }
@@ -72,12 +80,30 @@ struct Seen {
     published: Bytes,
     /// When the clock alone changes something, unix milliseconds.
     due: Option<u64>,
+    filling: Option<Filling>,
+}
+
+/// A wave that has opened, and those who are still to join it.
+#[derive(Debug)]
+struct Filling {
+    wave: u32,
+    members: Vec<OperationId>,
 }
 
 impl Pilot {
     #[must_use]
     pub fn new(store: Store, feed: Arc<Feed>, marked: Arc<Marked>) -> Arc<Self> {
-        Arc::new(Self { store, feed, marked, seen: Mutex::default() })
+        Self::in_turns_of(A_TURN, store, feed, marked)
+    }
+
+    /// As [`Pilot::new`], with so many members of a wave a turn.
+    pub(crate) fn in_turns_of(
+        a_turn: usize,
+        store: Store,
+        feed: Arc<Feed>,
+        marked: Arc<Marked>,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, feed, marked, seen: Mutex::default(), a_turn })
     }
 
     /// Drives, for ever.
@@ -123,11 +149,14 @@ impl Pilot {
             let decision = decide(&report.batch, &report.tally, report.now);
             if let Decision::Wait { until } = decision {
                 self.wait(&report.batch, until);
-                return Ok(());
+                return self.fill_on(&report.batch).await;
             }
             if !self.act(&report.batch, decision).await? {
                 // Whoever was faster has it looked at again, and the clock does.
                 self.wait(&report.batch, None);
+                return Ok(());
+            }
+            if self.lock().get(&id).is_some_and(|seen| seen.filling.is_some()) {
                 return Ok(());
             }
         }
@@ -195,7 +224,6 @@ impl Pilot {
         }
     }
 
-    /// In pieces: each device's job is on its way before the next ones are.
     async fn fill(
         &self,
         batch: &Batch,
@@ -204,11 +232,38 @@ impl Pilot {
     ) -> Result<bool, Rejection<BatchRefused>> {
         let members = self.store.draw(batch, members).await?;
         tracing::info!(batch = %batch.id, wave, members = members.len(), "a wave opens");
+        self.lock().entry(batch.id).or_default().filling = None;
+        let joined = self.join(batch.id, Filling { wave, members }).await?;
+        Ok(joined > 0)
+    }
+
+    /// Goes on where the last turn ended, unless the wave was overtaken.
+    async fn fill_on(&self, batch: &Batch) -> Result<(), StoreError> {
+        let filling = self.lock().get_mut(&batch.id).and_then(|seen| seen.filling.take());
+        let newest =
+            |filling: &Filling| batch.course == Course::Open && batch.wave == Some(filling.wave);
+        let Some(filling) = filling.filter(newest) else { return Ok(()) };
+        match self.join(batch.id, filling).await {
+            Err(Rejection::Store(error)) => Err(error),
+            Ok(_) | Err(Rejection::Refused(_)) => Ok(()),
+        }
+    }
+
+    /// In pieces: each device's job is on its way before the next ones are. After so many other batches get
+    /// their turn.
+    async fn join(&self, id: BatchId, filling: Filling) -> Result<usize, Rejection<BatchRefused>> {
+        let Filling { wave, mut members } = filling;
+        let rest = members.split_off(members.len().min(self.a_turn));
         let mut joined = 0;
         for piece in members.chunks(PIECE) {
-            joined += self.store.open_wave(batch.id, wave, piece.to_vec()).await?;
+            joined += self.store.open_wave(id, wave, piece.to_vec()).await?;
         }
-        Ok(joined > 0)
+        if !rest.is_empty() {
+            let filling = Some(Filling { wave, members: rest });
+            self.lock().entry(id).or_default().filling = filling;
+            self.marked.mark(id);
+        }
+        Ok(joined)
     }
 
     async fn defer(

@@ -133,7 +133,7 @@ fn take(tally: &Tally, wave: u32, members: u64) -> Decision {
 
 fn unsettled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
     let strategy = &batch.strategy;
-    if !is_forgiven(batch, wave) && strategy.is_lost(&wave.counts) {
+    if !batch.forgiven.has_wave(wave.n) && strategy.is_lost(&wave.counts) {
         return stop(batch, gate(wave));
     }
     if tally.stalled > 0 {
@@ -165,7 +165,7 @@ fn settled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
     let strategy = &batch.strategy;
     match strategy.passes(&wave.counts) {
         Some(true) => {}
-        _ if is_forgiven(batch, wave) => {}
+        _ if batch.forgiven.has_wave(wave.n) => {}
         Some(false) => return stop(batch, gate(wave)),
         None => {
             let missing = u64::from(strategy.gate.minimum).saturating_sub(wave.counts.proved());
@@ -183,10 +183,6 @@ fn settled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
     }
     let next = wave.n.saturating_add(1);
     take(tally, next, strategy.next_size(next, tally.best))
-}
-
-fn is_forgiven(batch: &Batch, wave: &Wave) -> bool {
-    batch.forgiven.wave.is_some_and(|forgiven| forgiven >= wave.n)
 }
 
 fn gate(wave: &Wave) -> Reason {

@@ -137,6 +137,13 @@ pub struct Forgiven {
     pub wave: Option<u32>,
 }
 
+impl Forgiven {
+    /// Whether the gate of wave `n` is taken as passed.
+    pub fn has_wave(&self, n: u32) -> bool {
+        self.wave.is_some_and(|forgiven| forgiven >= n)
+    }
+}
+
 /// One batch, without its operations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {

@@ -13,7 +13,8 @@ pub struct Counts {
     pub cancelled: u64,
     /// Of the failed and aborted those that speak against the build or its tool.
     pub charged: u64,
-    /// Of the successes those by a script's word alone: they count, and open no gate.
+    /// Of the successes those by a script's word alone, and of modems that ran the version before anybody
+    /// flashed them: they count, and open no gate.
     pub unproved: u64,
 }
 
@@ -30,7 +31,7 @@ impl Counts {
         self.success + self.failed + self.aborted + self.cancelled
     }
 
-    /// Successes that were read back from the modem.
+    /// Successes of modems that were flashed, and that the new version was read back from.
     pub fn proved(&self) -> u64 {
         self.success.saturating_sub(self.unproved)
     }

@@ -202,9 +202,16 @@ fn finished(
     op.evidence = result.installed.is_some().then_some(Evidence::Versions);
     if result.status == Status::Success {
         op.progress_percent = 100;
+        op.unproved = !is_proof(op, outcome);
     }
     op.finish(result.status, now);
     result.installed
+}
+
+/// Whether it was flashed here, and not found: only that shows that the build can be.
+fn is_proof(op: &Operation, outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Succeeded { .. })
+        && op.granted.is_some_and(|granted| !granted.unused)
 }
 
 /// Whether it is no news that the device ends it with the old version running.

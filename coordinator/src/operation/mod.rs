@@ -175,6 +175,8 @@ pub struct Operation {
     /// Of the attempts the last one that touched the modem; where none has, the last failure.
     pub failure: Option<Failure>,
     pub evidence: Option<Evidence>,
+    /// A success that says nothing of the build: by a script's word, or nobody flashed it here.
+    pub unproved: bool,
     pub late_result: Option<LateResult>,
     pub log: String,
     pub stream: Option<StreamId>,
@@ -233,6 +235,7 @@ impl Operation {
             fetched: 0,
             failure: None,
             evidence: None,
+            unproved: false,
             late_result: None,
             log: String::new(),
             stream: None,

@@ -59,6 +59,7 @@ pub fn apply(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportR
         Some(status) => {
             if status == Status::Success {
                 op.progress_percent = 100;
+                op.unproved = true;
             }
             op.note(now, &format!("a device script reports: {status}"));
             op.finish(status, now);

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Unavailable;
+use super::listening::GAP_MS;
 
 /// While writes fail, what may be lost is tried this often.
 const PROBE: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ struct State {
     failing: Option<Failing>,
     /// The last failure.
     last: Option<(Unavailable, Instant)>,
+    /// Writes failed for long since somebody asked last.
+    was_deaf: bool,
 }
 
 #[derive(Debug)]
@@ -50,10 +53,20 @@ impl Health {
 
     /// One did.
     pub(super) fn worked(&self) {
-        if let Some(Failing { since, groups }) = self.lock().failing.take() {
+        let mut state = self.lock();
+        if let Some(Failing { since, groups }) = state.failing.take() {
             let seconds = since.elapsed().as_secs();
             tracing::info!(seconds, groups, "writes work again");
+            state.was_deaf |= is_long(since);
         }
+    }
+
+    /// Whether nothing that was heard was written for long, until now or at some time since this was asked
+    /// last.
+    pub(super) fn was_deaf(&self) -> bool {
+        let mut state = self.lock();
+        let still = state.failing.as_ref().is_some_and(|failing| is_long(failing.since));
+        std::mem::take(&mut state.was_deaf) || still
     }
 
     /// Whether what may be lost is worth a try.
@@ -86,6 +99,10 @@ impl Health {
     }
 }
 
+fn is_long(since: Instant) -> bool {
+    since.elapsed() > Duration::from_millis(GAP_MS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +119,19 @@ mod tests {
         health.worked();
         assert_eq!(health.try_low(), Ok(()));
         assert_eq!(health.trouble(), Some(Unavailable::DiskFull), "it was just now");
+    }
+
+    #[test]
+    fn whatever_was_said_while_writes_failed_for_long_was_not_heard() {
+        let health = Health::default();
+        health.failed(Unavailable::DiskFull);
+        assert!(!health.was_deaf(), "for a moment");
+        let long_ago = Instant::now().checked_sub(Duration::from_millis(GAP_MS + 1)).unwrap();
+        health.lock().failing.as_mut().unwrap().since = long_ago;
+        assert!(health.was_deaf() && health.was_deaf(), "as long as it lasts");
+        health.worked();
+        assert!(health.was_deaf(), "and once more, for what came last");
+        assert!(!health.was_deaf());
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod firmware;
 mod health;
 pub mod image;
 pub mod inventory;
+mod listening;
 pub mod listing;
 pub mod login;
 pub mod membership;
@@ -118,8 +119,7 @@ struct Shared {
     clock: Clock,
     changes: Listener,
     looks: batch::Looks,
-    /// Unix milliseconds: no device was heard before.
-    listening_since: u64,
+    listening: listening::Listening,
     _checkpointer: checkpoint::Checkpointer,
 }
 
@@ -137,11 +137,10 @@ impl Store {
         let readers = reader::Readers::open(path, READERS)?;
         let changes = Listener::default();
         let writer = writer::Writer::start(conn, clock.clone(), changes.clone(), health)?;
-        let listening_since = clock.now();
+        let listening = listening::Listening::start(clock.now(), clock.awake());
         let _checkpointer = checkpointer;
         let looks = batch::Looks::default();
-        let shared =
-            Shared { writer, readers, clock, changes, looks, listening_since, _checkpointer };
+        let shared = Shared { writer, readers, clock, changes, looks, listening, _checkpointer };
         Ok(Self { shared: Arc::new(shared), entry: None, once: None })
     }
 
@@ -165,6 +164,12 @@ impl Store {
     /// The clock that the store writes times by.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    /// Unix milliseconds: no device was silent before.
+    fn listening_since(&self) -> u64 {
+        let (clock, health) = (self.clock(), self.shared.writer.health());
+        self.shared.listening.since(clock.now(), clock.awake(), || health.was_deaf())
     }
 
     /// Runs `rule` in a transaction and answers after its COMMIT. A rule that returns an error

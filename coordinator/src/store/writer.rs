@@ -7,7 +7,8 @@
 //! that refuses leaves no trace in the others' group: the first one takes the whole transaction back,
 //! those after it have a savepoint each, which costs a copy of every page that they change.
 //! Nobody hears an answer before the COMMIT that makes it true. Bulk work has groups of its own, when
-//! nobody else is there: what shared its group would wait for it.
+//! nobody else is there: what shared its group would wait for it. However much of it there is, others
+//! come between two of its pieces.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -91,6 +92,8 @@ struct Queue {
     normal: VecDeque<Box<dyn Verb>>,
     low: VecDeque<(Instant, Box<dyn Verb>)>,
     bulk: VecDeque<(Instant, Box<dyn Verb>)>,
+    /// The last group was bulk work.
+    bulk_before: bool,
     stopped: bool,
 }
 
@@ -102,7 +105,9 @@ impl Queue {
     /// Who begins a group.
     fn first(&mut self) -> Option<Box<dyn Verb>> {
         let waited = |(since, _): &(Instant, _)| since.elapsed() > BULK_PATIENCE;
-        let next = if self.bulk.front().is_some_and(waited) { None } else { self.next() };
+        let turn = !self.bulk_before && self.bulk.front().is_some_and(waited);
+        let next = if turn { None } else { self.next() };
+        self.bulk_before = next.is_none();
         next.or_else(|| self.bulk.pop_front().map(|(_, verb)| verb))
     }
 
@@ -343,4 +348,45 @@ fn run_verb(
 fn run_statement(conn: &Connection, sql: &str) -> Result<(), StoreError> {
     conn.prepare_cached(sql)?.execute([])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Verb for Nothing {
+        fn run(&mut self, _: &Tx<'_>) -> bool {
+            true
+        }
+
+        fn failure(&self) -> Option<&StoreError> {
+            None
+        }
+
+        fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
+    }
+
+    #[test]
+    fn however_many_want_bulk_work_done_others_come_between_two_pieces() {
+        let long_ago = Instant::now().checked_sub(BULK_PATIENCE * 4).unwrap();
+        let mut queue = Queue::default();
+        for _ in 0..4 {
+            queue.bulk.push_back((long_ago, Box::new(Nothing)));
+        }
+        queue.normal.extend((0..8).map(|_| -> Box<dyn Verb> { Box::new(Nothing) }));
+        for _ in 0..4 {
+            queue.first().unwrap();
+            // Whose piece was done comes with the next one, and the others have waited by then.
+            queue.bulk.push_back((long_ago, Box::new(Nothing)));
+            let normal = queue.normal.len();
+            queue.first().unwrap();
+            assert_eq!((queue.bulk.len(), queue.normal.len()), (4, normal - 1));
+        }
+        queue.normal.clear();
+        queue.first().unwrap();
+        queue.first().unwrap();
+        assert_eq!(queue.bulk.len(), 2, "with nobody else there, one after the other");
+    }
 }

@@ -85,7 +85,7 @@ impl Store {
 
     /// Grants again. Where it stopped by itself, what stopped it is forgiven.
     pub async fn resume_batch(&self, scope: Scope, id: BatchId) -> Refused<Batch> {
-        let since = self.shared.listening_since;
+        let since = self.listening_since();
         // A fleet of them is forgiven beforehand: while it is paused that makes no difference.
         while self.forgive_some(scope.clone(), id).await? >= PIECE {}
         let resumed = self.steer(scope, id, &[Course::Paused], move |tx, batch| {
@@ -101,7 +101,7 @@ impl Store {
     }
 
     async fn forgive_some(&self, scope: Scope, id: BatchId) -> Refused<usize> {
-        let (since, quiet) = (self.shared.listening_since, self.off_record());
+        let (since, quiet) = (self.listening_since(), self.off_record());
         let forgiven = quiet.write_at(Priority::Bulk, move |tx| {
             let batch = at(tx, &scope, id, &[Course::Paused])?;
             if !is_of_threshold(&batch) {

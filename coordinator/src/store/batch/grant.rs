@@ -1,13 +1,17 @@
 //! What a batch says to a grant, inside the grant's own transaction: from counters and a few entries of
 //! an index, however many operations it has.
 
-use rusqlite::named_params;
+use rusqlite::{OptionalExtension, named_params};
 
-use super::{find, overdue, takeover};
+use super::{find, overdue, row, takeover};
 use crate::batch::{Batch, Course};
 use crate::operation::Operation;
 use crate::operation::grant::Standing;
 use crate::store::Tx;
+use crate::store::column::Cells;
+
+/// Where `batch_waves` counts those that are in no wave.
+const POOL: i64 = -1;
 
 /// Whether the operation's batch lets it start now. Nobody was silent before `listening_since`.
 pub(in crate::store) fn standing(
@@ -28,6 +32,7 @@ pub(in crate::store) fn standing(
         Course::Open if batch.start_at.is_some_and(|start| tx.now < start) => Standing::NotYet,
         // The pilot pauses it when it has looked.
         Course::Open if has_tripped(tx, &batch, listening_since)? => Standing::Paused,
+        Course::Open if is_lost(tx, &batch)? => Standing::Paused,
         Course::Open if is_crowded(tx, &batch, op)? => Standing::Crowded,
         Course::Open => Standing::Good,
     })
@@ -37,6 +42,23 @@ fn has_tripped(tx: &Tx<'_>, batch: &Batch, listening_since: u64) -> rusqlite::Re
     let counts = batch.granted > 0 && batch.strategy.has_threshold();
     let overdue = if counts { overdue::count(tx, batch.id, listening_since, tx.now)? } else { 0 };
     Ok(batch.strategy.tripped(&batch.counts, overdue, &batch.forgiven).is_some())
+}
+
+/// The gate of the newest wave cannot be passed any more, and there are others whom it is to keep.
+fn is_lost(tx: &Tx<'_>, batch: &Batch) -> rusqlite::Result<bool> {
+    let Some(newest) = batch.wave.filter(|n| !batch.forgiven.has_wave(*n)) else {
+        return Ok(false);
+    };
+    let counts = |n: i64| {
+        tx.prepare_cached(
+            "SELECT idle, in_progress, success, failed, aborted, cancelled, charged, unproved
+             FROM batch_waves WHERE batch = ?1 AND n = ?2",
+        )?
+        .query_row((batch.id.to_string(), n), |row| row::counts(&mut Cells::of(row)))
+        .optional()
+    };
+    let lost = counts(newest.into())?.is_some_and(|wave| batch.strategy.is_lost(&wave));
+    Ok(lost && counts(POOL)?.is_some_and(|pool| pool.undecided() > 0))
 }
 
 /// A place is held from the first grant to the end. Whoever is past a failed attempt with the old

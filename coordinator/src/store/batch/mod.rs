@@ -99,7 +99,7 @@ fn said(course: &Course) -> &'static str {
 
 impl Store {
     pub async fn batches(&self, wanted: BatchList) -> Result<Found<Report>, StoreError> {
-        let (since, clock) = (self.shared.listening_since, self.clock().clone());
+        let (since, clock) = (self.listening_since(), self.clock().clone());
         self.read(move |conn| {
             let mut filter = Where::default();
             filter.visible("t.organization", &wanted.scope);
@@ -126,7 +126,7 @@ impl Store {
         scope: Scope,
         id: BatchId,
     ) -> Result<Option<Report>, StoreError> {
-        let (since, clock) = (self.shared.listening_since, self.clock().clone());
+        let (since, clock) = (self.listening_since(), self.clock().clone());
         self.read(move |conn| {
             let found = find_in(conn, &scope, id)?;
             Ok(found.map(|batch| report(conn, batch, since, clock.now())).transpose()?)

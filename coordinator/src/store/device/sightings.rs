@@ -93,11 +93,12 @@ pub(in crate::store) fn set_presence(
 /// milestone, it would double the pages of a commit.
 const SEEN_FINE: u64 = 5_000;
 
+/// What was seen before the clock was set back would be later than all that follows.
 pub(in crate::store) fn set_seen(tx: &Tx<'_>, id: DeviceId, at: u64) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "UPDATE devices SET last_seen = ?2
-         WHERE id = ?1 AND (last_seen IS NULL OR last_seen + ?3 <= ?2)",
+         WHERE id = ?1 AND (last_seen IS NULL OR last_seen + ?3 <= ?2 OR last_seen > ?4)",
     )?
-    .execute((id.to_string(), at, SEEN_FINE))?;
+    .execute((id.to_string(), at.min(tx.now), SEEN_FINE, tx.now))?;
     Ok(())
 }

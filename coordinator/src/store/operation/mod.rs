@@ -146,7 +146,7 @@ impl Store {
         id: OperationId,
         request: StartRequest,
     ) -> Result<Leave, Rejection<StartRefused>> {
-        let since = self.shared.listening_since;
+        let since = self.listening_since();
         self.write(move |tx| {
             let found = find(tx, id)?.filter(|operation| operation.device == device);
             let mut operation = found.ok_or(Rejection::Refused(StartRefused::Unknown))?;
@@ -228,7 +228,7 @@ impl Store {
 
     /// Ends operations whose time has come, some at a time; answers how many.
     pub async fn expire_operations(&self) -> Result<usize, StoreError> {
-        let (since, now) = (self.shared.listening_since, self.clock().now());
+        let (since, now) = (self.listening_since(), self.clock().now());
         // All that is unfinished is looked at, which is not the writer's work.
         let due = self.read(move |conn| Ok(due(conn, since, now)?)).await?;
         if due.is_empty() {

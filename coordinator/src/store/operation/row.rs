@@ -7,7 +7,7 @@ use shared::stages::Phase;
 
 use crate::batch::charge;
 use crate::batch::tally::{DARK_AFTER_MS, GRACE_MS};
-use crate::operation::{Evidence, Granted, Operation, Status};
+use crate::operation::{Granted, Operation};
 use crate::store::Tx;
 use crate::store::column::{Cells, to_json};
 use crate::store::note::Note;
@@ -121,7 +121,6 @@ pub(in crate::store) fn save_tick(tx: &Tx<'_>, op: &Operation) -> rusqlite::Resu
 /// which columns a statement sets, not which of them change: written with every milestone, they would
 /// cost eight indexes each time, and what is needed to take it back.
 fn save_standing(tx: &Tx<'_>, id: &str, op: &Operation) -> rusqlite::Result<()> {
-    let unproved = op.status == Status::Success && op.evidence != Some(Evidence::Versions);
     let superseded_by = op.superseded_by.map(|id| id.to_string());
     let standing = (
         id,
@@ -131,7 +130,7 @@ fn save_standing(tx: &Tx<'_>, id: &str, op: &Operation) -> rusqlite::Result<()> 
         op.finished_at,
         superseded_by,
         charge::counts(op.status, op.failure.as_ref()),
-        unproved,
+        op.unproved,
         op.is_granted(),
         overdue_from(op),
     );
@@ -168,7 +167,7 @@ pub(in crate::store) const COLUMNS: &str = "t.id,
     t.fetched, t.failure, t.evidence, t.late_result, t.log, t.stream, t.last_seq, t.tick_attempt,
     t.tick_n, t.attempts_granted, t.granted_stream, t.granted_attempt, t.granted_at,
     t.dark_expected_ms, t.dark_longest_ms, t.grant_open, t.grants_returned, t.grant_unused, t.heard_at,
-    t.deadline, t.finished_at, t.created, t.modified, t.wave, t.held";
+    t.deadline, t.finished_at, t.created, t.modified, t.wave, t.held, t.unproved";
 
 /// A row that begins with [`COLUMNS`].
 pub(in crate::store) fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
@@ -208,6 +207,7 @@ pub(in crate::store) fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> 
         modified: cells.plain()?,
         wave: cells.plain()?,
         held: cells.plain()?,
+        unproved: cells.plain()?,
     })
 }
 
@@ -242,7 +242,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::operation::{LateResult, tick};
+    use crate::operation::{Evidence, LateResult, Status, tick};
     use crate::store::Never;
     use crate::store::fixture::{Fixture, stream};
 
@@ -278,6 +278,7 @@ mod tests {
             fetched: 13,
             failure: Some(failure),
             evidence: Some(Evidence::Reported),
+            unproved: true,
             late_result: Some(LateResult { outcome: Outcome::Cancelled, received: 14 }),
             log: "log".into(),
             stream: Some(stream(15)),

@@ -61,3 +61,23 @@ async fn a_lost_modem_is_not_flashed_blindly_again() {
     f.store.record_signs(vec![Sign::Seen(device, f.store.clock().now())]).await.unwrap();
     f.ask(device, image).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_makes_nobody_silent_or_there_for_long() {
+    let f = Fixture::new().await;
+    let (device, day) = (f.device(1).await, 24 * 3600 * 1000);
+    f.store.record_signs(vec![Sign::Seen(device, NOW)]).await.unwrap();
+    f.pass(20_000);
+    assert_eq!(f.store.listening_since(), NOW);
+    f.hand.fetch_sub(day, std::sync::atomic::Ordering::Relaxed);
+    let now = f.store.clock().now();
+    assert_eq!(f.store.listening_since(), now);
+    let seen = async |at| {
+        f.store.record_signs(vec![Sign::Seen(device, at)]).await.unwrap();
+        f.store.device(Scope::Everything, device).await.unwrap().unwrap().last_seen
+    };
+    assert_eq!(seen(NOW).await, Some(now), "nobody is seen tomorrow");
+    f.pass(6_000);
+    assert_eq!(seen(now + 6_000).await, Some(now + 6_000));
+    assert_eq!(seen(now).await, Some(now + 6_000), "an older sign is no news");
+}

@@ -38,6 +38,7 @@ enum Word {
     Entered,
     Retrying,
     Succeeded,
+    AlreadyInstalled,
     Failed,
     Untouched,
     Cancelled,
@@ -52,6 +53,9 @@ fn body(word: Word) -> EventBody {
             EventBody::Retrying { failure: failure(ModemCondition::OldVersion), delay_s: 1 }
         }
         Word::Succeeded => succeeded(),
+        Word::AlreadyInstalled => {
+            EventBody::Finished { outcome: Outcome::AlreadyInstalled { versions: versions() } }
+        }
         Word::Failed => EventBody::Finished {
             outcome: Outcome::Failed { failure: failure(ModemCondition::Silent) },
         },
@@ -70,6 +74,7 @@ fn acts() -> impl Strategy_<Value = Vec<Act>> {
         1 => Just(Word::Entered),
         1 => Just(Word::Retrying),
         4 => Just(Word::Succeeded),
+        1 => Just(Word::AlreadyInstalled),
         1 => Just(Word::Failed),
         1 => Just(Word::Untouched),
         1 => Just(Word::Cancelled),
@@ -228,12 +233,15 @@ impl Scene {
         let overdue = report.tally.silence.charged();
         let (counts, forgiven) = (&report.batch.counts, &report.batch.forgiven);
         let tripped = report.batch.strategy.tripped(counts, overdue, forgiven);
+        let wave = report.waves.last().filter(|wave| !forgiven.has_wave(wave.n));
+        let lost = wave.is_some_and(|wave| report.batch.strategy.is_lost(&wave.counts));
         if let Ok(Leave::New) = self.f.store.start(device, id, request(attempt)).await {
             let course = self.before[&batch].course;
             assert!(course == Course::Open && before.wave.is_some(), "{course:?} {before:?}");
             assert!(!before.status.is_terminal() && !before.held);
             assert_eq!(tripped, None, "a grant past the threshold");
             assert!(!(promised && waits), "another batch has this modem");
+            assert!(!lost || report.tally.pool == 0, "a grant past a gate that is lost");
         }
     }
 
@@ -300,9 +308,7 @@ impl Scene {
         }
         let of_last: Vec<_> = operations.iter().filter(|op| op.wave == Some(last)).collect();
         assert!(of_last.iter().all(|op| op.status.is_terminal()), "an unfinished wave");
-        let proved = |op: &&&Operation| {
-            op.status == Status::Success && op.evidence == Some(Evidence::Versions)
-        };
+        let proved = |op: &&&Operation| op.status == Status::Success && is_proof(op);
         let succeeded = of_last.iter().filter(proved).count();
         assert!(succeeded >= 1, "no success in wave {last}");
         assert!(!of_last.iter().any(|op| op.status == Status::Failed), "a failure passed");

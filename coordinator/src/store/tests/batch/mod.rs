@@ -79,11 +79,18 @@ fn count_all<'a>(operations: impl Iterator<Item = &'a Operation>) -> Counts {
         *count += 1;
         let failure = operation.failure.as_ref();
         let success = operation.status == Status::Success;
-        let proved = operation.evidence == Some(Evidence::Versions);
-        counts.unproved += u64::from(success && !proved);
+        counts.unproved += u64::from(success && !is_proof(operation));
         counts.charged += u64::from(crate::batch::charge::counts(operation.status, failure));
     }
     counts
+}
+
+/// Whether this success shows that the build is good: somebody flashed it.
+fn is_proof(op: &Operation) -> bool {
+    let found = |line: &str| line.ends_with("this version ran already") && !line.contains("late");
+    op.evidence == Some(Evidence::Versions)
+        && op.granted.is_some_and(|granted| !granted.unused)
+        && !op.log.lines().any(found)
 }
 
 async fn stored_status(store: &Store, batch: BatchId) -> Status {
@@ -105,12 +112,87 @@ async fn a_success_that_is_proved_later_is_counted_as_proved() {
     let reported = f.store.report_operation(Scope::Everything, id, report).await.unwrap();
     let counts = async || f.store.batch(Scope::Everything, batch).await.unwrap().unwrap().counts;
     assert_eq!((counts().await.success, counts().await.unproved), (1, 1));
-    let proved = Operation { evidence: Some(Evidence::Versions), ..reported };
+    let evidence = Some(Evidence::Versions);
+    let proved = Operation { evidence, unproved: false, ..reported };
     let saved = f.store.write::<_, Never, _>(move |tx| Ok(save(tx, &proved)?));
     saved.await.unwrap();
     assert_eq!((counts().await.success, counts().await.unproved), (1, 0));
     let shown = f.store.batch_report(Scope::Everything, batch).await.unwrap().unwrap();
     assert_eq!(shown.waves[0].counts.proved(), 1);
+}
+
+#[tokio::test]
+async fn a_wave_that_takes_long_to_fill_leaves_others_their_turns() {
+    for pauses in [false, true] {
+        let f = Fixture::new().await;
+        let image = f.image("v2").await;
+        let batch =
+            launch(&f, image, &[f.device(1).await, f.device(2).await, f.device(3).await]).await;
+        let (marked, feed) = (Arc::<Marked>::default(), Feed::new(f.store.clock()));
+        let pilot = Pilot::in_turns_of(1, f.store.clone(), feed, marked.clone());
+        let joined = async || {
+            let all = operations(&f.store, batch).await;
+            all.iter().filter(|op| op.wave == Some(0)).count()
+        };
+        pilot.fly(batch).await.unwrap();
+        assert_eq!(joined().await, 1, "of two");
+        assert!(marked.is_marked(batch), "it has its next turn after the others");
+        if pauses {
+            let by = Reason::Operator { by: "admin".into() };
+            f.store.pause_batch(Scope::Everything, batch, by).await.unwrap();
+        }
+        pilot.fly(batch).await.unwrap();
+        assert_eq!(joined().await, if pauses { 1 } else { 2 });
+        pilot.fly(batch).await.unwrap();
+        assert_eq!(joined().await, if pauses { 1 } else { 2 }, "nobody is taken twice");
+    }
+}
+
+/// An answer before the pilot has looked.
+#[tokio::test]
+async fn nobody_is_granted_past_a_gate_that_is_lost() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let batch = launch(&f, image, &[f.device(1).await, f.device(2).await, f.device(3).await]).await;
+    fly(&f.store, batch).await;
+    let all = operations(&f.store, batch).await;
+    let [one, other] = [&all[0], &all[1]].map(|op| (op.device, op.id));
+    f.store.start(one.0, one.1, request(1)).await.unwrap();
+    let failure =
+        Failure::new(Phase::Installing, FailureKind::ToolFailed, ModemCondition::Silent, "dead");
+    tell(&f, one.0, one.1, 2, EventBody::Finished { outcome: Outcome::Failed { failure } }).await;
+    let ask = async || match f.store.start(other.0, other.1, request(1)).await {
+        Ok(_) => None,
+        Err(Rejection::Refused(StartRefused::Refused(refusal))) => Some(refusal.code),
+        Err(other) => panic!("{other:?}"),
+    };
+    assert_eq!(ask().await, Some(RefusalCode::Paused));
+    fly(&f.store, batch).await;
+    let paused = f.store.batch(Scope::Everything, batch).await.unwrap().unwrap();
+    assert!(matches!(paused.reason, Some(Reason::Gate { wave: 0, .. })), "{paused:?}");
+    f.store.resume_batch(Scope::Everything, batch).await.unwrap();
+    assert_eq!(ask().await, None, "it is forgiven");
+}
+
+#[tokio::test]
+async fn a_version_that_was_found_opens_no_gate() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let devices = [f.device(1).await, f.device(2).await, f.device(3).await, f.device(4).await];
+    let batch = launch(&f, image, &devices).await;
+    fly(&f.store, batch).await;
+    for op in operations(&f.store, batch).await.iter().filter(|op| op.wave.is_some()) {
+        let found = Outcome::AlreadyInstalled { versions: versions() };
+        tell(&f, op.device, op.id, 1, EventBody::Finished { outcome: found }).await;
+        let op = f.operation(op.id).await;
+        assert_eq!((op.status, op.evidence), (Status::Success, Some(Evidence::Versions)));
+    }
+    f.pass(10_000);
+    fly(&f.store, batch).await;
+    let report = f.store.batch_report(Scope::Everything, batch).await.unwrap().unwrap();
+    let counts = report.waves[0].counts;
+    assert_eq!((report.waves.len(), counts.success, counts.proved()), (1, 2, 0));
+    assert_eq!(counts.undecided(), 1, "others have to show it");
 }
 
 #[tokio::test]

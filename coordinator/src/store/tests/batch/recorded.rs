@@ -30,8 +30,12 @@ fn is(action: &str, before: &str, after: &str) -> (String, String, String) {
 }
 
 async fn fail(f: &Fixture, batch: BatchId) {
-    for op in operations(&f.store, batch).await.into_iter().filter(|op| op.wave.is_some()) {
+    let all = operations(&f.store, batch).await;
+    let wave = || all.iter().filter(|op| op.wave.is_some());
+    for op in wave() {
         f.store.start(op.device, op.id, request(1)).await.unwrap();
+    }
+    for op in wave() {
         let failure = Failure::new(
             Phase::Installing,
             FailureKind::ToolFailed,
