@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 
 /// The past a subscriber can resume from.
-const RING_CHANGES: usize = 4096;
-const RING_BYTES: usize = 4 * 1024 * 1024;
+const RING_CHANGES: usize = 16 * 1024;
+const RING_BYTES: usize = 16 * 1024 * 1024;
 /// Batches whose latest state is kept, per organization; the oldest published go first.
 const BATCHES: usize = 256;
 /// Changes looked at, and states passed on, under the lock before others get it.

@@ -1,13 +1,14 @@
 //! What the coordinator sustains and what it takes: the real process on one core, the load on the
 //! other, over TLS on loopback, its database on the file system of the build.
 //!
-//! `cargo bench --bench coordinator [-- [--json] [memory|requests|ticks|milestones]]`
+//! `cargo bench --bench coordinator [-- [--json] [memory|images|requests|ticks|milestones]]`
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use lab::{
     bench::{
         Budget, Figure, Report, Workplace, fleet, http,
+        images::{self, Fetched, Nginx, Source},
         line::Line,
         live::{Watch, percentile},
         machine::{self, syncs_a_second},
@@ -32,6 +33,11 @@ const DEVICES: usize = 1000;
 /// Connections that report milestones, each one message at a time, as an agent does.
 const REPORTERS: usize = 512;
 const USERS: usize = 64;
+/// Devices that download at the same time, and bytes of what they do.
+const CLIENTS: usize = 100;
+const IMAGE: usize = 64 << 20;
+/// How often each server is measured; the fastest counts.
+const TURNS: usize = 3;
 /// How long a rate is measured.
 const TIME: Duration = Duration::from_secs(5);
 /// From the last connection to the look at the memory.
@@ -55,10 +61,14 @@ async fn run(report: &Report, work: &Path) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_secs(5)).await;
         idle(report, &coordinator)?;
     }
-    let firmware = demo::make_firmware(&coordinator, work, 1 << 20)?;
+    let size = if report.wants("images") { IMAGE } else { 1 << 20 };
+    let firmware = demo::make_firmware(&coordinator, work, size)?;
     let members = fleet::enrol(&coordinator, &firmware.image, DEVICES).await?;
     // A fresh process, as after a reboot of the server: all devices come back at once.
     lab::bench::restart(&mut coordinator)?;
+    if report.wants("images") {
+        downloads(report, &coordinator, &firmware.image, &members, work).await?;
+    }
     let mut bench = Bench::connect(report, coordinator, members).await?;
     bench.prime().await?;
     if report.wants("requests") {
@@ -82,6 +92,72 @@ fn idle(report: &Report, coordinator: &Coordinator) -> anyhow::Result<()> {
     let idle = Figure::new("coordinator RSS, idle", memory.resident / 1024.0, "MiB");
     report.print(&idle.budget(Budget::AtMost(40.0)).compared_with(parts));
     Ok(())
+}
+
+/// Coordinator and nginx take turns on the same core.
+async fn downloads(
+    report: &Report,
+    coordinator: &Coordinator,
+    image: &str,
+    members: &[fleet::Member],
+    work: &Path,
+) -> anyhow::Result<()> {
+    let tls = Arc::new(coordinator::tls(&coordinator.bootstrap.pin)?.config());
+    let folder = work.join("nginx");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("image"), vec![0x5a; IMAGE])?;
+    let tokens = members.iter().take(CLIENTS).map(|member| member.tokens.api.token.as_str());
+    let (tokens, size) = (tokens.collect::<Vec<_>>(), IMAGE as u64);
+    let path = format!("/api/v1/agent/images/{image}/file");
+    let own = Source { address: coordinator.https, path, tokens, size };
+    let nginx = Nginx::start(coordinator, &folder).await?;
+    let other = nginx.as_ref().map(|nginx| {
+        let source = Source { address: nginx.address, path: "/image".into(), ..own.clone() };
+        (nginx.pid(), source)
+    });
+    let before = machine::memory(coordinator.pid())?.resident / 1024.0;
+    let (mut fastest, mut compared) = ((0.0, 0.0), (0.0, 0.0));
+    let mut most = before;
+    for _ in 0..TURNS {
+        fastest = faster(fastest, turn(coordinator.pid(), &own, &tls).await?);
+        most = most.max(machine::memory(coordinator.pid())?.resident / 1024.0);
+        if let Some((pid, source)) = &other {
+            compared = faster(compared, turn(*pid, source, &tls).await?);
+        }
+    }
+    let name = format!("image downloads, TLS, {CLIENTS} clients, blocks of 1 MiB");
+    let figure = |(rate, cpu): (f64, f64), name: &str| {
+        let cost = format!("{} CPU s/GB", lab::bench::short(cpu));
+        report.print(&Figure::new(name, rate / 1e6, "MB/s").compared_with(cost));
+    };
+    figure(fastest, &name);
+    if other.is_some() {
+        figure(compared, "... by nginx, the same key and core");
+        let share = Figure::new("... against nginx", fastest.0 / compared.0, "×");
+        report.print(&share.budget(Budget::AtLeast(0.8)));
+    } else {
+        report.skip("... against nginx", "it is not installed");
+    }
+    let grown = format!("{} MiB before", lab::bench::short(before));
+    let memory = Figure::new("coordinator RSS, most while they download", most, "MiB");
+    report.print(&memory.compared_with(grown));
+    Ok(())
+}
+
+fn faster(one: (f64, f64), other: (f64, f64)) -> (f64, f64) {
+    if one.0 > other.0 { one } else { other }
+}
+
+/// Bytes a second, and CPU seconds of the server for 10^9 of them.
+async fn turn(
+    pid: u32,
+    source: &Source<'_>,
+    tls: &Arc<ClientConfig>,
+) -> anyhow::Result<(f64, f64)> {
+    let cpu = machine::cpu_seconds(pid)?;
+    let Fetched { bytes, seconds } = images::fetch(source, tls, TIME).await?;
+    let cpu = machine::cpu_seconds(pid)? - cpu;
+    Ok((bytes / seconds, cpu / bytes * 1e9))
 }
 
 /// The coordinator with every device connected.

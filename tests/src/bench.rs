@@ -6,6 +6,7 @@
 pub mod dist;
 pub mod fleet;
 pub mod http;
+pub mod images;
 pub mod life;
 pub mod line;
 pub mod live;

@@ -163,9 +163,9 @@ fn one_state_a_slot_is_retained_and_few_batches() {
 #[test]
 fn the_past_is_bounded_in_bytes() {
     let feed = feed();
-    for _ in 0..100 {
+    for _ in 0..400 {
         feed.publish(change("acme", 1, &"x".repeat(LARGEST)));
     }
     let state = feed.lock();
-    assert!(state.ring_bytes <= RING_BYTES && state.ring.len() < 100);
+    assert!(state.ring_bytes <= RING_BYTES && state.ring.len() < 400);
 }

@@ -58,9 +58,9 @@ impl Audience {
     }
 }
 
-/// States that wait in memory; of more operations only the ids do, and their states are read when their
-/// turn comes.
-const MOST: usize = 4096;
+/// Bytes of states that wait in memory; of more operations only the ids do, and their states are read
+/// when their turn comes, which costs several times as much. Most have 1 kB, the largest log 16 KiB.
+const ROOM: usize = 32 << 20;
 
 /// Operations on their way to the feed: the newest state of each, in the order they came up. So a
 /// feed that lags is behind by as many as there are, and not by all that happened to them.
@@ -74,8 +74,8 @@ pub(super) struct Pending {
 struct Waiting {
     order: VecDeque<OperationId>,
     newest: HashMap<OperationId, Option<Box<Operation>>>,
-    /// How many of them have a state.
-    states: usize,
+    /// Bytes of the states.
+    bytes: usize,
 }
 
 impl Pending {
@@ -102,16 +102,17 @@ impl Pending {
 
 impl Waiting {
     fn put(&mut self, operation: Box<Operation>) {
-        let id = operation.id;
+        let (id, bytes) = (operation.id, size(&operation));
         match self.newest.entry(id) {
             Entry::Occupied(mut known) => {
-                if known.get().is_some() {
-                    known.insert(Some(operation));
+                if let Some(older) = known.get_mut() {
+                    self.bytes = self.bytes - size(older) + bytes;
+                    *older = operation;
                 }
             }
             Entry::Vacant(new) => {
-                let has_room = self.states < MOST;
-                self.states += usize::from(has_room);
+                let has_room = self.bytes + bytes <= ROOM;
+                self.bytes += if has_room { bytes } else { 0 };
                 new.insert(has_room.then_some(operation));
                 self.order.push_back(id);
             }
@@ -121,9 +122,14 @@ impl Waiting {
     fn take(&mut self) -> Option<(OperationId, Option<Box<Operation>>)> {
         let id = self.order.pop_front()?;
         let state = self.newest.remove(&id).flatten();
-        self.states -= usize::from(state.is_some());
+        self.bytes -= state.as_deref().map_or(0, size);
         Some((id, state))
     }
+}
+
+/// What a state takes in memory, more or less.
+fn size(operation: &Operation) -> usize {
+    size_of::<Operation>() + operation.log.len()
 }
 
 /// Publishes operations as they come, for ever.
@@ -211,17 +217,19 @@ mod tests {
         let pending = Pending::default();
         let of = |n: usize| {
             let id = OperationId(uuid::Uuid::from_u128(n as u128));
-            Box::new(Operation { id, ..operation() })
+            Box::new(Operation { id, log: "x".repeat(16 * 1024), ..operation() })
         };
-        (0..MOST + 2).for_each(|n| pending.put(of(n)));
-        pending.put(of(MOST));
-        for n in 0..MOST {
+        let most = ROOM / size(&of(0));
+        (0..most + 2).for_each(|n| pending.put(of(n)));
+        pending.put(of(most));
+        for n in 0..most {
             assert_eq!(pending.next().await, (of(n).id, Some(of(n))));
         }
-        pending.put(of(MOST));
-        assert_eq!(pending.next().await, (of(MOST).id, None), "to be read");
+        pending.put(of(most));
+        assert_eq!(pending.next().await, (of(most).id, None), "to be read");
         assert_eq!(pending.next().await.1, None);
         assert!(pending.lock().take().is_none());
+        assert_eq!(pending.lock().bytes, 0);
         pending.put(of(1));
         assert!(pending.next().await.1.is_some());
     }

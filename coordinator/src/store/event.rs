@@ -72,10 +72,12 @@ fn record_sign(tx: &Tx<'_>, sign: &Sign) -> rusqlite::Result<()> {
     match sign {
         Sign::Tick(device, tick) => {
             let found = operation::find(tx, tick.operation)?;
-            if let Some(mut operation) = found.filter(|operation| operation.device == *device)
-                && tick::apply(&mut operation, tick, tx.now)
-            {
-                operation::save_tick(tx, &operation)?;
+            let Some(mut operation) = found.filter(|found| found.device == *device) else {
+                return Ok(());
+            };
+            let indexed = operation::Indexed::of(&operation);
+            if tick::apply(&mut operation, tick, tx.now) {
+                operation::save_tick(tx, &indexed, operation)?;
             }
             Ok(())
         }

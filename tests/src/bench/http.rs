@@ -82,17 +82,18 @@ async fn answer(stream: &mut TlsStream<TcpStream>, buffer: &mut Vec<u8>) -> anyh
         ensure!(stream.read_buf(buffer).await? > 0, "the coordinator ended the connection");
         ensure!(buffer.len() < LONGEST, "the answer does not end");
         if whole.is_none() {
-            whole = head(buffer)?;
+            whole = head(buffer, "200")?;
         }
     }
     Ok(whole.map_or(0, |(_, body)| body))
 }
 
-/// Length of head and body, once the head is whole.
-fn head(bytes: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
+/// Length of head and body, once the head is whole and has this status.
+pub(super) fn head(bytes: &[u8], status: &str) -> anyhow::Result<Option<(usize, usize)>> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&bytes[..end])?;
-    ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let said = head.strip_prefix("HTTP/1.1 ").unwrap_or_default();
+    ensure!(said.starts_with(status), "{head}");
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then_some(value.trim())
@@ -107,9 +108,9 @@ mod tests {
     #[test]
     fn a_head_tells_where_the_answer_ends() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nx: y\r\n\r\n{}";
-        assert_eq!(head(answer).unwrap(), Some((answer.len() - 2, 12)));
-        assert_eq!(head(&answer[..20]).unwrap(), None);
-        assert!(head(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").is_err());
-        assert!(head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert_eq!(head(answer, "200").unwrap(), Some((answer.len() - 2, 12)));
+        assert_eq!(head(&answer[..20], "200").unwrap(), None);
+        assert!(head(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "200").is_err());
+        assert!(head(b"HTTP/1.1 200 OK\r\n\r\n", "200").is_err());
     }
 }

@@ -22,7 +22,7 @@ use crate::operation::{Operation, Status};
 pub use request::{EXPIRY_DAYS, UpgradeRefused, UpgradeRequest};
 pub(super) use request::{create, enlist, make, want};
 pub(super) use row::{COLUMNS, operation};
-pub(super) use row::{save, save_tick};
+pub(super) use row::{Indexed, save, save_tick};
 
 /// Which operations, in what order.
 #[derive(Debug, Clone)]

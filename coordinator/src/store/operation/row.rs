@@ -2,7 +2,7 @@
 
 use rusqlite::{Row, named_params};
 use serde_json::Value;
-use shared::ids::StreamId;
+use shared::ids::{OperationId, StreamId};
 use shared::stages::Phase;
 
 use crate::batch::charge;
@@ -83,13 +83,18 @@ pub(in crate::store) fn save(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()
         ":modified": op.modified,
         ":held": op.held,
     })?;
-    save_standing(tx, &id, op)?;
+    Indexed::of(op).save(tx, &id)?;
     tx.note(Note::Operation(Box::new(op.clone())));
     Ok(())
 }
 
-/// As [`save`], where nothing but a tick came: ticks are many.
-pub(in crate::store) fn save_tick(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
+/// As [`save`], where nothing but a tick came since it was read in this transaction, when its indexed columns
+/// were `indexed`: ticks are many.
+pub(in crate::store) fn save_tick(
+    tx: &Tx<'_>,
+    indexed: &Indexed,
+    op: Operation,
+) -> rusqlite::Result<()> {
     let id = op.id.to_string();
     tx.prepare_cached(
         "UPDATE operations SET phase = ?2, attempt = ?3, progress_percent = ?4, detail = ?5,
@@ -112,40 +117,72 @@ pub(in crate::store) fn save_tick(tx: &Tx<'_>, op: &Operation) -> rusqlite::Resu
         op.heard_at,
         op.modified,
     ))?;
-    save_standing(tx, &id, op)?;
-    tx.note(Note::Operation(Box::new(op.clone())));
+    let now = Indexed::of(&op);
+    if now != *indexed {
+        now.save(tx, &id)?;
+    }
+    tx.note(Note::Operation(Box::new(op)));
     Ok(())
 }
 
-/// The columns that indexes, triggers and foreign keys hang on, where one of them is another. SQLite asks
-/// which columns a statement sets, not which of them change: written with every milestone, they would
-/// cost eight indexes each time, and what is needed to take it back.
-fn save_standing(tx: &Tx<'_>, id: &str, op: &Operation) -> rusqlite::Result<()> {
-    let superseded_by = op.superseded_by.map(|id| id.to_string());
-    let standing = (
-        id,
-        op.status.as_str(),
-        op.wave,
-        op.attempts_granted,
-        op.finished_at,
-        superseded_by,
-        charge::counts(op.status, op.failure.as_ref()),
-        op.unproved,
-        op.is_granted(),
-        overdue_from(op),
-    );
-    let changed = "SELECT 1 FROM operations WHERE id = ?1
+/// What indexes, triggers and foreign keys hang on. SQLite asks which columns a statement sets, not which of
+/// them change: written with every milestone, they would cost eight indexes each time, and what is needed
+/// to take it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Indexed {
+    status: Status,
+    wave: Option<u32>,
+    attempts_granted: u32,
+    finished_at: Option<u64>,
+    superseded_by: Option<OperationId>,
+    charged: bool,
+    unproved: bool,
+    granted: bool,
+    overdue_from: Option<u64>,
+}
+
+impl Indexed {
+    pub(in crate::store) fn of(op: &Operation) -> Self {
+        Self {
+            status: op.status,
+            wave: op.wave,
+            attempts_granted: op.attempts_granted,
+            finished_at: op.finished_at,
+            superseded_by: op.superseded_by,
+            charged: charge::counts(op.status, op.failure.as_ref()),
+            unproved: op.unproved,
+            granted: op.is_granted(),
+            overdue_from: overdue_from(op),
+        }
+    }
+
+    /// Writes it, if the row has another.
+    fn save(self, tx: &Tx<'_>, id: &str) -> rusqlite::Result<()> {
+        let standing = (
+            id,
+            self.status.as_str(),
+            self.wave,
+            self.attempts_granted,
+            self.finished_at,
+            self.superseded_by.map(|id| id.to_string()),
+            self.charged,
+            self.unproved,
+            self.granted,
+            self.overdue_from,
+        );
+        let changed = "SELECT 1 FROM operations WHERE id = ?1
          AND (status, wave, attempts_granted, finished_at, superseded_by, charged, unproved,
              grant_open, overdue_from) IS NOT (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    if tx.prepare_cached(changed)?.exists(standing.clone())? {
-        let set = "UPDATE operations SET status = ?2, wave = ?3, attempts_granted = ?4,
+        if tx.prepare_cached(changed)?.exists(standing.clone())? {
+            let set = "UPDATE operations SET status = ?2, wave = ?3, attempts_granted = ?4,
              finished_at = ?5, superseded_by = ?6, charged = ?7, unproved = ?8, grant_open = ?9,
              overdue_from = CASE WHEN forgiven AND attempts_granted = ?4 THEN NULL ELSE ?10 END,
              forgiven = forgiven AND attempts_granted = ?4
              WHERE id = ?1";
-        tx.prepare_cached(set)?.execute(standing)?;
+            tx.prepare_cached(set)?.execute(standing)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// When it would be overdue if nothing were heard of it since its grant: whatever it says only makes that
@@ -238,7 +275,7 @@ fn granted(cells: &mut Cells<'_>) -> rusqlite::Result<Option<Granted>> {
 mod tests {
     use shared::event::{Outcome, Tick};
     use shared::failure::{Failure, FailureKind, ModemCondition};
-    use shared::ids::{BatchId, OperationId};
+    use shared::ids::BatchId;
     use uuid::Uuid;
 
     use super::*;
@@ -353,7 +390,7 @@ mod tests {
         let saved = after.clone();
         let written = f.store.write::<_, Never, _>(move |tx| {
             save(tx, &before)?;
-            Ok(save_tick(tx, &saved)?)
+            Ok(save_tick(tx, &Indexed::of(&before), saved)?)
         });
         written.await.unwrap();
         assert_eq!(f.operation(after.id).await, after);
