@@ -302,11 +302,16 @@ pub fn journal_path(settings: &Settings, slot: &SlotSettings) -> PathBuf {
     journal::path(&settings.paths.state_dir, &slot.slot)
 }
 
+/// Where this router mounts what may not be there yet.
+#[must_use]
+pub fn mounts() -> Mounts {
+    Mounts::read(Path::new("/etc/config/fstab"))
+}
+
 /// The router's staging directories. What sysupgrade would pack into memory is never one.
 #[must_use]
 pub fn staging(settings: &Settings) -> Staging {
     let kept =
         staging::kept_paths(Path::new("/lib/upgrade/keep.d"), Path::new("/etc/sysupgrade.conf"));
-    Staging::new(settings.paths.staging.clone(), settings.image.reserve_bytes, kept)
-        .on(Mounts::read(Path::new("/etc/config/fstab")))
+    Staging::new(settings.paths.staging.clone(), settings.image.reserve_bytes, kept).on(mounts())
 }

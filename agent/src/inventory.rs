@@ -1,7 +1,7 @@
 //! What this router says of itself.
 
 use crate::{
-    environment, files,
+    environment, files, guardian,
     modem::{
         self, ModemLock, NotReady, Ready, Seen, Snapshot,
         dialect::{self, VersionCommands},
@@ -89,6 +89,10 @@ async fn ask(settings: &Settings, slot: &SlotSettings, way: &Way) -> Modem {
 
 async fn read(settings: &Settings, slot: &SlotSettings, way: &Way) -> Result<Modem, String> {
     let paths = &settings.paths;
+    // Also one that no agent follows just now: its modem's ports are nobody's but the tool's.
+    if guardian::is_any_running(&paths.run_dir) {
+        return Err("a modem of this router is being flashed".into());
+    }
     let _lock = ModemLock::acquire(&paths.run_dir, modem::discovery::LOCK_KEY)
         .map_err(|error| error.to_string())?;
     let place = modem::Place::new(&paths.sysfs, &paths.dev).sparing(&paths.proc);

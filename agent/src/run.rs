@@ -21,7 +21,7 @@ mod turns;
 
 use crate::{
     clock::{self, Clock},
-    environment::Ports,
+    environment::{self, Ports},
     files,
     guardian::Presence,
     outbox::Outbox,
@@ -38,6 +38,8 @@ use std::{io, path::PathBuf, sync::Arc};
 pub enum RunError {
     #[error("the directory {path} cannot be used")]
     Directory { path: PathBuf, source: io::Error },
+    #[error("{directory} cannot be used before something is mounted on {point}")]
+    NotMounted { directory: PathBuf, point: PathBuf },
     #[error("another agent runs with the same run directory {0}")]
     Running(PathBuf),
     #[error("the boot id cannot be read")]
@@ -53,6 +55,11 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let wake = Wake::listen();
     let settings = Arc::new(settings);
     let paths = &settings.paths;
+    // What lies there may be the journal of a modem that is half written, and the device's key.
+    if let Some(point) = environment::mounts().missing(&paths.state_dir) {
+        let (directory, point) = (paths.state_dir.clone(), point.to_owned());
+        return Err(RunError::NotMounted { directory, point });
+    }
     for path in [&paths.state_dir, &paths.run_dir] {
         match files::durable_dir(path) {
             // Read-only since the power cut, perhaps: a modem may be recovered from what is there.

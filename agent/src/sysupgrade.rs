@@ -14,7 +14,8 @@ use std::{fs::File, io, path::Path};
 const NO_FLASH: &str = "no-flash";
 const BEGUN: &str = "begun.lock";
 
-/// Why nothing may be begun: the first line of `<run_dir>/no-flash` is the pid of a process that lives.
+/// Why nothing may be begun: the first line of `<run_dir>/no-flash` is the pid of a process that lives, the
+/// second, if there is one, when it was started (field 22 of `/proc/<pid>/stat`), for pids come again.
 /// A file that names none counts, for its writer may not have come to that yet.
 #[must_use]
 pub fn under_way(run_dir: &Path) -> Option<String> {
@@ -24,8 +25,13 @@ pub fn under_way(run_dir: &Path) -> Option<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => return Some(format!("{}: {error}", path.display())),
     };
-    match text.lines().next().unwrap_or_default().trim().parse::<i32>() {
-        Ok(pid) if pid > 0 => lives(pid).then(|| format!("a sysupgrade is under way (pid {pid})")),
+    let mut lines = text.lines().map(str::trim);
+    match lines.next().unwrap_or_default().parse::<i32>() {
+        Ok(pid) if pid > 0 => {
+            let then = lines.next().and_then(|line| line.parse::<u64>().ok());
+            let another = then.zip(started(pid)).is_some_and(|(then, now)| then != now);
+            (lives(pid) && !another).then(|| format!("a sysupgrade is under way (pid {pid})"))
+        }
         _ => Some(format!("a sysupgrade is under way: {} names no process", path.display())),
     }
 }
@@ -49,6 +55,13 @@ fn lives(pid: i32) -> bool {
     kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
+/// In clock ticks since the boot.
+fn started(pid: i32) -> Option<u64> {
+    let stat = files::read_text(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
+    // The second field is a name, in parentheses, and may have anything in it.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +77,9 @@ mod tests {
         let own = std::process::id();
         let reason = says(&format!("{own}\n/tmp/firmware.img\n")).unwrap();
         assert_eq!(reason, format!("a sysupgrade is under way (pid {own})"));
+        let began = started(i32::try_from(own).unwrap()).unwrap();
+        assert!(says(&format!("{own}\n{began}\n")).is_some());
+        assert_eq!(says(&format!("{own}\n{}\n", began + 1)), None, "another one of that number");
         // Above the kernel's largest.
         assert_eq!(says("4194305\n"), None);
         for unclear in ["", "\n", "0", "-1", "sysupgrade", "99999999999"] {

@@ -6,6 +6,7 @@ use shared::ids::Slot;
 
 use super::{FAILED, USAGE};
 use crate::files;
+use crate::guardian;
 use crate::settings::Settings;
 use crate::upgrade::perform::release_word;
 
@@ -14,6 +15,12 @@ pub fn say_go_on(settings: &Settings, slot: &Slot) -> ExitCode {
     if !settings.slots.iter().any(|known| known.slot == *slot) {
         eprintln!("this router has no slot {slot}");
         return ExitCode::from(USAGE);
+    }
+    if guardian::is_any_running(&settings.paths.run_dir) {
+        eprintln!(
+            "a tool is at work on a modem of this router: wait for its end, then say it again"
+        );
+        return ExitCode::from(FAILED);
     }
     let word = release_word(&settings.paths.run_dir, slot.as_str());
     let directory = word.parent().map_or(Ok(()), files::create_private_dir);

@@ -148,6 +148,10 @@ impl Budget {
     }
 
     fn save(&mut self, bytes: u64) -> io::Result<()> {
+        if let Some(trouble) = &self.trouble {
+            // What cannot be read may say more than is known here.
+            return Err(io::Error::other(trouble.clone()));
+        }
         let on_disk = OnDisk::V1(Used { bytes, ..self.used });
         files::write_atomic(&self.path, &serde_json::to_vec(&on_disk)?)?;
         self.on_disk = bytes;
@@ -184,6 +188,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data-budget.json");
         (directory, path)
+    }
+
+    #[test]
+    fn a_count_that_cannot_be_read_is_not_replaced_by_a_smaller_one() {
+        let (_directory, path) = file();
+        std::fs::write(&path, "{").unwrap();
+        let mut budget = Budget::open(&path, LIMITS, moment(LAST_DAY));
+        assert!(budget.allows(1).is_err() && budget.spend(1).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"{");
     }
 
     #[test]

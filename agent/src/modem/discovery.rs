@@ -233,6 +233,17 @@ impl Abnormal {
     }
 }
 
+/// Whether the kernel has a control channel to some modem: one in download mode has none.
+#[must_use]
+pub fn any_talks(sysfs: &Path) -> bool {
+    let has = |class: &str, name: &str| {
+        let entries = std::fs::read_dir(sysfs.join("class").join(class));
+        let mut names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.any(|found| found.to_string_lossy().starts_with(name))
+    };
+    has("usbmisc", "cdc-wdm") || has("wwan", "wwan")
+}
+
 /// What a USB id says about the state of a modem, if anything.
 pub fn condition(id: UsbId) -> Option<Condition> {
     match (id.vendor, id.product) {

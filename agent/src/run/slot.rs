@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     environment::{self, Environment, Ports, journal_path},
-    random,
+    guardian, random,
     settings::{Settings, SlotSettings},
     status::Held,
     upgrade::{
@@ -271,7 +271,8 @@ impl Slot {
 
     /// What could not be given back at the end of an upgrade is tried again while none is under way.
     pub async fn give_back_leftovers(&self) {
-        if !matches!(self.work, Work::Idle { .. }) {
+        let running = guardian::is_any_running(&self.settings.paths.run_dir);
+        if running || !matches!(self.work, Work::Idle { .. }) {
             return;
         }
         let holders = environment::holders(&self.settings, &self.place);

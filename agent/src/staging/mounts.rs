@@ -28,7 +28,7 @@ impl Mounts {
 
     /// The point below which nothing is mounted where `directory` would lie.
     #[must_use]
-    pub(super) fn missing(&self, directory: &Path) -> Option<&Path> {
+    pub fn missing(&self, directory: &Path) -> Option<&Path> {
         let points = self.0.iter().filter(|point| directory.starts_with(point));
         points.map(PathBuf::as_path).find(|point| {
             let outside = point.parent().and_then(device);

@@ -14,7 +14,7 @@ mod told;
 use crate::{
     environment::Environment,
     guardian::holders::Holder,
-    modem::{self, ModemLock, NotReady, Ready},
+    modem::{self, ModemLock, NotReady, Ready, discovery},
     sysupgrade,
     upgrade::state::{Action, Before, Outcome, Sighting, State},
     uplink::StartAnswer,
@@ -161,13 +161,15 @@ impl Environment {
 
     /// Others have their turn meanwhile: the modems' lock is theirs, and after it this takes hold
     /// anew. `slow`: for hours, in which the holders may be all that connects the router over another
-    /// modem; with one modem alone nothing is gained by disturbing a loader.
+    /// modem; where there is none, nothing is gained by disturbing a loader.
     pub async fn park(&mut self, slow: bool) {
         self.job.begun = None;
         self.job.lock = None;
         self.job.holding = false;
+        let another =
+            self.settings.slots.len() > 1 || discovery::any_talks(&self.settings.paths.sysfs);
         if slow
-            && self.settings.slots.len() > 1
+            && another
             && let Err(error) = self.holders.give_back().await
         {
             log::warn!("giving back: {}", chain(&error));

@@ -4,7 +4,7 @@ use crate::{
     environment::Environment,
     upgrade::{
         results::{Ended, Installed},
-        state::{Next, Outcome, State, Step},
+        state::{Gates, Next, Outcome, State, Step},
     },
 };
 use shared::{
@@ -38,6 +38,11 @@ pub fn transition(before: &State, outcome: &Outcome, after: &State, env: &mut En
         {
             recovering(outcome, after, *tries, env);
         }
+        (Outcome::GatesClosed, Step::Waiting { gates: Gates::Commit })
+            if after.record.returned > before.record.returned =>
+        {
+            handed_back(after, env);
+        }
         (_, Step::Held { reason }) if entered(before, after) => {
             env.report(after, EventBody::Held { reason: reason.clone() });
         }
@@ -65,6 +70,15 @@ pub fn transition(before: &State, outcome: &Outcome, after: &State, env: &mut En
     }
     let reason = if let Outcome::Again { reason } = outcome { Some(reason) } else { waits_for };
     env.tick(after, 0, reason.cloned(), false);
+}
+
+/// A grant that may have been given to a request whose answer never came is not used: the operator may
+/// have changed their mind by the time the gates open again.
+pub fn handed_back(after: &State, env: &Environment) {
+    let mut asked = after.clone();
+    asked.record.attempts = after.next_attempt();
+    let reason = "no answer came before the gates closed or the agent was restarted".to_owned();
+    env.report(&asked, EventBody::Returned { reason, returned: after.record.returned });
 }
 
 fn entered(before: &State, after: &State) -> bool {

@@ -105,6 +105,8 @@ impl State {
     pub fn resume(mut self) -> Self {
         self.tries = 0;
         self.refusals = 0;
+        // What was asked for may have been granted, and stands for as long as nobody hands it back.
+        self.record.returned += u32::from(self.step == Step::Committing);
         self.step = match self.step {
             Step::Inspecting
             | Step::Waiting { .. }

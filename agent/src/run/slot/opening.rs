@@ -5,6 +5,7 @@ use super::{DISK_AGAIN, Slot, Work};
 use crate::upgrade::{
     journal::{Journal, JournalError, Loaded, Reading, aside},
     perform::{release_word, take_release_word},
+    report,
 };
 use std::path::{Path, PathBuf};
 use tokio::time::Instant;
@@ -43,7 +44,20 @@ impl Slot {
                 let boot = if same_boot { "this boot" } else { "an earlier boot" };
                 let operation = state.record.job.operation;
                 log::info!("operation {operation} found in {}, from {boot}", state.phase());
-                self.busy(state.resume(), journal).unwrap_or_else(|error| self.closed(&error))
+                let handed_back = state.record.returned;
+                let state = state.resume();
+                let handed_back = state.record.returned > handed_back;
+                match self.busy(state, journal) {
+                    Ok(work) => {
+                        if let Work::Busy { upgrade, env, .. } = &work
+                            && handed_back
+                        {
+                            report::handed_back(&upgrade.state, env);
+                        }
+                        work
+                    }
+                    Err(error) => self.closed(&error),
+                }
             }
             Err(JournalError::Corrupt { aside }) => self.hold(aside),
             Err(error @ JournalError::Newer { .. }) => {

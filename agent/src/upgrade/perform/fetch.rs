@@ -52,8 +52,10 @@ impl Environment {
         let mut refused = "no manifest is staged".to_owned();
         for staged in &found {
             match self.read_staged_manifest(state, staged) {
-                Ok(manifest) => {
+                Ok((manifest, bytes)) => {
                     self.job.manifest = Some(manifest);
+                    // For the place that the image goes to, should that become another one.
+                    self.job.manifest_bytes = Some(bytes);
                     // Not necessarily this one: the best copy may have lost its manifest.
                     self.job.staged = found.into_iter().next();
                     return Ok(());
@@ -74,10 +76,11 @@ impl Environment {
         &self,
         state: &State,
         staged: &Staged,
-    ) -> Result<VerifiedManifest, String> {
+    ) -> Result<(VerifiedManifest, (Vec<u8>, String)), String> {
         let (bytes, signature) = staged.manifest().map_err(|error| error.to_string())?;
-        self.verified_manifest(state, &bytes, &signature)
-            .map_err(|(kind, detail)| format!("{kind}: {detail}"))
+        let verified = self.verified_manifest(state, &bytes, &signature);
+        let manifest = verified.map_err(|(kind, detail)| format!("{kind}: {detail}"))?;
+        Ok((manifest, (bytes, signature)))
     }
 
     fn verified_manifest(
@@ -150,8 +153,10 @@ impl Environment {
                     let now = *heard.borrow_and_update();
                     let more = before + now.received - self.job.fetched;
                     self.job.fetched = before + now.received;
-                    if let Err(reason) = spend(budget.as_mut(), more) {
-                        return Outcome::Again { reason };
+                    match spend(budget.as_mut(), more) {
+                        Err(reason) if limited => return Outcome::Again { reason },
+                        Err(reason) => log::warn!("{reason}"),
+                        Ok(()) => {}
                     }
                     let missing = now.verified < now.total;
                     let spent = |budget: &Budget| limited && missing && budget.allows(1).is_err();
@@ -295,7 +300,7 @@ impl Environment {
     }
 }
 
-/// Counts what came. Data that cannot be counted is not fetched.
+/// Counts what came. Data that cannot be counted is not fetched, unless for a recovery.
 fn spend(budget: Option<&mut Budget>, bytes: u64) -> Result<(), String> {
     budget.map_or(Ok(()), |budget| budget.spend(bytes)).map_err(uncounted)
 }

@@ -8,12 +8,17 @@ use crate::{
     environment::Environment,
     files,
     hooks::{self, Postponed, Stage},
+    modem::manager,
     route::{Network, Sole, Way},
     staging::{self, Durability, NoPlace, Unusable},
     sysupgrade,
     upgrade::state::{Gates, Outcome, State},
 };
-use shared::{failure::FailureKind, hex::Sha256};
+use shared::{
+    failure::FailureKind,
+    hex::Sha256,
+    profile::{ModemManager, ToolProfile},
+};
 use std::time::Duration;
 
 /// Bytes that must be free where journal and outbox lie: file systems that write out of place need
@@ -102,8 +107,7 @@ impl Environment {
     /// ◆ What is staged survives a power cut where the modem is the only way back.
     pub(super) fn check_survives(&self, state: &State) -> Result<(), String> {
         let durability = self.job.staged.as_ref().map(staging::Staged::durability);
-        let sole = self.job.sole_uplink.unwrap_or(true);
-        if sole && durability != Some(Durability::Durable) && !self.volatile_allowed(state) {
+        if self.must_survive(state) && durability != Some(Durability::Durable) {
             let reason = "the modem is the only way to the coordinator, and what is staged does not \
                           survive a power cut";
             return Err(reason.into());
@@ -145,7 +149,7 @@ impl Environment {
 
     async fn check_storage(&mut self, state: &State) -> Result<(), Outcome> {
         self.check_memory(state)?;
-        self.check_place(state).await
+        self.check_place(state, self.must_survive(state)).await
     }
 
     /// What must be written while the modem is flashed has room now.
@@ -168,8 +172,17 @@ impl Environment {
         }
     }
 
+    /// Whether a power cut must leave the image; what is not known counts as the only uplink.
+    fn must_survive(&self, state: &State) -> bool {
+        self.job.sole_uplink.unwrap_or(true) && !self.volatile_allowed(state)
+    }
+
     /// Room for the image, on storage that survives a power cut where it has to.
-    pub(super) async fn check_place(&mut self, state: &State) -> Result<(), Outcome> {
+    pub(super) async fn check_place(
+        &mut self,
+        state: &State,
+        durable: bool,
+    ) -> Result<(), Outcome> {
         let refuse = |kind, detail: String| Outcome::Failed(untouched(state, kind, detail));
         let journal = self.settings.paths.state_dir.clone();
         if staging::durability(&journal) != Durability::Durable {
@@ -180,7 +193,6 @@ impl Environment {
         let Some(manifest) = self.job.manifest.as_ref() else { return Err(lost_context(state)) };
         let file = &manifest.manifest().file;
         let (size, beside) = (file.size, file.decoded.as_ref().map_or(0, |decoded| decoded.size));
-        let durable = self.job.sole_uplink.unwrap_or(true) && !self.volatile_allowed(state);
         let lost = |error| refuse(FailureKind::Storage, chain(&error));
         let (staging, digest) = (self.staging.clone(), *manifest.sha256());
         let staged = files::off_runtime(move || staging.stage(&digest, size, beside, durable))
@@ -280,11 +292,27 @@ impl Environment {
         let paths = &self.settings.paths;
         let way = Way::find(self.uplink.base(), &paths.ip).await;
         let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
-        let sole = network.is_sole_uplink(bus_id, &way);
+        let mut sole = network.is_sole_uplink(bus_id, &way);
+        if let Sole::NotSole { interface } = &sole
+            && self.is_cut_by_hold(interface).await
+        {
+            let reason = "another modem's, whose ModemManager is stopped for the flash";
+            sole = Sole::Unknown(format!("{interface} is {reason}"));
+        }
         log::info!("the uplink: {sole:?}");
         self.job.other_way |= matches!(sole, Sole::NotSole { .. });
         self.job.unresolved = sole == Sole::Unresolved;
         sole.counts_as_sole()
+    }
+
+    /// Whether this interface goes down when this modem's holders let go: ModemManager dials it as well.
+    async fn is_cut_by_hold(&self, interface: &str) -> bool {
+        let stops = |p: &ToolProfile| p.holds.modemmanager == ModemManager::Stop;
+        if !self.job.profile.as_ref().is_none_or(stops) {
+            return false;
+        }
+        let managed = manager::modems(&self.settings.paths.mmcli).await.unwrap_or_default();
+        managed.iter().any(|modem| modem.ports.iter().any(|port| port == interface))
     }
 }
 

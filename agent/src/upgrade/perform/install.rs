@@ -53,11 +53,12 @@ impl Environment {
         if let Err(reason) = self.check_survives(state) {
             return not_started(state, FailureKind::ToolNotStarted, reason);
         }
+        self.pre_flash(state).await;
+        // Last: the image and the hooks take their time, in which ports may get other names.
         let (diag, usb) = match self.diag_port(state).await {
             Ok(ports) => ports,
             Err(reason) => return not_started(state, FailureKind::ToolNotStarted, reason),
         };
-        self.pre_flash(state).await;
         let at = At { diag: diag.as_deref(), port: None, usb: Some(&usb) };
         self.run_tool(state, Purpose::Install, image, at).await
     }

@@ -17,19 +17,26 @@ impl Environment {
         if let Err(reason) = self.check_sysupgrade() {
             return not_started(state, FailureKind::ToolNotStarted, reason);
         }
-        if let Err(reason) = self.take_hold(state).await {
-            return Outcome::Again { reason };
-        }
         if self.profile_again(state).is_none() {
             let reason = "the tool profile is gone from this router";
             return not_started(state, FailureKind::NoProfile, reason);
         }
-        if let Some(reason) = self.foreign_tool() {
-            return Outcome::Probed(Sighting::Ambiguous { reason });
+        // First, while those who hold modems may still dial another one.
+        let image = self.image_for_recovery(state).await;
+        if let Err(reason) = self.take_hold(state).await {
+            return Outcome::Again { reason };
         }
-        match self.sight(state).await {
-            Sighting::DownloadMode => {}
-            other => return Outcome::Probed(other),
+        if let Err(outcome) = self.see_loader(state).await {
+            return outcome;
+        }
+        let image = match image {
+            Ok(image) => image,
+            Err(outcome) => return outcome,
+        };
+        self.pre_flash(state).await;
+        // Meanwhile another device may have come, or the loader have become a modem again.
+        if let Err(outcome) = self.see_loader(state).await {
+            return outcome;
         }
         let device = self
             .place
@@ -53,13 +60,19 @@ impl Environment {
             return not_started(state, FailureKind::ToolNotStarted, reason);
         }
         let usb = self.usb_place(&device.bus_id, device.usb);
-        let image = match self.image_for_recovery(state).await {
-            Ok(image) => image,
-            Err(outcome) => return outcome,
-        };
-        self.pre_flash(state).await;
         let at = At { diag: None, port: port.as_deref(), usb: Some(&usb) };
         self.run_tool(state, Purpose::Recover, image, at).await
+    }
+
+    /// Nobody but us, and exactly one device that fits.
+    async fn see_loader(&mut self, state: &State) -> Result<(), Outcome> {
+        if let Some(reason) = self.foreign_tool() {
+            return Err(Outcome::Probed(Sighting::Ambiguous { reason }));
+        }
+        match self.sight(state).await {
+            Sighting::DownloadMode => Ok(()),
+            other => Err(Outcome::Probed(other)),
+        }
     }
 
     /// The staged image; if it is gone or spoilt, once more from the coordinator, should there be
@@ -71,7 +84,10 @@ impl Environment {
         };
         log::warn!("the staged image cannot be used: {staged:?}; it is fetched again");
         self.load_manifest(state).await.map_err(|_| staged)?;
-        self.check_place(state).await?;
+        // Any place is better than none: the modem leads nowhere by now.
+        if self.check_place(state, true).await.is_err() {
+            self.check_place(state, false).await?;
+        }
         // A modem in download mode goes before the data budget, which counts it all the same.
         match self.fetched(state, false).await {
             Outcome::Downloaded => self.verified_image(state).await,

@@ -26,7 +26,9 @@ impl Node {
             // Beyond the limit all counts of tries are alike.
             let counts = (state.tries.min(9), r.attempts, r.holding, r.post_flash_due);
             let before = r.before.as_ref().map(|before| before.by_modem);
-            format!("{:?}{counts:?}{before:?}{:?}{}", state.step, r.last_failure, r.returned)
+            // So are those of grants handed back.
+            let returned = r.returned.min(1);
+            format!("{:?}{counts:?}{before:?}{:?}{returned}", state.step, r.last_failure)
         };
         let text = format!("{}{}{:?}", state(&self.memory), state(&self.journal), self.world);
         let digest = shared::hex::sha256(text.as_bytes());

@@ -45,6 +45,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
 
         // The point of no return.
         (Step::Committing, Outcome::GatesClosed) => {
+            let mut state = state;
+            // A request without an answer may have been granted.
+            state.record.returned += u32::from(state.tries > 0);
             state.to(Step::Waiting { gates: Gates::Commit })
         }
         (Step::Committing, Outcome::Granted) => state.prepare(),

@@ -300,6 +300,19 @@ fn waiting_and_retrying_cost_no_journal_writes() {
 }
 
 #[test]
+fn a_grant_whose_answer_never_came_is_handed_back_before_anything_else() {
+    let asked = apply(at(Step::Committing), Outcome::Again { reason: "no answer".into() });
+    assert_eq!((asked.step.clone(), asked.record.returned), (Step::Committing, 0));
+    let closed = apply(asked.clone(), Outcome::GatesClosed);
+    assert_eq!(closed.step, Step::Waiting { gates: Gates::Commit });
+    assert_eq!((closed.record.returned, closed.record.attempts), (1, 0));
+    assert_eq!(asked.resume().record.returned, 1);
+    // Nothing was asked for: gates are looked at before the first request.
+    assert_eq!(apply(at(Step::Committing), Outcome::GatesClosed).record.returned, 0);
+    assert_eq!(at(Step::Waiting { gates: Gates::Commit }).resume().record.returned, 0);
+}
+
+#[test]
 fn a_gate_that_is_closed_at_the_last_look_costs_no_attempt_however_often() {
     let mut state = at(Step::Inspecting);
     for (returned, delay_s) in [(1, 60), (2, 120), (3, 240)] {

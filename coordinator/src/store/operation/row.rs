@@ -7,7 +7,7 @@ use shared::stages::Phase;
 
 use crate::batch::charge;
 use crate::batch::tally::{DARK_AFTER_MS, GRACE_MS};
-use crate::operation::{Granted, Operation};
+use crate::operation::{Granted, Operation, Status};
 use crate::store::Tx;
 use crate::store::column::{Cells, to_json};
 use crate::store::note::Note;
