@@ -26,6 +26,14 @@ impl Router {
         Ok(symlink(ports, self.dir.join("proc/4711"))?)
     }
 
+    /// Lets ModemManager have another modem too, whose network device is this one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn give_another(&self, interface: &str) -> io::Result<()> {
+        fs::write(self.dir.join("another"), interface)
+    }
+
     /// Lets ModemManager go on with closing its ports; until then it stays where [`Self::halt`] has put it.
     ///
     /// # Errors
@@ -49,7 +57,13 @@ router=$(dirname "$(dirname "$0")")
 [ -e "$router/modemmanager.running" ] || exit 1
 flash() { tr ',{}' '\n\n\n' < "$router/modem.json" | sed -n "s/^ *\"$1\": *\"\\(.*\\)\"/\\1/p"; }
 case "$*" in
-'-L -K') echo 'modem-list.value[1] : /org/freedesktop/ModemManager1/Modem/0' ;;
+'-L -K')
+    echo 'modem-list.value[1] : /org/freedesktop/ModemManager1/Modem/0'
+    [ ! -e "$router/another" ] || echo 'modem-list.value[2] : /org/freedesktop/ModemManager1/Modem/1' ;;
+'-m 1 -K')
+    echo 'modem.generic.device : /sys/devices/9-9'
+    echo 'modem.generic.manufacturer : QUALCOMM INCORPORATED'
+    echo "modem.generic.ports.value[1] : $(cat "$router/another") (net)" ;;
 '-m 0 -K')
     echo "modem.generic.device : $router/sys/devices/2-1"
     echo 'modem.generic.manufacturer : Telit Wireless Solutions'

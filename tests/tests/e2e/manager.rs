@@ -46,6 +46,26 @@ async fn no_port_of_modem_managers_is_opened_before_it_has_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_modem_that_goes_down_with_modem_manager_is_no_other_way() {
+    let scene = scene("modem-manager-another");
+    let memory = format!("/dev/shm/modem-upgrader-another-{}", std::process::id());
+    let mut router = scene.router(1, false).await.unwrap();
+    router.give_to_modem_manager().unwrap();
+    // The way to the coordinator leads over eth0.
+    router.give_another("eth0").unwrap();
+    let durable = format!("staging = [\"{}/staging\"]", router.dir.display());
+    router.edit("agent.toml", &durable, &format!("staging = [{memory:?}]")).unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let image = scene.image(&Wanted::default()).unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let ended = scene.ended(&operation).await.unwrap();
+    assert_eq!(ended["failure"]["kind"], "no_durable_staging", "{ended:#}");
+    assert_eq!(router.modem.state().unwrap().flash.begun, 0);
+    assert!(!router.holder_calls().contains(&"modemmanager stop".to_owned()));
+    let _ = std::fs::remove_dir_all(memory);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_only_at_tells_is_restored_although_modem_manager_had_the_modem() {
     use lab::modem::FlashCondition;
     let scene = scene("modem-manager-restored");
