@@ -177,14 +177,21 @@ pub async fn cancel(
     operator: Operator,
     Ids(id): Ids<BatchId>,
 ) -> Answer<Json<Done>> {
-    may_change(&app, &operator, id).await?;
+    let report = may_change(&app, &operator, id).await?;
     let reason = Reason::Operator { by: operator.user.name.clone() };
     let cancelled = operator.store(&app).cancel_batch(operator.sees(), id, reason).await;
     let withdrawal = cancelled.map_err(refused("cancelled"))?;
     // From the commit on nothing is granted; this makes it visible, and the pilot would as well.
     while app.store.withdraw(id).await? > 0 {}
+    let restored = app.store.restored_at().await?;
+    let message = if restored.is_some_and(|restored| report.batch.created < restored) {
+        "The batch is cancelled. It is older than the last restore: what devices were granted after the backup \
+         they finish all the same, and report."
+    } else {
+        "The batch is cancelled: what was not granted will not be flashed."
+    };
     Ok(Json(Done {
-        message: "The batch is cancelled: what was not granted will not be flashed.",
+        message,
         will_finish: Some(withdrawal.will_finish),
         cancelled: Some(withdrawal.cancelled),
     }))

@@ -222,6 +222,10 @@ pub async fn patch(
     let firmware = app.store.device_firmware(device, slot.clone()).await?;
     let firmware = firmware.ok_or_else(ApiError::not_found)?;
     let mut wanted = Wanted::of(id, fields)?;
+    if wanted.image.is_none() && wanted.upgrade_options.is_none() {
+        // Nothing is flashed by a request that asks for nothing.
+        return Err(ApiError::bad_request("Say image, or upgrade_options: nothing was asked for."));
+    }
     if wanted.image.is_none() {
         wanted.image = Some(firmware.image);
     }
@@ -246,7 +250,7 @@ pub async fn delete(
 struct Wanted {
     /// `Some(None)`: no image any more; `None`: not said.
     image: Option<Option<ImageId>>,
-    upgrade_options: Map<String, Value>,
+    upgrade_options: Option<Map<String, Value>>,
 }
 
 impl Wanted {
@@ -261,7 +265,7 @@ impl Wanted {
         let image = fields.required("image", nullable(id::<ImageId>));
         let upgrade_options = fields.optional("upgrade_options", nullable(object));
         fields.finish()?;
-        Ok(Self { image, upgrade_options: upgrade_options.flatten().unwrap_or_default() })
+        Ok(Self { image, upgrade_options: upgrade_options.map(Option::unwrap_or_default) })
     }
 }
 
@@ -320,14 +324,10 @@ async fn assign(
     };
     let found = image::find(app, operator, image).await;
     let found = found.map_err(|_| ApiError::field("image", missing(image)))?;
-    check_options(&found.tool, &wanted.upgrade_options)?;
-    let wanted = Assignment {
-        device,
-        slot,
-        image,
-        upgrade_options: wanted.upgrade_options,
-        by: operator.user.name.clone(),
-    };
+    let upgrade_options = wanted.upgrade_options.unwrap_or_default();
+    check_options(&found.tool, &upgrade_options)?;
+    let wanted =
+        Assignment { device, slot, image, upgrade_options, by: operator.user.name.clone() };
     let store = operator.store(app).answering(|done| kept(assigned(done)));
     Ok(assigned(&store.assign_firmware(wanted).await?))
 }

@@ -27,6 +27,7 @@ use crate::operation::{
     cancel::CannotCancel,
     expiry::CannotWriteOff,
     report::{Report, ReportRefused},
+    restored::is_uncertain,
 };
 use crate::store::{
     Rejection,
@@ -307,8 +308,16 @@ pub async fn cancel(
     Ids(id): Ids<OperationId>,
 ) -> Answer<Json<Done>> {
     may_change(&app, &operator, id).await?;
-    operator.store(&app).cancel_operation(operator.sees(), id, operator.user.name.clone()).await?;
-    Ok(Json(Done { message: "The upgrade is cancelled: the modem will not be flashed." }))
+    let store = operator.store(&app);
+    let by = operator.user.name.clone();
+    let cancelled = store.cancel_operation(operator.sees(), id, by).await?;
+    let message = if is_uncertain(&cancelled, app.store.restored_at().await?) {
+        "The upgrade is cancelled. It is older than the last restore: what its device was granted after the \
+         backup it finishes all the same, and reports."
+    } else {
+        "The upgrade is cancelled: the modem will not be flashed."
+    };
+    Ok(Json(Done { message }))
 }
 
 /// Ends an operation whose modem is in recovery, or waits for a person, and that ends in no other way: it

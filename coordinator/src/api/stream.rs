@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -34,7 +35,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 type Events = Sse<axum::response::sse::KeepAliveStream<EventStream>>;
 type EventStream = stream::BoxStream<'static, Result<Event, Infallible>>;
 
-/// Streams that one user may have open.
+/// Streams and unread answers that one user may have open.
 const OF_ONE_USER: usize = 32;
 
 /// The open streams of each user.
@@ -92,7 +93,8 @@ pub async fn of_operation(
     let since = query.filter("since", NOT_AN_ID)?;
     query.finish()?;
     if let Some(since) = since {
-        return Ok(plain(app.feed.resume(interest, since)));
+        let open = app.streams.open(operator.user.user)?;
+        return Ok(plain(app.feed.resume(interest, since), open));
     }
     last_event_id(&headers)?;
     let open = app.streams.open(operator.user.user)?;
@@ -124,7 +126,8 @@ pub async fn of_batch(
     let since = query.filter("since", NOT_AN_ID)?;
     query.finish()?;
     if let Some(since) = since {
-        return Ok(plain(app.feed.resume(interest, since)));
+        let open = app.streams.open(operator.user.user)?;
+        return Ok(plain(app.feed.resume(interest, since), open));
     }
     last_event_id(&headers)?;
     let open = app.streams.open(operator.user.user)?;
@@ -158,7 +161,8 @@ pub async fn of_organization(
     let since = query.filter("since", NOT_AN_ID)?;
     query.finish()?;
     if let Some(since) = since {
-        return Ok(plain(app.feed.resume(interest, since)));
+        let open = app.streams.open(operator.user.user)?;
+        return Ok(plain(app.feed.resume(interest, since), open));
     }
     let changes = match last_event_id(&headers)? {
         Some(last) => app.feed.resume(interest, last),
@@ -196,19 +200,27 @@ pub struct PlainEvent {
     pub data: Bytes,
 }
 
-/// An [`EventList`]. The states are JSON already.
-fn plain(mut changes: Subscription) -> Response {
+/// An [`EventList`]. The states are JSON already, and tens of megabytes may be none of them copied before
+/// somebody reads them.
+fn plain(mut changes: Subscription, open: Open) -> Response {
     let (found, last) = changes.now();
-    let mut body = BytesMut::from(&b"{\"events\":["[..]);
-    for (index, published) in found.iter().enumerate() {
+    let events = found.into_iter().enumerate().map(|(index, published)| {
         let comma = if index > 0 { "," } else { "" };
-        let (id, event) = (published.id, name(published));
-        body.extend(format!("{comma}{{\"id\":{id},\"event\":\"{event}\",\"data\":").bytes());
-        body.extend_from_slice(&published.change.payload);
-        body.extend_from_slice(b"}");
-    }
-    body.extend(format!("],\"last\":{last}}}").bytes());
-    ([(header::CONTENT_TYPE, "application/json")], body.freeze()).into_response()
+        let (id, event) = (published.id, name(&published));
+        let head = format!("{comma}{{\"id\":{id},\"event\":\"{event}\",\"data\":");
+        let mut piece = BytesMut::from(head.as_bytes());
+        piece.extend_from_slice(&published.change.payload);
+        piece.extend_from_slice(b"}");
+        piece.freeze()
+    });
+    let first = std::iter::once(Bytes::from_static(b"{\"events\":["));
+    let pieces = first.chain(events).chain([Bytes::from(format!("],\"last\":{last}}}"))]);
+    let body = stream::iter(pieces).map(move |piece| {
+        // Lives as long as the answer does.
+        let _ = &open;
+        Ok::<_, Infallible>(piece)
+    });
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
 fn sse(app: &App, operator: Operator, events: EventStream, open: Open) -> Events {

@@ -68,7 +68,11 @@ fn tell(restored: &Restored) {
         println!("replaced: {} (remove it once the server works)", aside.display());
     }
     if restored.cancelled > 0 {
-        println!("cancelled: {} operations", restored.cancelled);
+        println!(
+            "cancelled: {} operations. What devices were granted after the backup they finish all the \
+             same, and report",
+            restored.cancelled
+        );
     }
     if restored.paused > 0 {
         println!(

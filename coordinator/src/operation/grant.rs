@@ -33,7 +33,7 @@ pub enum Leave {
 }
 
 /// The dark window an agent may claim at most: a modem that takes longer is lost.
-const LONGEST_DARK_MS: u64 = 24 * 3600 * 1000;
+pub(super) const LONGEST_DARK_MS: u64 = 24 * 3600 * 1000;
 /// Seconds after which to ask again, at least; see [`spread`].
 const ASK_AGAIN_S: u64 = 3600;
 /// A place in a batch may be free soon.

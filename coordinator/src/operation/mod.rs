@@ -8,7 +8,7 @@
 //!                    ▼  └──── Retrying, old version seen ─────┘   │ cancel, no grant open
 //!                cancelled ◀──────────────────────────────────────┘ (failed after a failed attempt)
 //! ```
-//! - Only [`grant::start`] opens a grant; while one is open nothing but the device ends the
+//! - Only [`grant::start`] opens a grant, and [`restored::adopt`] one that a backup has forgotten; while one is open nothing but the device ends the
 //!   operation, save [`expiry`] after a long silence. `Returned` closes it and uncounts its attempt.
 //! - A terminal status never changes. What comes later is kept as [`LateResult`].
 //! - An operation listens to one journal (stream): the newest before the first grant, the granted
@@ -25,6 +25,7 @@ pub mod grant;
 pub mod log;
 pub mod options;
 pub mod report;
+pub mod restored;
 pub mod tick;
 
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 
 use shared::event::Tick;
 
-use super::{Operation, Status};
+use super::{Granted, Operation, Status};
 
 /// Takes the tick's progress over; false if it is stale, foreign or too late.
 pub fn apply(op: &mut Operation, tick: &Tick, now: u64) -> bool {
@@ -35,10 +35,17 @@ pub fn apply(op: &mut Operation, tick: &Tick, now: u64) -> bool {
 
 fn speaks_for(op: &Operation, tick: &Tick) -> bool {
     match op.granted {
-        Some(granted) if granted.stream == tick.stream => tick.attempt <= granted.attempt,
+        Some(granted) if granted.stream == tick.stream => {
+            tick.attempt <= granted.attempt && !is_over(granted, tick)
+        }
         Some(granted) if granted.open => false,
         Some(_) | None => tick.attempt == 0,
     }
+}
+
+/// Whether it was said before its grant was closed: a milestone may overtake it.
+fn is_over(granted: Granted, tick: &Tick) -> bool {
+    !granted.open && tick.attempt == granted.attempt && (granted.unused || tick.phase.is_granted())
 }
 
 fn is_stale(op: &Operation, tick: &Tick) -> bool {

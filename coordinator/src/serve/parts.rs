@@ -87,6 +87,12 @@ impl Parts {
             recovered => drop(recovered?),
         }
         self.pilot.recall(BATCHES).await?;
+        match self.store.finish_deletions().await {
+            Ok(0) => {}
+            Ok(finished) => tracing::info!(finished, "images whose deletion was interrupted"),
+            Err(error) if error.passes() => tracing::error!(%error, "interrupted deletions"),
+            Err(error) => return Err(error.into()),
+        }
         let used = self.store.used_files().await?;
         let artifacts = self.artifacts.clone();
         let swept = spawn_blocking(move || artifacts.sweep(&used)).await;
@@ -106,7 +112,7 @@ impl Parts {
             tokio::spawn(async move { dispatch.run().await }),
             tokio::spawn(async move { pilot.run().await }),
             tokio::spawn(async move { signs.run().await }),
-            tokio::spawn(sweep(store.clone())),
+            tokio::spawn(sweep(store.clone(), self.registry.clone())),
             tokio::spawn(clear_away(store.clone(), self.retention)),
             tokio::spawn(follow_users(store, self.admission.clone(), self.registry.clone())),
             tokio::spawn(changes::publish(
@@ -213,12 +219,18 @@ async fn follow_users(store: Store, admission: Arc<Admission>, registry: Arc<Reg
     }
 }
 
-/// Ends operations whose time has come, for ever.
-async fn sweep(store: Store) {
+/// Ends operations whose time has come, and the presence of lines whose end was not written, for ever.
+async fn sweep(store: Store, registry: Arc<Registry>) {
     let mut interval = tokio::time::interval(SWEEP);
     loop {
         interval.tick().await;
         store.forget_looks();
+        let seated = registry.clone();
+        match store.take_offline(move |device| seated.is_connected(device)).await {
+            Ok(0) => {}
+            Ok(offline) => tracing::info!(offline, "devices whose line's end was not written"),
+            Err(error) => tracing::error!(%error, "devices whose line's end was not written"),
+        }
         loop {
             match store.expire_operations().await {
                 Ok(0) => break,

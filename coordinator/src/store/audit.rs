@@ -147,10 +147,13 @@ impl Store {
 /// Within the transaction of the change itself.
 pub(super) fn record(tx: &Tx<'_>, entry: &Entry, told: Option<Told>) -> rusqlite::Result<()> {
     let mut told = told.unwrap_or_default();
+    told.before = told.before.map(short);
+    told.after = told.after.map(short);
     if let (Some(Value::Object(after)), Some(asked)) = (&mut told.after, &entry.asked) {
+        // Whole: a request is bounded, and without it nobody can tell who was selected.
         after.insert("asked".into(), asked.clone());
     }
-    let text = |value: Option<Value>| value.map(|value| short(value).to_string());
+    let text = |value: Option<Value>| value.map(|value| value.to_string());
     tx.prepare_cached(
         "INSERT INTO audit (at, actor, organization, action, subject, detail, peer, before, after)
          VALUES (?1, ?2, coalesce(?3, (SELECT slug FROM organizations WHERE id = ?4)),
@@ -171,17 +174,21 @@ pub(super) fn record(tx: &Tx<'_>, entry: &Entry, told: Option<Told>) -> rusqlite
     Ok(())
 }
 
-/// Bytes of a text that the log keeps.
+/// Bytes of a text, or items of a list, that the log keeps.
 const LONGEST: usize = 512;
 
-/// Long texts, changelogs say, are not kept twice.
+/// Long texts, changelogs say, are not kept twice. What is cut says so.
 fn short(value: Value) -> Value {
     match value {
         Value::String(text) if text.len() > LONGEST => {
             let cut = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
             json!(format!("{}… ({} bytes)", &text[..cut], text.len()))
         }
-        Value::Array(items) => items.into_iter().take(LONGEST).map(short).collect(),
+        Value::Array(items) => {
+            let count = items.len();
+            let rest = (count > LONGEST).then(|| json!(format!("… ({count} items)")));
+            items.into_iter().take(LONGEST).map(short).chain(rest).collect()
+        }
         Value::Object(map) => map.into_iter().map(|(name, value)| (name, short(value))).collect(),
         other => other,
     }
@@ -216,5 +223,17 @@ mod tests {
         assert_eq!(cut["b"], 1);
         let text = cut["a"][0].as_str().unwrap();
         assert!(text.len() < LONGEST + 64 && text.ends_with("(1024 bytes)"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_cut_says_so_and_what_was_asked_is_whole() {
+        let f = crate::store::fixture::Fixture::new().await;
+        let many = json!({ "devices": (0..LONGEST + 1).collect::<Vec<_>>() });
+        let entry = Entry { asked: Some(many.clone()), ..Entry::system("upgrade", "batch") };
+        f.store.record_audit(entry, Told::default().after(many.clone())).await.unwrap();
+        let after = f.store.audit(1).await.unwrap().remove(0).after.unwrap();
+        assert_eq!(after["asked"], many);
+        let kept = after["devices"].as_array().unwrap();
+        assert_eq!((kept.len(), &kept[LONGEST]), (LONGEST + 1, &json!("… (513 items)")));
     }
 }

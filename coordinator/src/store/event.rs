@@ -9,7 +9,7 @@ use shared::ids::{DeviceId, ImageId, OperationId, StreamId};
 use shared::manifest::Manifest;
 
 use super::column::to_json;
-use super::{Never, Priority, Store, StoreError, Tx, device, operation};
+use super::{Never, Priority, Store, StoreError, Tx, device, operation, restored};
 use crate::operation::event::{Refused, apply};
 use crate::operation::{Effects, Operation, cancel, tick};
 
@@ -75,9 +75,14 @@ fn record_sign(tx: &Tx<'_>, sign: &Sign) -> rusqlite::Result<()> {
             let Some(mut operation) = found.filter(|found| found.device == *device) else {
                 return Ok(());
             };
-            let indexed = operation::Indexed::of(&operation);
+            let (indexed, ended) =
+                (operation::Indexed::of(&operation), operation.status.is_terminal());
+            let adopted = !ended && restored::adopt(tx, &mut operation, tick.stream, tick.attempt)?;
             if tick::apply(&mut operation, tick, tx.now) {
-                operation::save_tick(tx, &indexed, operation)?;
+                match adopted {
+                    true => operation::save(tx, &operation)?,
+                    false => operation::save_tick(tx, &indexed, operation)?,
+                }
             }
             Ok(())
         }
@@ -139,7 +144,13 @@ impl Recording<'_, '_> {
         }
         let reaches = reaches(tx, &loaded.operation, event)?;
         let granted = loaded.operation.is_granted();
-        let effects = match apply(&mut loaded.operation, event, &reaches, tx.now) {
+        let mut applied = apply(&mut loaded.operation, event, &reaches, tx.now);
+        if applied == Err(Refused::NotGranted)
+            && restored::adopt(tx, &mut loaded.operation, event.stream, event.attempt)?
+        {
+            applied = apply(&mut loaded.operation, event, &reaches, tx.now);
+        }
+        let effects = match applied {
             Ok(effects) => effects,
             Err(refused) => return Ok(Err(refused)),
         };

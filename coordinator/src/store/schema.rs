@@ -16,6 +16,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0005-returned-grants", include_str!("schema/0005-returned-grants.sql")),
     ("0006-report-tokens", include_str!("schema/0006-report-tokens.sql")),
     ("0007-takeovers", include_str!("schema/0007-takeovers.sql")),
+    ("0008-restored", include_str!("schema/0008-restored.sql")),
+    ("0009-deletions", include_str!("schema/0009-deletions.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -61,6 +63,8 @@ mod tests {
             "0005-returned-grants",
             "0006-report-tokens",
             "0007-takeovers",
+            "0008-restored",
+            "0009-deletions",
         ];
         assert_eq!(names, known);
     }

@@ -1,7 +1,14 @@
 //! Before an image goes: whatever names it is parted from it, a piece at a time. A fleet's history is tens of
 //! thousands of rows, which are not one write's work.
+//!
+//! It is marked first, in the transaction that finds that nobody uses it: from then on nobody begins to, so that
+//! nothing is parted from what stays. What was interrupted is finished at the next start.
 
-use super::{Never, Priority, Store, StoreError, Tx};
+use shared::ids::ImageId;
+
+use super::audit::Entry;
+use super::column::parsed;
+use super::{Never, Priority, Rejection, Store, StoreError, Tx};
 
 /// Rows parted in one transaction.
 const PIECE: usize = 500;
@@ -16,15 +23,16 @@ const PARTINGS: [&str; 2] = [
 ];
 
 impl Store {
-    /// Parts all history from the images that `select` finds by `?1`, unless one is in use: then whoever
-    /// wants them gone is refused anyway.
+    /// Marks the images that `select` finds by `?1` as going, and parts all history from them, unless one is
+    /// in use: then whoever wants them gone is refused anyway.
     pub(super) async fn part_from_images(
         &self,
         select: &'static str,
         key: String,
     ) -> Result<(), StoreError> {
         let (quiet, of) = (self.off_record(), key.clone());
-        if self.read(move |conn| Ok(super::image::any_in_use(conn, select, &of)?)).await? {
+        let marked = quiet.write::<_, Never, _>(move |tx| Ok(mark(tx, select, &of)?));
+        if !marked.await? {
             return Ok(());
         }
         for parting in PARTINGS {
@@ -39,6 +47,37 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Deletes the images whose deletion was interrupted; answers how many.
+    pub async fn finish_deletions(&self) -> Result<usize, StoreError> {
+        let going = self.read(|conn| {
+            let mut statement = conn.prepare("SELECT id FROM images WHERE going")?;
+            let ids = statement.query_map([], |row| parsed(row, "id"))?;
+            Ok(ids.collect::<rusqlite::Result<Vec<ImageId>>>()?)
+        });
+        let mut finished = 0;
+        for id in going.await? {
+            let store = self.on_record(Entry::system("delete", id));
+            match store.delete_image(id).await {
+                Ok(_) => finished += 1,
+                Err(Rejection::Store(error)) => return Err(error),
+                Err(Rejection::Refused(refused)) => {
+                    tracing::error!(image = %id, %refused, "a deletion is not finished");
+                }
+            }
+        }
+        Ok(finished)
+    }
+}
+
+/// False where one is in use.
+fn mark(tx: &Tx<'_>, select: &str, key: &str) -> rusqlite::Result<bool> {
+    let free = !super::image::any_in_use(tx, select, key)?;
+    if free {
+        let sql = format!("UPDATE images SET going = 1 WHERE NOT going AND id IN ({select})");
+        tx.prepare_cached(&sql)?.execute([key])?;
+    }
+    Ok(free)
 }
 
 fn part(tx: &Tx<'_>, parting: &str, select: &str, key: &str) -> rusqlite::Result<usize> {

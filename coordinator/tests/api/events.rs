@@ -116,6 +116,13 @@ async fn a_user_has_so_many_streams_and_gets_them_back() {
     drop(Stream::open(&world, ADMIN, "events/", None).await);
     streams.pop();
     Stream::open(&world, VIEWER, "events/", None).await;
+    // So does an answer that nobody reads.
+    let plain = request(Method::GET, VIEWER, "events/?since=0").body(Body::empty()).unwrap();
+    let unread = world.router.clone().oneshot(plain).await.unwrap();
+    assert_eq!(unread.status().as_u16(), 200);
+    assert_eq!(world.get(VIEWER, "events/?since=0").await.status.as_u16(), 429);
+    drop(unread);
+    world.get(VIEWER, "events/?since=0").await.ok(200);
 }
 
 #[tokio::test]

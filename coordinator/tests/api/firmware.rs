@@ -134,6 +134,16 @@ async fn an_image_must_be_there_ours_and_signed() {
     let refused = world.put(OPERATOR, &path, json!({"image": unsigned})).await.ok(400);
     assert!(refused["image"][0].as_str().unwrap().contains("manifest"), "{refused}");
     world.get(OPERATOR, &path).await.ok(404);
+    let image = world.image().await;
+    world.put(OPERATOR, &path, json!({"image": image})).await.ok(201);
+    let count = async || world.get(OPERATOR, "upgrade-operation/").await.ok(200)["count"].clone();
+    let id = world.get(OPERATOR, "upgrade-operation/").await.ok(200)["results"][0]["id"].clone();
+    let cancel = format!("upgrade-operation/{}/cancel/", id.as_str().unwrap());
+    world.post(OPERATOR, &cancel, json!({})).await.ok(200);
+    world.patch(OPERATOR, &path, json!({})).await.ok(400);
+    assert_eq!(count().await, 1, "nothing was asked for");
+    world.patch(OPERATOR, &path, json!({"upgrade_options": {}})).await.ok(200);
+    assert_eq!(count().await, 2);
     world.put(VIEWER, &path, json!({"image": unknown})).await.ok(403);
     world.put(RIVAL, &path, json!({"image": unknown})).await.ok(404);
 }

@@ -138,6 +138,22 @@ fn ticks_only_go_forward() {
 }
 
 #[test]
+fn a_tick_of_an_attempt_that_is_over_says_nothing() {
+    let ended = |body: EventBody| {
+        let mut op = operation();
+        grant(&mut op, 1).unwrap();
+        tell(&mut op, &event(1, 1, body)).unwrap();
+        op
+    };
+    let mut returned = ended(EventBody::Returned { reason: "hot".into(), returned: 1 });
+    assert!(!tick::apply(&mut returned, &tick(1, 5, Phase::Preparing, 50), 2), "it waits");
+    assert!(tick::apply(&mut returned, &tick(0, 6, Phase::Committing, 20), 2));
+    let mut retrying = ended(retrying(ModemCondition::OldVersion));
+    assert!(!tick::apply(&mut retrying, &tick(1, 5, Phase::Probing, 70), 2));
+    assert!(tick::apply(&mut retrying, &tick(1, 6, Phase::Backoff, 50), 2));
+}
+
+#[test]
 fn a_scripts_word_moves_only_what_no_agent_has_taken_up() {
     let mut op = operation();
     let halfway = Report { progress_percent: Some(65), status: Some(Status::InProgress) };

@@ -96,7 +96,10 @@ impl Store {
             set_course(tx, batch.id, Course::Open, None)
         });
         let resumed = resumed.await?;
-        self.wake_wave(&resumed).await?;
+        if let Err(error) = self.wake_wave(&resumed).await {
+            // It is resumed, and whoever was not woken asks again by itself.
+            tracing::warn!(batch = %id, %error, "members of a batch that goes on are not woken");
+        }
         Ok(resumed)
     }
 

@@ -169,8 +169,8 @@ fn filter(ask: &Ask) -> Where {
 
 fn candidates(conn: &Connection, build: BuildId) -> rusqlite::Result<Vec<Candidate>> {
     let mut statement = conn.prepare_cached(
-        "SELECT id, type, boards, manifest, signed_by FROM images WHERE build = ?1
-         ORDER BY created, rowid",
+        "SELECT id, type, boards, manifest, signed_by FROM images
+         WHERE build = ?1 AND NOT going ORDER BY created, rowid",
     )?;
     let images = statement.query_map([build.to_string()], |row| {
         let manifest: Option<Vec<u8>> = row.get("manifest")?;

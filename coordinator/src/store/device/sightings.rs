@@ -6,9 +6,12 @@ use shared::ids::{DeviceId, SessionId};
 use super::{bump, standing};
 use crate::duplicate::{self, Sightings, Verdict};
 use crate::store::audit::{self, Entry};
-use crate::store::column::{self, to_json};
+use crate::store::column::{self, parsed, to_json};
 use crate::store::note::Note;
-use crate::store::{Never, Store, StoreError, Tx};
+use crate::store::{Never, Priority, Store, StoreError, Tx};
+
+/// Devices that are taken offline at a time.
+const PIECE: usize = 200;
 
 impl Store {
     /// After a start nobody is connected yet.
@@ -18,6 +21,42 @@ impl Store {
             Ok(())
         });
         Ok(forgotten.await?)
+    }
+
+    /// Has those that are said to be online and have no line be offline: the word of a line's end may be lost.
+    /// `has_line` is asked again in the transaction, so that whoever comes meanwhile is not said to be gone.
+    pub async fn take_offline(
+        &self,
+        has_line: impl Fn(DeviceId) -> bool + Send + 'static,
+    ) -> Result<usize, StoreError> {
+        let online = self.read(|conn| {
+            let mut statement = conn.prepare_cached("SELECT id FROM devices WHERE online")?;
+            let ids = statement.query_map([], |row| parsed(row, "id"))?;
+            Ok(ids.collect::<rusqlite::Result<Vec<DeviceId>>>()?)
+        });
+        let mut gone = online.await?;
+        gone.retain(|device| !has_line(*device));
+        gone.truncate(PIECE);
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let written = self.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
+            let mut offline = 0;
+            for device in gone.into_iter().filter(|device| !has_line(*device)) {
+                let changed = tx
+                    .prepare_cached("UPDATE devices SET online = 0 WHERE id = ?1 AND online")?
+                    .execute([device.to_string()])?;
+                offline += changed;
+                if changed > 0
+                    && let Some(standing) = standing(tx, device)?
+                {
+                    let organization = standing.organization;
+                    tx.note(Note::Presence { organization, device, online: false });
+                }
+            }
+            Ok(offline)
+        });
+        Ok(written.await?)
     }
 }
 

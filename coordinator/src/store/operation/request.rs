@@ -253,7 +253,7 @@ fn has_manifest(
     tx.prepare_cached(
         "SELECT i.manifest IS NOT NULL FROM images i JOIN builds b ON b.id = i.build
              JOIN categories c ON c.id = b.category
-         WHERE i.id = ?1 AND (c.organization IS NULL OR c.organization = ?2)",
+         WHERE i.id = ?1 AND NOT i.going AND (c.organization IS NULL OR c.organization = ?2)",
     )?
     .query_row((image.to_string(), standing.organization_id.to_string()), |row| row.get(0))
     .optional()

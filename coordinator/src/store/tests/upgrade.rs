@@ -1,6 +1,30 @@
 //! From what is asked for to a proved version, and what is refused on the way.
 
 use super::*;
+use crate::store::image::ImageRefusal;
+
+#[tokio::test]
+async fn what_is_being_deleted_is_not_begun_with_and_what_stays_keeps_its_history() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let (one, two) = (f.device(1).await, f.device(2).await);
+    let past = f.ask(one, image).await.unwrap().id;
+    f.store.cancel_operation(Scope::Everything, past, "admin".into()).await.unwrap();
+    let present = f.ask(two, image).await.unwrap().id;
+    let refused = f.store.delete_image(image).await;
+    assert!(matches!(refused, Err(Rejection::Refused(ImageRefusal::InUse))));
+    assert_eq!(f.operation(past).await.image, Some(image));
+    f.store.cancel_operation(Scope::Everything, present, "admin".into()).await.unwrap();
+    // It gets so far, and the process dies.
+    f.store.part_from_images("SELECT ?1", image.to_string()).await.unwrap();
+    let refused = f.ask(one, image).await;
+    assert!(matches!(refused, Err(Rejection::Refused(UpgradeRefused::UnknownImage))));
+    f.store.stop();
+    let store = Store::open(&f.dir.path().join("db"), f.store.clock().clone()).unwrap();
+    assert_eq!(store.finish_deletions().await.unwrap(), 1);
+    assert!(store.image(image).await.unwrap().is_none());
+    assert_eq!(store.finish_deletions().await.unwrap(), 0);
+}
 
 #[tokio::test]
 async fn a_job_out_and_its_events_back() {
