@@ -176,13 +176,31 @@ fn settled(batch: &Batch, tally: &Tally, wave: &Wave, now: u64) -> Decision {
     if tally.silence.suspect + tally.silence.overdue + tally.silence.granted > 0 {
         return NOTHING;
     }
-    let soaked = wave.last_result.unwrap_or(wave.opened_at);
-    let soaked = soaked.saturating_add(strategy.gate.soak_s.saturating_mul(1000));
+    let soaked = soaked(batch, wave);
     if now < soaked {
         return Decision::Wait { until: Some(soaked) };
     }
     let next = wave.n.saturating_add(1);
     take(tally, next, strategy.next_size(next, tally.best))
+}
+
+/// Whether the answer depends on who of the pool is there, once nobody in the newest wave is undecided: else
+/// nobody has to be looked for.
+pub fn asks_who_is_there(batch: &Batch, wave: Option<&Wave>, now: u64) -> bool {
+    let open = batch.course == Course::Open && batch.takeovers == 0;
+    if !open || batch.start_at.is_some_and(|start| now < start) {
+        return false;
+    }
+    let Some(wave) = wave else { return true };
+    match batch.strategy.passes(&wave.counts) {
+        None if !batch.forgiven.has_wave(wave.n) => true,
+        Some(_) | None => now >= soaked(batch, wave),
+    }
+}
+
+fn soaked(batch: &Batch, wave: &Wave) -> u64 {
+    let over = wave.last_result.unwrap_or(wave.opened_at);
+    over.saturating_add(batch.strategy.gate.soak_s.saturating_mul(1000))
 }
 
 fn gate(wave: &Wave) -> Reason {

@@ -1,6 +1,6 @@
 //! The planner and the arithmetic.
 
-use super::decide::{Decision, Whom, decide};
+use super::decide::{Decision, Whom, asks_who_is_there, decide};
 use super::*;
 
 const NOW: u64 = 1_000_000_000;
@@ -107,6 +107,44 @@ fn what_is_planned_is_what_would_be_opened() {
     (late.pool, late.present) = (30, 30);
     let members = planned(5, late.best, late.pool)[0];
     decides(&batch(), &late, Decision::Open { wave: 5, members });
+}
+
+#[test]
+fn nobody_is_looked_for_whose_presence_makes_no_difference() {
+    let wave = |success, failed, cancelled, ago| Wave {
+        n: 0,
+        counts: Counts { success, failed, cancelled, charged: failed, ..Counts::default() },
+        opened_at: NOW - ago,
+        last_result: Some(NOW - ago),
+    };
+    let waves =
+        [(2, 0, 0), (1, 1, 0), (0, 0, 2)].into_iter().flat_map(|(success, failed, rest)| {
+            [0, HOUR].map(|ago| Some(wave(success, failed, rest, ago)))
+        });
+    let (mut asked, mut spared) = (0, 0);
+    for of in waves.chain([None]) {
+        for course in [Course::Open, Course::Paused, Course::Cancelling, Course::Expiring] {
+            for (start_at, takeovers, gate) in
+                [(None, 0, None), (Some(NOW + 1), 0, None), (None, 1, None), (None, 0, Some(0))]
+            {
+                let forgiven = Forgiven { wave: gate, ..Forgiven::default() };
+                let wave = of.map(|wave| wave.n);
+                let batch = Batch { course, start_at, takeovers, forgiven, wave, ..batch() };
+                let of_wave = of.map(|wave| wave.counts).unwrap_or_default();
+                let all = Counts { idle: 8, ..of_wave };
+                let none =
+                    Tally { all, wave: of, pool: 8, best: of_wave.proved(), ..Tally::default() };
+                let answers = [0, 8].map(|present| decide(&batch, &Tally { present, ..none }, NOW));
+                if asks_who_is_there(&batch, of.as_ref(), NOW) {
+                    asked += 1;
+                } else {
+                    assert_eq!(answers[0], answers[1], "{batch:?} {of:?}");
+                    spared += 1;
+                }
+            }
+        }
+    }
+    assert!(asked > 5 && spared > 50, "{asked} {spared}");
 }
 
 #[test]

@@ -269,11 +269,12 @@ fn prove(tx: &Tx<'_>, op: &Operation, effects: Effects) -> rusqlite::Result<()> 
     let Some(versions) = effects.installed else { return Ok(()) };
     let device = op.device.to_string();
     tx.prepare_cached(
-        "INSERT INTO device_firmware (id, device, slot, image, installed, evidence, created, modified)
-         VALUES (?1, ?2, ?3, ?4, 1, 'versions', ?5, ?5)
+        "INSERT INTO device_firmware (id, organization, device, slot, image, installed, evidence, created,
+             modified)
+         SELECT ?1, d.organization, d.id, ?3, ?4, 1, 'versions', ?5, ?5 FROM devices d WHERE d.id = ?2
          ON CONFLICT (device, slot) DO UPDATE SET image = excluded.image, installed = 1,
              evidence = 'versions', modified = excluded.modified
-         WHERE image IS NULL OR image IS excluded.image",
+         WHERE device_firmware.image IS NULL OR device_firmware.image IS excluded.image",
     )?
     .execute((
         uuid::Uuid::new_v4().to_string(),

@@ -11,7 +11,7 @@ use super::{
     Rejection, Store, StoreError, Tx, audit,
     column::{parsed, parsed_opt},
     device,
-    listing::{Found, Order, Rows, Scope, Where, list},
+    listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list},
     operation::{self, UpgradeRefused, UpgradeRequest},
 };
 
@@ -70,9 +70,6 @@ pub enum FirmwareRefused {
     Upgrade(#[from] UpgradeRefused),
 }
 
-const FROM: &str = "device_firmware t JOIN devices d ON d.id = t.device
-                    JOIN organizations o ON o.id = d.organization";
-
 impl Store {
     pub async fn device_firmwares(
         &self,
@@ -80,11 +77,11 @@ impl Store {
     ) -> Result<Found<DeviceFirmware>, StoreError> {
         self.read(move |conn| {
             let mut filter = Where::default();
-            filter.visible("d.organization", &wanted.scope);
-            filter.and_if("o.slug = ?", wanted.organization);
+            filter.visible("t.organization", &wanted.scope);
+            filter.and_if(OF_ORGANIZATION, wanted.organization);
             filter.and_if("t.device = ?", wanted.device);
             filter.and_if("t.image = ?", wanted.image);
-            list(conn, ("t.*", FROM), &filter, wanted.order, wanted.rows, firmware)
+            list(conn, ("t.*", "device_firmware t"), &filter, wanted.order, wanted.rows, firmware)
         })
         .await
     }

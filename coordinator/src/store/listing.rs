@@ -57,9 +57,17 @@ pub(super) struct Where {
     /// index and sorted, however many rows those have.
     ordered: String,
     values: Vec<Value>,
+    /// Rows are found by what narrows them, and sorted.
+    gathered: bool,
 }
 
 impl Where {
+    /// Has a page's rows found by the conditions, and not by their order.
+    pub(super) fn gathered(&mut self) -> &mut Self {
+        self.gathered = true;
+        self
+    }
+
     /// `condition` has one `?`.
     pub(super) fn and(&mut self, condition: &str, value: impl Into<Value>) -> &mut Self {
         self.push(condition);
@@ -158,10 +166,11 @@ pub(super) fn list<T>(
 ) -> Result<Found<T>, StoreError> {
     let counting = format!("SELECT count(*) FROM {from}{}", wanted.sql);
     let count = conn.count(&counting, &wanted.values)?;
+    let sign = if wanted.gathered { "+" } else { "" };
     let direction = if order.descending { "DESC" } else { "ASC" };
     let sql = format!(
         "SELECT {columns} FROM {from}{}
-         ORDER BY t.{} {direction}, t.rowid {direction} LIMIT ? OFFSET ?",
+         ORDER BY {sign}t.{} {direction}, t.rowid {direction} LIMIT ? OFFSET ?",
         wanted.ordered, order.column,
     );
     #[cfg(test)]

@@ -18,6 +18,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0007-takeovers", include_str!("schema/0007-takeovers.sql")),
     ("0008-restored", include_str!("schema/0008-restored.sql")),
     ("0009-deletions", include_str!("schema/0009-deletions.sql")),
+    ("0010-lists", include_str!("schema/0010-lists.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -65,6 +66,7 @@ mod tests {
             "0007-takeovers",
             "0008-restored",
             "0009-deletions",
+            "0010-lists",
         ];
         assert_eq!(names, known);
     }

@@ -27,8 +27,8 @@ impl Store {
         let images = format!("SELECT id FROM images WHERE build IN ({builds})");
         let sql = format!(
             "SELECT EXISTS (SELECT 1 FROM batches WHERE build IN ({builds}) AND organization <> :of)
-                 OR EXISTS (SELECT 1 FROM device_firmware f JOIN devices d ON d.id = f.device
-                     WHERE f.image IN ({images}) AND d.organization <> :of)
+                 OR EXISTS (SELECT 1 FROM device_firmware
+                     WHERE image IN ({images}) AND organization <> :of)
                  OR EXISTS (SELECT 1 FROM operations WHERE image IN ({images})
                      AND status IN ('idle', 'in-progress') AND organization <> :of)"
         );

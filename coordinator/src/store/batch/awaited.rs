@@ -43,15 +43,17 @@ const COLUMNS: &str = "SELECT t.device, d.name, t.slot, t.id, t.phase, t.detail,
         d.duplicate_since IS NOT NULL, t.grant_open,
         max(0, :now - max(coalesce(t.heard_at, 0), coalesce(t.granted_at, 0), :since)),
         coalesce(t.dark_expected_ms, 0), coalesce(t.dark_longest_ms, 0)
-    FROM operations t JOIN devices d ON d.id = t.device
+    FROM operations t INDEXED BY {index} JOIN devices d ON d.id = t.device
     WHERE t.batch = :batch AND t.wave = :wave AND t.status IN ('idle', 'in-progress')";
 
 fn in_hand() -> String {
-    format!("{COLUMNS} AND t.grant_open ORDER BY t.overdue_from LIMIT :most")
+    let columns = COLUMNS.replace("{index}", "operations_in_hand");
+    format!("{columns} AND t.grant_open ORDER BY t.overdue_from LIMIT :most")
 }
 
 fn in_nobodys_hands() -> String {
-    format!("{COLUMNS} AND NOT t.grant_open ORDER BY t.deferred, t.rowid LIMIT :most")
+    let columns = COLUMNS.replace("{index}", "operations_in_nobodys_hands");
+    format!("{columns} AND NOT t.grant_open ORDER BY t.deferred, t.rowid LIMIT :most")
 }
 
 fn member(row: &Row<'_>) -> rusqlite::Result<Awaited> {

@@ -312,8 +312,9 @@ fn forgive(tx: &Tx<'_>, batch: &Batch) -> rusqlite::Result<()> {
 
 fn in_nobodys_hands(tx: &Tx<'_>, id: BatchId) -> rusqlite::Result<Vec<Operation>> {
     let mut statement = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM {FROM} WHERE t.batch = :batch
-             AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open LIMIT :most"
+        "SELECT {COLUMNS} FROM {FROM} INDEXED BY operations_in_nobodys_hands
+         WHERE t.batch = :batch AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open
+         LIMIT :most"
     ))?;
     let values = named_params! { ":batch": id.to_string(), ":most": PIECE };
     let rows = statement.query_map(values, operation::operation)?;

@@ -81,7 +81,8 @@ fn is_crowded(tx: &Tx<'_>, batch: &Batch, op: &Operation) -> rusqlite::Result<bo
     Ok(others + between >= most)
 }
 
-const BETWEEN: &str = "SELECT count(*) FROM (SELECT 1 FROM operations
+const BETWEEN: &str =
+    "SELECT count(*) FROM (SELECT 1 FROM operations INDEXED BY operations_between_attempts
     WHERE batch = :batch AND attempts_granted > 0 AND NOT grant_open
         AND status IN ('idle', 'in-progress') AND heard_at >= :heard LIMIT :room)";
 

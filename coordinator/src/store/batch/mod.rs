@@ -15,7 +15,7 @@ mod tally;
 mod wake;
 
 use rusqlite::{Connection, OptionalExtension};
-use shared::ids::{BatchId, BuildId, OrganizationSlug};
+use shared::ids::{BatchId, BuildId, OrganizationId, OrganizationSlug};
 
 use super::build::{self, Build};
 use super::column::parsed;
@@ -171,6 +171,25 @@ fn find(conn: &Connection, id: BatchId) -> rusqlite::Result<Option<Batch>> {
     conn.prepare_cached(&format!("SELECT {} FROM {} WHERE t.id = ?1", row::COLUMNS, row::FROM))?
         .query_row([id.to_string()], row::batch)
         .optional()
+}
+
+/// Whether the batch is visible, and of the organization with this slug if one is named.
+pub(super) fn is_of(
+    conn: &Connection,
+    id: BatchId,
+    scope: &Scope,
+    slug: Option<&OrganizationSlug>,
+) -> rusqlite::Result<bool> {
+    let mut statement = conn.prepare_cached(
+        "SELECT o.id, o.slug FROM batches b JOIN organizations o ON o.id = b.organization
+         WHERE b.id = ?1",
+    )?;
+    let owner: Option<(OrganizationId, OrganizationSlug)> = statement
+        .query_row([id.to_string()], |row| Ok((parsed(row, "id")?, parsed(row, "slug")?)))
+        .optional()?;
+    Ok(owner.is_some_and(|(organization, of)| {
+        scope.sees(Some(organization)) && slug.is_none_or(|slug| *slug == of)
+    }))
 }
 
 fn find_in(conn: &Connection, scope: &Scope, id: BatchId) -> rusqlite::Result<Option<Batch>> {

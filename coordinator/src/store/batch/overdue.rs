@@ -9,7 +9,7 @@ use crate::store::Tx;
 
 /// The same rule as [`super::tally::silence`] has it, without those that were forgiven. `overdue_from` is
 /// the earliest that it can be, which an index knows; few who are past it were heard of since.
-const OVERDUE: &str = "FROM operations
+const OVERDUE: &str = "FROM operations INDEXED BY operations_in_hand
     WHERE batch = :batch AND grant_open AND status IN ('idle', 'in-progress')
         AND overdue_from < :now
         AND (overdue_from = 0 OR :now - max(coalesce(heard_at, 0), granted_at, :since)

@@ -1,11 +1,12 @@
 //! Counting a batch without reading its operations: from counters that triggers keep, and from
-//! indexes of what is undecided.
+//! indexes of what is undecided. Those are named: SQLite, which knows no numbers of rows, would take one of
+//! all that have a status for as good.
 
 use rusqlite::{Connection, named_params};
 use shared::ids::{BatchId, OperationId};
 
 use super::row;
-use crate::batch::decide::Whom;
+use crate::batch::decide::{Whom, asks_who_is_there};
 use crate::batch::tally::{DARK_AFTER_MS, GRACE_MS};
 use crate::batch::{Batch, Course, Silence, Tally, Wave};
 use crate::store::column::{Cells, parsed};
@@ -57,7 +58,8 @@ fn seen_since(batch: &Batch, now: u64) -> u64 {
 /// Who may be taken into a wave: devices that are there, and get jobs.
 fn pool(columns: &str) -> String {
     format!(
-        "SELECT {columns} FROM operations t JOIN devices d ON d.id = t.device
+        "SELECT {columns} FROM operations t INDEXED BY operations_in_nobodys_hands
+             JOIN devices d ON d.id = t.device
          WHERE t.batch = :batch AND t.wave IS NULL AND t.status IN ('idle', 'in-progress')
              AND NOT t.grant_open
              AND (d.online OR d.last_seen >= :seen) AND d.duplicate_since IS NULL"
@@ -77,7 +79,8 @@ fn undecided(whom: Whom) -> String {
         Whom::Stragglers => ":seen IS NOT NULL",
     };
     format!(
-        "SELECT t.id FROM operations t JOIN devices d ON d.id = t.device
+        "SELECT t.id FROM operations t INDEXED BY operations_in_nobodys_hands
+             JOIN devices d ON d.id = t.device
          WHERE t.batch = :batch AND t.wave = (SELECT wave FROM batches WHERE id = :batch)
              AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open
              AND t.attempts_granted = 0 AND {silent}"
@@ -86,7 +89,8 @@ fn undecided(whom: Whom) -> String {
 
 /// Between two attempts: the grant is closed, and nobody hears of the next one.
 fn stalled() -> String {
-    "SELECT t.id FROM operations t JOIN devices d ON d.id = t.device
+    "SELECT t.id FROM operations t INDEXED BY operations_between_attempts
+         JOIN devices d ON d.id = t.device
      WHERE t.batch = :batch AND t.attempts_granted > 0 AND NOT t.grant_open
          AND t.status IN ('idle', 'in-progress') AND t.heard_at < :seen
          AND ((NOT d.online AND coalesce(d.last_seen, 0) < :seen) OR d.duplicate_since IS NOT NULL)"
@@ -142,6 +146,9 @@ pub(super) fn tally(
         return Ok(tally);
     }
     if settled {
+        if !asks_who_is_there(batch, tally.wave.as_ref(), now) {
+            return Ok(tally);
+        }
         let next = tally.wave.map_or(0, |wave| wave.n.saturating_add(1));
         let most = batch.strategy.size(next).max(batch.strategy.gate.minimum.into());
         tally.present = count(conn, &pool("1"), batch.id, seen, most)?;
@@ -181,7 +188,7 @@ const SILENCE: &str = "SELECT count(*),
                    coalesce(phase, '') IN ('recovering', 'held') AS recovers,
                    max(dark_expected_ms, :dark) + :grace AS expected,
                    max(dark_longest_ms, :dark) + :grace AS longest, forgiven
-               FROM operations
+               FROM operations INDEXED BY operations_in_hand
                WHERE batch = :batch AND status IN ('idle', 'in-progress') AND grant_open)";
 
 /// How long those have been silent that may be being flashed. While the coordinator was down,

@@ -39,7 +39,7 @@ impl Store {
     }
 }
 
-const WAITING: &str = "SELECT rowid, device FROM operations
+const WAITING: &str = "SELECT rowid, device FROM operations INDEXED BY operations_in_nobodys_hands
     WHERE batch = :batch AND wave = :wave AND deferred = :deferred AND NOT grant_open
         AND status IN ('idle', 'in-progress') AND rowid > :row
     ORDER BY rowid LIMIT :most";

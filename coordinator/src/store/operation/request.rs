@@ -228,11 +228,11 @@ fn lost_in(tx: &Tx<'_>, device: DeviceId, slot: &Slot) -> rusqlite::Result<Optio
 /// The slot's firmware association follows what is asked for.
 pub(in crate::store) fn want(tx: &Tx<'_>, op: &Operation) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "INSERT INTO device_firmware (id, device, slot, image, created, modified)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5)
+        "INSERT INTO device_firmware (id, organization, device, slot, image, created, modified)
+         SELECT ?1, d.organization, d.id, ?3, ?4, ?5, ?5 FROM devices d WHERE d.id = ?2
          ON CONFLICT (device, slot) DO UPDATE SET image = excluded.image, installed = 0,
              evidence = NULL, modified = excluded.modified
-         WHERE image IS NOT excluded.image",
+         WHERE device_firmware.image IS NOT excluded.image",
     )?
     .execute((
         uuid::Uuid::new_v4().to_string(),

@@ -85,6 +85,11 @@ async fn a_database_of_schema_1_comes_up_with_its_data() {
     }
     let conn = Connection::open(&migrated).unwrap();
     assert!(!conn.prepare("PRAGMA foreign_key_check").unwrap().exists([]).unwrap());
+    let owned = "SELECT count(*), sum(f.organization IS d.organization)
+                 FROM device_firmware f JOIN devices d ON d.id = f.device";
+    let owned = conn.query_row(owned, [], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?)));
+    let (all, right) = owned.unwrap();
+    assert!(all > 0 && right == all, "{right} of {all} firmware rows know whose they are");
 }
 
 #[test]

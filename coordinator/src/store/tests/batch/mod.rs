@@ -31,7 +31,7 @@ async fn operations(store: &Store, batch: BatchId) -> Vec<Operation> {
     all.await.unwrap().into_iter().map(|(_, operation)| operation).collect()
 }
 
-async fn launch(f: &Fixture, image: ImageId, devices: &[DeviceId]) -> BatchId {
+pub(super) async fn launch(f: &Fixture, image: ImageId, devices: &[DeviceId]) -> BatchId {
     let signs = devices.iter().map(|device| Sign::Seen(*device, NOW)).collect();
     f.store.record_signs(signs).await.unwrap();
     let batch = create(f, image).await;
@@ -45,7 +45,7 @@ fn member(device: DeviceId, image: ImageId, retry_of: Option<OperationId>) -> Me
     Member { device, slot: Slot::default(), image, retry_of }
 }
 
-async fn create(f: &Fixture, image: ImageId) -> BatchId {
+pub(super) async fn create(f: &Fixture, image: ImageId) -> BatchId {
     let mut strategy =
         Strategy { canary: 2, growth: 1.5, max_concurrent: Some(AT_A_TIME), ..Strategy::default() };
     strategy.gate.soak_s = 10;
