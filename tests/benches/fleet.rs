@@ -32,6 +32,8 @@ const USERS: usize = 64;
 const TIME: Duration = Duration::from_secs(5);
 /// From the storm to the look at the memory.
 const CALM: Duration = Duration::from_secs(60);
+/// Between two looks of a device that was woken for nothing.
+const LOOK: Duration = Duration::from_secs(5);
 /// Ticks a second, all devices together: what there should be, and what is sent.
 const TICKS: f64 = 20_000.0;
 const PACE: f64 = 25_000.0;
@@ -202,6 +204,8 @@ impl<'a> Bench<'a> {
                 if fetched {
                     return anyhow::Ok((woken, span.seconds(), cut));
                 }
+                // That wake was about something else. The next one may have come already.
+                let _ = tokio::time::timeout(LOOK, device.wake()).await;
             }
         });
         let (posted, fetched) = tokio::try_join!(posted, fetched)?;
