@@ -45,16 +45,32 @@ export SOURCE_DATE_EPOCH
 # What stands in for libunwind, where it is a file that the linker can be given: ARM unwinds in its own way, by
 # other names, and has it as before. The path is relative: it must be the same wherever this is built.
 no_unwind() {
-  local machine
   case "$1" in
-    armv7-*) return ;;
-    mipsel-*) machine=mipsel-linux-musleabi ;;
-    *) machine="${1%%-*}-linux-musl" ;;
+    armv7-*) ;;
+    mipsel-*) stand_in "$1" mipsel-linux-musleabi no-unwind ;;
+    *) stand_in "$1" "${1%%-*}-linux-musl" no-unwind ;;
   esac
-  mkdir -p "dist/$1"
-  python-zig cc -target "$machine" -Oz -fno-pic -g0 -ffile-prefix-map="$PWD=." \
-    -c openwrt-package/no-unwind.c -o "dist/$1/no-unwind.o"
-  printf ' -C link-arg=dist/%s/no-unwind.o' "$1"
+}
+
+# Only aarch64 has tables for more speed to leave out, and one name to stand in for.
+small_ring() {
+  local version
+  case "$1" in
+    aarch64-*)
+      version="$(sed -n '/^name = "ring"$/{n;s/^version = "\(.*\)"$/\1/p}' Cargo.lock)"
+      stand_in "$1" aarch64-linux-musl small-ring "-DRING=ring_core_${version//./_}__"
+      ;;
+  esac
+}
+
+# stand_in TRIPLE MACHINE NAME FLAG...: the compiled file, as an argument for the linker.
+stand_in() {
+  local triple="$1" machine="$2" name="$3"
+  shift 3
+  mkdir -p "dist/$triple"
+  python-zig cc -target "$machine" -Oz -fno-pic -g0 -ffunction-sections -ffile-prefix-map="$PWD=." "$@" \
+    -c "openwrt-package/$name.c" -o "dist/$triple/$name.o" || return
+  printf ' -C link-arg=dist/%s/%s.o' "$triple" "$name"
 }
 
 # Nothing of where it is built goes into the binary, and no tables for unwinding: a panic ends the
@@ -67,6 +83,7 @@ flags() {
   local source
   for source in "$registry"/*; do printf ' --remap-path-prefix=%s=deps' "$source"; done
   no_unwind "$1" || return
+  small_ring "$1" || return
   case "$1" in
     # Thumb-2, which every ARMv7 has: a quarter smaller than ARM's own instructions.
     armv7-*) printf ' -C target-feature=+thumb-mode' ;;
@@ -76,11 +93,12 @@ flags() {
 }
 
 build() {
-  local triple="$1" variable flags
+  local triple="$1" variable flags c_flags=-fno-pic
   flags="$(flags "$triple")" || return
+  case "$triple" in aarch64-*) c_flags+=' -DOPENSSL_SMALL' ;; esac
   variable="CARGO_TARGET_$(printf '%s' "$triple" | tr 'a-z-' 'A-Z_')_RUSTFLAGS"
   # A directory of its own: another compiler than that of the tests, and no waiting for each other.
-  env "$variable=$flags" "CFLAGS_${triple//-/_}=-fno-pic" CARGO_TARGET_DIR="$target/cross/$triple" \
+  env "$variable=$flags" "CFLAGS_${triple//-/_}=$c_flags" CARGO_TARGET_DIR="$target/cross/$triple" \
     cargo-zigbuild zigbuild --quiet --locked --package agent --bin modem-upgrader-agent \
     --profile small --target "$triple" -Z build-std=std,panic_abort \
     -Z build-std-features=optimize_for_size -Z profile-rustflags --config openwrt-package/small.toml

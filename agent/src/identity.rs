@@ -54,10 +54,16 @@ pub enum IdentityError {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "version")]
-enum OnDisk {
+struct OnDisk {
+    version: Version,
+    pkcs8: String,
+    board: Board,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Version {
     #[serde(rename = "1")]
-    V1 { pkcs8: String, board: Board },
+    V1,
 }
 
 impl Identity {
@@ -146,7 +152,7 @@ impl Identity {
 }
 
 fn parse(bytes: &[u8]) -> Option<(Ed25519KeyPair, Board)> {
-    let OnDisk::V1 { pkcs8, board } = serde_json::from_slice(bytes).ok()?;
+    let OnDisk { pkcs8, board, .. } = serde_json::from_slice(bytes).ok()?;
     let key = Ed25519KeyPair::from_pkcs8(&STANDARD.decode(pkcs8).ok()?).ok()?;
     Some((key, board))
 }
@@ -155,7 +161,8 @@ fn make(path: &Path, board: &Board, origin: Origin) -> Result<Identity, Identity
     let pkcs8 =
         Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| IdentityError::NoKey)?;
     let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).map_err(|_| IdentityError::NoKey)?;
-    let on_disk = OnDisk::V1 { pkcs8: STANDARD.encode(pkcs8.as_ref()), board: board.clone() };
+    let (version, encoded) = (Version::V1, STANDARD.encode(pkcs8.as_ref()));
+    let on_disk = OnDisk { version, pkcs8: encoded, board: board.clone() };
     let text = serde_json::to_vec_pretty(&on_disk).map_err(|_| IdentityError::NoKey)?;
     crate::failpoint::at!("identity.make");
     files::write_atomic(path, &text)

@@ -1,6 +1,9 @@
 //! The coordinator's answer to milestones. Only this lets an outbox forget; a PUBACK does not.
 
-use crate::ids::{OperationId, StreamId};
+use crate::{
+    fields::{Missing, needed},
+    ids::{OperationId, StreamId},
+};
 use serde::{Deserialize, Serialize};
 
 /// The version of [`Acks`].
@@ -22,6 +25,7 @@ impl Acks {
 
 /// The answer to one milestone, by its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "AckFields")]
 pub struct Ack {
     pub operation: OperationId,
     pub stream: StreamId,
@@ -30,7 +34,7 @@ pub struct Ack {
     pub verdict: Verdict,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Verdict {
     /// Committed.
@@ -40,6 +44,29 @@ pub enum Verdict {
     /// Kept as a dead letter on the server; sending it again changes nothing.
     Refused { reason: String },
     /// Of a newer version: treated as no answer.
-    #[serde(other)]
     Unknown,
+}
+
+#[derive(Deserialize)]
+struct AckFields {
+    operation: OperationId,
+    stream: StreamId,
+    seq: u64,
+    result: String,
+    reason: Option<String>,
+}
+
+impl TryFrom<AckFields> for Ack {
+    type Error = Missing;
+
+    fn try_from(found: AckFields) -> Result<Self, Missing> {
+        let AckFields { operation, stream, seq, result, reason } = found;
+        let verdict = match result.as_str() {
+            "accepted" => Verdict::Accepted,
+            "duplicate" => Verdict::Duplicate,
+            "refused" => Verdict::Refused { reason: needed("reason", reason)? },
+            _ => Verdict::Unknown,
+        };
+        Ok(Self { operation, stream, seq, verdict })
+    }
 }

@@ -4,8 +4,11 @@ use crate::{
     hex::Sha256,
     ids::{ImageId, OperationId, Slot},
 };
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Visitor},
+};
+use std::{collections::BTreeMap, fmt};
 
 /// The version of [`Desired`].
 pub const VERSION: u8 = 1;
@@ -61,7 +64,7 @@ pub struct ImageRef {
 }
 
 /// An option's value: no free text ever reaches a tool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum OptionValue {
     Flag(bool),
@@ -69,8 +72,33 @@ pub enum OptionValue {
     Word(String),
 }
 
-impl std::fmt::Display for OptionValue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<'de> Deserialize<'de> for OptionValue {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(AnyOption)
+    }
+}
+
+struct AnyOption;
+
+impl Visitor<'_> for AnyOption {
+    type Value = OptionValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true, false, a number from 0 or a word")
+    }
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<OptionValue, E> {
+        Ok(OptionValue::Flag(flag))
+    }
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<OptionValue, E> {
+        Ok(OptionValue::Number(number))
+    }
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<OptionValue, E> {
+        Ok(OptionValue::Word(word.to_owned()))
+    }
+}
+
+impl fmt::Display for OptionValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(flag) => flag.fmt(f),
             Self::Number(number) => number.fmt(f),

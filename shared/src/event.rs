@@ -3,6 +3,7 @@
 
 use crate::{
     failure::Failure,
+    fields::{Missing, needed},
     ids::{OperationId, SessionId, Slot, StreamId},
     stages::Phase,
 };
@@ -44,7 +45,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", try_from = "BodyFields")]
 pub enum EventBody {
     /// The machine entered a phase.
     Entered { phase: Phase },
@@ -64,8 +65,47 @@ pub enum EventBody {
     /// The end.
     Finished { outcome: Outcome },
     /// Of a newer version.
-    #[serde(other)]
     Unknown,
+}
+
+#[derive(Deserialize)]
+struct BodyFields {
+    r#type: String,
+    phase: Option<Phase>,
+    reason: Option<String>,
+    returned: Option<u32>,
+    failure: Option<Failure>,
+    delay_s: Option<u64>,
+    tries: Option<u32>,
+    detail: Option<String>,
+    outcome: Option<Outcome>,
+}
+
+impl TryFrom<BodyFields> for EventBody {
+    type Error = Missing;
+
+    fn try_from(found: BodyFields) -> Result<Self, Missing> {
+        let reason = needed("reason", found.reason);
+        let delay_s = needed("delay_s", found.delay_s);
+        Ok(match found.r#type.as_str() {
+            "entered" => Self::Entered { phase: needed("phase", found.phase)? },
+            "postponed" => Self::Postponed { reason: reason? },
+            "granted" => Self::Granted,
+            "returned" => {
+                Self::Returned { reason: reason?, returned: needed("returned", found.returned)? }
+            }
+            "retrying" => {
+                Self::Retrying { failure: needed("failure", found.failure)?, delay_s: delay_s? }
+            }
+            "recovering" => Self::Recovering {
+                tries: needed("tries", found.tries)?,
+                detail: needed("detail", found.detail)?,
+            },
+            "held" => Self::Held { reason: reason? },
+            "finished" => Self::Finished { outcome: needed("outcome", found.outcome)? },
+            _ => Self::Unknown,
+        })
+    }
 }
 
 impl EventBody {
@@ -97,16 +137,16 @@ pub struct VersionLine {
 
 /// How an operation ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
+#[serde(tag = "result", rename_all = "snake_case", try_from = "OutcomeFields")]
 pub enum Outcome {
     /// The versions of the manifest were read back from the same modem.
     Succeeded {
         versions: Vec<VersionLine>,
         /// Why SIM and network could not be held against those from before; absent = they were.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         not_compared: Option<String>,
         /// What is worse than before without being a failure, such as a slower network.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         remark: Option<String>,
     },
     /// They ran already; nothing was done.
@@ -119,8 +159,32 @@ pub enum Outcome {
         failure: Failure,
     },
     /// Of a newer version.
-    #[serde(other)]
     Unknown,
+}
+
+#[derive(Deserialize)]
+struct OutcomeFields {
+    result: String,
+    versions: Option<Vec<VersionLine>>,
+    not_compared: Option<String>,
+    remark: Option<String>,
+    failure: Option<Failure>,
+}
+
+impl TryFrom<OutcomeFields> for Outcome {
+    type Error = Missing;
+
+    fn try_from(found: OutcomeFields) -> Result<Self, Missing> {
+        let OutcomeFields { result, versions, not_compared, remark, failure } = found;
+        let versions = needed("versions", versions);
+        Ok(match result.as_str() {
+            "succeeded" => Self::Succeeded { versions: versions?, not_compared, remark },
+            "already_installed" => Self::AlreadyInstalled { versions: versions? },
+            "cancelled" => Self::Cancelled,
+            "failed" => Self::Failed { failure: needed("failure", failure)? },
+            _ => Self::Unknown,
+        })
+    }
 }
 
 /// Progress: only the latest counts. Ordered by `(attempt, n)` within a stream.

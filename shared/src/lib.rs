@@ -11,6 +11,7 @@ pub mod ack;
 pub mod desired;
 pub mod event;
 pub mod failure;
+pub mod fields;
 pub mod grant;
 pub mod hex;
 pub mod identity;

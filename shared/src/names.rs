@@ -3,14 +3,10 @@
 macro_rules! wire_names {
     ($(#[$doc:meta])* $enum:ident { $($(#[$vdoc:meta])* $variant:ident = $name:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord,
-            serde::Serialize, serde::Deserialize,
-        )]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum $enum {
-            $($(#[$vdoc])* #[serde(rename = $name)] $variant,)+
+            $($(#[$vdoc])* $variant,)+
             /// Of a newer version.
-            #[serde(rename = "unknown", other)]
             Unknown,
         }
         impl $enum {
@@ -20,6 +16,18 @@ macro_rules! wire_names {
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ Self::Unknown => "unknown" }
+            }
+        }
+        impl ::serde::Serialize for $enum {
+            fn serialize<S: ::serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(self.as_str())
+            }
+        }
+        impl<'de> ::serde::Deserialize<'de> for $enum {
+            fn deserialize<D: ::serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = <String as ::serde::Deserialize>::deserialize(d)?;
+                let known = Self::ALL.iter().copied().find(|known| known.as_str() == text);
+                Ok(known.unwrap_or(Self::Unknown))
             }
         }
         impl ::std::fmt::Display for $enum {

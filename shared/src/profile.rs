@@ -8,9 +8,11 @@
 mod check;
 pub mod options;
 pub mod place;
+mod read;
 mod surroundings;
 
 use crate::{ids::UsbId, limits};
+pub use read::Misfit;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 pub use surroundings::{Gates, Holds, ModemManager, Needs, Restore, Setting};
@@ -199,7 +201,7 @@ pub enum ProfileError {
     #[error("larger than {} bytes", limits::PROFILE)]
     TooLarge,
     #[error("{0}")]
-    Toml(#[from] toml::de::Error),
+    Toml(#[from] Misfit),
     #[error("{key}: {problem}")]
     Key { key: String, problem: String },
 }
@@ -213,7 +215,7 @@ impl ToolProfile {
         if text.len() > limits::PROFILE {
             return Err(ProfileError::TooLarge);
         }
-        let profile: Self = toml::from_str(text)?;
+        let profile: Self = read::read(text)?;
         profile.check()?;
         Ok(profile)
     }

@@ -63,15 +63,16 @@ pub enum OverBudget {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Used {
+    version: Version,
     period: Option<Period>,
     bytes: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "version")]
-enum OnDisk {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Version {
+    #[default]
     #[serde(rename = "1")]
-    V1(Used),
+    V1,
 }
 
 /// The count of this router.
@@ -152,8 +153,8 @@ impl Budget {
             // What cannot be read may say more than is known here.
             return Err(io::Error::other(trouble.clone()));
         }
-        let on_disk = OnDisk::V1(Used { bytes, ..self.used });
-        files::write_atomic(&self.path, &serde_json::to_vec(&on_disk)?)?;
+        let used = Used { bytes, ..self.used };
+        files::write_atomic(&self.path, &serde_json::to_vec(&used)?)?;
         self.on_disk = bytes;
         Ok(())
     }
@@ -161,10 +162,7 @@ impl Budget {
 
 fn read(path: &Path) -> io::Result<Used> {
     match files::read_limited(path, LIMIT) {
-        Ok(bytes) => {
-            let OnDisk::V1(used) = serde_json::from_slice(&bytes)?;
-            Ok(used)
-        }
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Used::default()),
         Err(error) => Err(error),
     }

@@ -69,8 +69,7 @@ impl Registration {
 }
 
 /// Something that was there before the flash and is not after it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     Sim { before: String, after: Option<String> },
     SimCard { before: String, after: Option<String> },

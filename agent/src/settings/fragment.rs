@@ -6,11 +6,14 @@
 
 use std::fmt;
 use std::path::Path;
+use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 use super::origin::Origin;
 
 /// More than this is no settings file.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// The option that is the name of its section.
+const NAME: &str = "name";
 
 /// A value as the source could express it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,26 +102,27 @@ impl Fragment {
     /// TOML text; `origin` is what errors call it.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, ReadError> {
         let malformed = |message: String| ReadError::Malformed { path: origin.to_owned(), message };
-        let table: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| malformed(e.to_string()))?;
+        // The document itself: by way of serde it would be twice the code.
+        let document = DeTable::parse(text).map_err(|error| malformed(error.to_string()))?;
         let mut fragment = Self::default();
-        for (kind, value) in table {
-            match value {
-                toml::Value::Table(options) => {
-                    fragment.add_table(&Section::plain(&kind), "", options, origin)?;
+        for (kind, value) in document.get_ref() {
+            let kind = kind.get_ref();
+            match value.get_ref() {
+                DeValue::Table(options) => {
+                    fragment.add_table(&Section::plain(kind), "", options, origin)?;
                 }
-                toml::Value::Array(tables) => {
-                    for (index, table) in tables.into_iter().enumerate() {
-                        let toml::Value::Table(mut options) = table else {
+                DeValue::Array(tables) => {
+                    for (index, table) in tables.iter().enumerate() {
+                        let DeValue::Table(options) = table.get_ref() else {
                             return Err(malformed(format!("{kind}: expected [[{kind}]] sections")));
                         };
-                        let Some(toml::Value::String(name)) = options.remove("name") else {
+                        let Some(DeValue::String(name)) = value_of(options, NAME) else {
                             return Err(malformed(format!(
-                                "[[{kind}]] number {}: option `name` (text) is missing",
+                                "[[{kind}]] number {}: option `{NAME}` (text) is missing",
                                 index + 1
                             )));
                         };
-                        let section = Section::named(&kind, &name);
+                        let section = Section::named(kind, name);
                         fragment.add_named(section, options, origin)?;
                     }
                 }
@@ -149,13 +153,13 @@ impl Fragment {
     fn add_named(
         &mut self,
         section: Section,
-        options: toml::Table,
+        options: &DeTable<'_>,
         origin: &str,
     ) -> Result<(), ReadError> {
         // An entry of its own, so that a section without options exists too.
         let name = section.name.clone().unwrap_or_default();
         let written = Origin::File(origin.to_owned());
-        self.push(section.clone(), "name", Value::Text(name), written);
+        self.push(section.clone(), NAME, Value::Text(name), written);
         self.add_table(&section, "", options, origin)
     }
 
@@ -163,32 +167,33 @@ impl Fragment {
         &mut self,
         section: &Section,
         prefix: &str,
-        options: toml::Table,
+        options: &DeTable<'_>,
         origin: &str,
     ) -> Result<(), ReadError> {
         for (key, value) in options {
-            let option = format!("{prefix}{key}");
-            let value = match value {
-                toml::Value::Table(inner) => {
+            let option = format!("{prefix}{}", key.get_ref());
+            if section.name.is_some() && option == NAME {
+                continue;
+            }
+            let malformed = |problem: &str| ReadError::Malformed {
+                path: origin.to_owned(),
+                message: format!("{section} {option}: {problem}"),
+            };
+            let value = match value.get_ref() {
+                DeValue::Table(inner) => {
                     self.add_table(section, &format!("{option}."), inner, origin)?;
                     continue;
                 }
-                toml::Value::String(text) => Value::Text(text),
-                toml::Value::Integer(number) => Value::Number(number),
-                toml::Value::Boolean(flag) => Value::Flag(flag),
-                toml::Value::Array(items) => {
-                    Value::List(texts(items).ok_or_else(|| ReadError::Malformed {
-                        path: origin.to_owned(),
-                        message: format!("{section} {option}: a list holds only texts"),
-                    })?)
+                DeValue::String(text) => Value::Text(text.to_string()),
+                DeValue::Integer(number) => Value::Number(
+                    number_of(number).ok_or_else(|| malformed("the number is too large"))?,
+                ),
+                DeValue::Boolean(flag) => Value::Flag(*flag),
+                DeValue::Array(items) => {
+                    Value::List(texts(items).ok_or_else(|| malformed("a list holds only texts"))?)
                 }
-                toml::Value::Float(_) | toml::Value::Datetime(_) => {
-                    return Err(ReadError::Malformed {
-                        path: origin.to_owned(),
-                        message: format!(
-                            "{section} {option}: neither fractions nor dates are used"
-                        ),
-                    });
+                DeValue::Float(_) | DeValue::Datetime(_) => {
+                    return Err(malformed("neither fractions nor dates are used"));
                 }
             };
             self.push(section.clone(), &option, value, Origin::File(origin.to_owned()));
@@ -197,12 +202,14 @@ impl Fragment {
     }
 }
 
-fn texts(items: Vec<toml::Value>) -> Option<Vec<String>> {
-    items
-        .into_iter()
-        .map(|item| match item {
-            toml::Value::String(text) => Some(text),
-            _ => None,
-        })
-        .collect()
+fn value_of<'t>(options: &'t DeTable<'_>, name: &str) -> Option<&'t DeValue<'t>> {
+    options.iter().find(|(key, _)| *key.get_ref() == *name).map(|(_, value)| value.get_ref())
+}
+
+fn number_of(number: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn texts(items: &DeArray<'_>) -> Option<Vec<String>> {
+    items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
 }

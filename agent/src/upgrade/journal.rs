@@ -36,10 +36,22 @@ const SLOT: usize = 32 * 1024;
 
 /// What stands in a slot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "version")]
-enum OnDisk {
+struct OnDisk {
+    version: Version,
+    boot_id: String,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Version {
     #[serde(rename = "1")]
-    V1 { boot_id: String, state: State },
+    V1,
+}
+
+impl OnDisk {
+    fn new(boot_id: &str, state: &State) -> Self {
+        Self { version: Version::V1, boot_id: boot_id.to_owned(), state: state.clone() }
+    }
 }
 
 /// What a journal held when it was opened.
@@ -106,7 +118,7 @@ impl Journal {
         let loaded = match newest(slots) {
             Slot::Blank => Loaded::Empty,
             Slot::Valid { generation, on_disk, bytes } => {
-                let OnDisk::V1 { boot_id, state } = *on_disk;
+                let OnDisk { boot_id, state, .. } = *on_disk;
                 journal.generation = generation;
                 journal.found = Some(bytes);
                 let same_boot = boot_id == journal.boot_id;
@@ -120,8 +132,7 @@ impl Journal {
 
     /// Makes `state` what a fresh process starts from. Blocking, with an fsync.
     pub fn save(&mut self, state: &State) -> io::Result<()> {
-        let on_disk = OnDisk::V1 { boot_id: self.boot_id.clone(), state: state.clone() };
-        let body = serde_json::to_vec(&on_disk)?;
+        let body = serde_json::to_vec(&OnDisk::new(&self.boot_id, state))?;
         let generation = self.generation + 1;
         let bytes = encode(generation, &body)?;
         crate::failpoint::at!("journal.save.before");
@@ -151,10 +162,7 @@ pub fn understand(content: &[u8]) -> Option<State> {
     let mut slots = content.chunks(SLOT).map(judge);
     let first = slots.next().unwrap_or(Slot::Broken);
     match newest([first, slots.next().unwrap_or(Slot::Broken)]) {
-        Slot::Valid { on_disk, .. } => {
-            let OnDisk::V1 { state, .. } = *on_disk;
-            Some(state)
-        }
+        Slot::Valid { on_disk, .. } => Some(on_disk.state),
         Slot::Blank | Slot::Newer { .. } | Slot::Broken => None,
     }
 }
@@ -185,7 +193,7 @@ pub fn peek(path: &Path) -> io::Result<Found> {
     Ok(match newest(slots(&file, Reading::Half)?) {
         Slot::Blank => Found::Nothing,
         Slot::Valid { on_disk, .. } => {
-            let OnDisk::V1 { boot_id, state } = *on_disk;
+            let OnDisk { boot_id, state, .. } = *on_disk;
             Found::State { state: Box::new(state), boot_id }
         }
         Slot::Newer { .. } | Slot::Broken => Found::Unreadable,
@@ -299,12 +307,8 @@ fn slots(file: &File, reading: Reading) -> io::Result<[Slot; 2]> {
 
 /// Both slots, one of which the disk may refuse to read if the other is enough.
 fn readable(slots: [io::Result<Slot>; 2], reading: Reading) -> io::Result<[Slot; 2]> {
-    let enough = |slot: &Slot| {
-        matches!(slot, Slot::Valid { on_disk, .. } if {
-            let OnDisk::V1 { state, .. } = on_disk.as_ref();
-            state.has_touched()
-        })
-    };
+    let enough =
+        |slot: &Slot| matches!(slot, Slot::Valid { on_disk, .. } if on_disk.state.has_touched());
     match slots {
         [Ok(a), Ok(b)] => Ok([a, b]),
         [Ok(slot), Err(error)] | [Err(error), Ok(slot)]

@@ -48,17 +48,18 @@ pub struct Installed {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Content {
+    version: Version,
     ended: Vec<Ended>,
     installed: Vec<Installed>,
     #[serde(default)]
     flashes: Vec<Flash>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "version")]
-enum OnDisk {
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+enum Version {
+    #[default]
     #[serde(rename = "1")]
-    V1(Content),
+    V1,
 }
 
 /// The results on disk.
@@ -171,16 +172,14 @@ impl Results {
         if let Some(trouble) = &self.trouble {
             return Err(io::Error::other(trouble.clone()));
         }
-        let bytes = serde_json::to_vec(&OnDisk::V1(self.content.clone()))?;
+        let bytes = serde_json::to_vec(&self.content)?;
         files::write_atomic(&self.path, &bytes)
     }
 }
 
 fn read(path: &Path) -> io::Result<Content> {
     match files::read_limited(path, LIMIT) {
-        Ok(bytes) => match serde_json::from_slice(&bytes)? {
-            OnDisk::V1(content) => Ok(content),
-        },
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::default()),
         Err(error) => Err(error),
     }

@@ -1,7 +1,10 @@
 //! What is known of the connection, for `status`.
 
 use serde::{Deserialize, Serialize};
-use shared::ids::{DeviceId, OrganizationSlug};
+use shared::{
+    fields::needed,
+    ids::{DeviceId, OrganizationSlug},
+};
 use tokio::sync::watch;
 
 /// The uplink as people see it.
@@ -20,7 +23,7 @@ pub struct UplinkState {
 
 /// Whether the coordinator knows this device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
+#[serde(tag = "state", rename_all = "snake_case", try_from = "AccessFields")]
 pub enum Access {
     /// Not asked yet.
     SigningIn,
@@ -33,6 +36,30 @@ pub enum Access {
     Unreachable {
         reason: String,
     },
+}
+
+#[derive(Deserialize)]
+struct AccessFields {
+    state: String,
+    code: Option<String>,
+    reason: Option<String>,
+}
+
+impl TryFrom<AccessFields> for Access {
+    type Error = String;
+
+    fn try_from(found: AccessFields) -> Result<Self, String> {
+        let AccessFields { state, code, reason } = found;
+        let text = |name, field| needed(name, field).map_err(|error| error.to_string());
+        match state.as_str() {
+            "signing_in" => Ok(Self::SigningIn),
+            "accepted" => Ok(Self::Accepted),
+            "pending" => Ok(Self::Pending),
+            "refused" => Ok(Self::Refused { code: text("code", code)? }),
+            "unreachable" => Ok(Self::Unreachable { reason: text("reason", reason)? }),
+            _ => Err(format!("unknown state {state:?}")),
+        }
+    }
 }
 
 impl Default for UplinkState {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// What a profile says of one option.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", try_from = "Written")]
 pub enum OptionRule {
     /// `flag` is given when true.
     Flag { flag: String },
@@ -14,6 +14,41 @@ pub enum OptionRule {
     Number { flag: String, min: u64, max: u64 },
     /// `flag`, then one of these words.
     Word { flag: String, values: Vec<String> },
+}
+
+/// A rule as it is written: what may stand in it depends on its type.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    r#type: Type,
+    flag: String,
+    min: Option<u64>,
+    max: Option<u64>,
+    values: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Type {
+    Flag,
+    Number,
+    Word,
+}
+
+impl TryFrom<Written> for OptionRule {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, &'static str> {
+        let Written { r#type, flag, min, max, values } = written;
+        match (r#type, min, max, values) {
+            (Type::Flag, None, None, None) => Ok(Self::Flag { flag }),
+            (Type::Flag, ..) => Err("a flag has no `min`, `max` or `values`"),
+            (Type::Number, Some(min), Some(max), None) => Ok(Self::Number { flag, min, max }),
+            (Type::Number, ..) => Err("a number has `min` and `max`, and no `values`"),
+            (Type::Word, None, None, Some(values)) => Ok(Self::Word { flag, values }),
+            (Type::Word, ..) => Err("a word has `values`, and no `min` or `max`"),
+        }
+    }
 }
 
 /// Options of the predecessor's API that name paths or switch off checks: accepted by the

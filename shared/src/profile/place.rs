@@ -1,7 +1,7 @@
 //! Where in a profile's text a mistake is: for whoever wrote it.
 
 use super::ProfileError;
-use std::{fmt, ops::Range};
+use std::fmt;
 use toml::de::{DeTable, DeValue};
 
 /// A mistake with its place, shown as `12:5: tool.program: must be an absolute path`.
@@ -42,9 +42,9 @@ impl Mistake {
                 problem: error.to_string(),
                 source: String::new(),
             },
-            ProfileError::Toml(error) => {
-                let span = error.span().unwrap_or(0..0);
-                Self::at(text, span.start, key_at(text, &span), error.message().trim())
+            ProfileError::Toml(misfit) => {
+                let start = misfit.span.as_ref().map_or(0, |span| span.start);
+                Self::at(text, start, misfit.key.clone(), &misfit.problem)
             }
             ProfileError::Key { key, problem } => {
                 Self::at(text, offset_of(text, key), key.clone(), problem)
@@ -79,25 +79,4 @@ fn offset_of(text: &str, key: &str) -> usize {
         table = inner;
     }
     offset
-}
-
-/// The key whose name or value `span` lies in.
-fn key_at(text: &str, span: &Range<usize>) -> String {
-    let Ok(root) = DeTable::parse(text) else { return String::new() };
-    deepest(root.get_ref(), span).unwrap_or_default().join(".")
-}
-
-/// Inner tables first: the span of a table may be that of its header alone, or of all of it.
-fn deepest<'t>(table: &'t DeTable<'_>, span: &Range<usize>) -> Option<Vec<&'t str>> {
-    let holds = |range: Range<usize>| range.start <= span.start && span.end <= range.end;
-    table.iter().find_map(|(name, value)| {
-        let inner = match value.get_ref() {
-            DeValue::Table(inner) => deepest(inner, span),
-            _ => None,
-        };
-        let found = holds(name.span()) || holds(value.span());
-        let mut path = inner.or_else(|| found.then(Vec::new))?;
-        path.insert(0, name.get_ref());
-        Some(path)
-    })
 }

@@ -155,7 +155,7 @@ fn states() -> Vec<State> {
 
 /// What [`Journal::save`] writes of it.
 fn line(generation: u64, state: &State) -> String {
-    let on_disk = OnDisk::V1 { boot_id: "b2f0".into(), state: state.clone() };
+    let on_disk = OnDisk::new("b2f0", state);
     let bytes = encode(generation, &serde_json::to_vec(&on_disk).unwrap()).unwrap();
     let (head, body) = bytes.split_at(HEADER);
     let head: String = head.iter().map(|byte| format!("{byte:02x}")).collect();

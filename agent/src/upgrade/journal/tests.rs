@@ -147,7 +147,7 @@ fn what_an_earlier_process_may_not_have_synced_is_written_before_the_other_slot_
 #[test]
 fn a_slot_that_the_disk_refuses_does_not_hide_that_the_modem_was_touched() {
     let slot = |step| {
-        let on_disk = OnDisk::V1 { boot_id: "b".into(), state: State { step, ..state(1) } };
+        let on_disk = OnDisk::new("b", &State { step, ..state(1) });
         Slot::Valid { generation: 4, on_disk: Box::new(on_disk), bytes: Vec::new() }
     };
     let refused = || Err(io::Error::from_raw_os_error(5));

@@ -12,7 +12,7 @@ use shared::{
 
 /// What is to be done next, as it stands in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Step {
     Inspecting,
     Waiting {
@@ -79,7 +79,7 @@ pub enum Run {
 
 /// What follows when everything is given back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "then", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Next {
     Finish {
         ending: Ending,
@@ -99,7 +99,7 @@ pub enum Next {
 
 /// What the tool, or its absence, says. A hint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "end", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum ToolEnd {
     Success,
     Failed {
