@@ -289,7 +289,10 @@ fn the_manifest_and_its_signature() {
 fn what_is_newer_is_read_as_unknown() {
     let body: EventBody = serde_json::from_str(r#"{"type":"teleported","to":"Mars"}"#).unwrap();
     assert_eq!(body, EventBody::Unknown);
-    let verdict: Verdict = serde_json::from_str(r#"{"result":"perhaps"}"#).unwrap();
+    let verdict = Verdict::Duplicate;
+    let ack = Ack { operation: operation(), stream: stream(), seq: 1, verdict };
+    let newer = serde_json::to_string(&ack).unwrap().replace("duplicate", "perhaps");
+    let Ack { verdict, .. } = serde_json::from_str(&newer).unwrap();
     assert_eq!(verdict, Verdict::Unknown);
     let outcome: Outcome = serde_json::from_str(r#"{"result":"ascended"}"#).unwrap();
     assert_eq!(outcome, Outcome::Unknown);
