@@ -94,6 +94,7 @@ mod tests {
         let begun = begin(run_dir.path()).unwrap().unwrap();
         assert!(is_begun(run_dir.path()));
         drop(begun);
+        assert!(files::is_free_soon(&run_dir.path().join(BEGUN)));
         assert!(!is_begun(run_dir.path()));
     }
 }

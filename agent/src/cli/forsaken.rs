@@ -120,6 +120,7 @@ mod tests {
         let refused = router.refused(moved.clone(), Some(&before)).unwrap();
         assert!(refused.contains("a tool runs"), "{refused}");
         drop(lock);
+        assert!(crate::files::is_free_soon(&slot.join("guardian.lock")));
         assert_eq!(router.refused(moved, Some(&before)), None);
     }
 }
