@@ -215,6 +215,7 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 /// Whether nobody holds the lock any more: children of other tests have it for a moment, between their fork
 /// and their exec.
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own thread")]
 pub fn is_free_soon(path: &Path) -> bool {
     (0..1000).any(|_| {
         let is_free = !is_locked(path).unwrap();
