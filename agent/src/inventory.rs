@@ -104,7 +104,7 @@ async fn read(settings: &Settings, slot: &SlotSettings, way: &Way) -> Result<Mod
             let managed = managed.map_err(|error| format!("in use by {by}; {error}"))?;
             let network = manager::baseline(&paths.mmcli, &managed).await.told();
             let network = inventory::Network { sim: Some(managed.sim), ..network };
-            let told = told_by_manager(settings, slot, way, managed, &place.snapshot());
+            let told = told_by_manager(settings, slot, way, managed, &place.snapshot()).await;
             Ok(Modem { network: Some(network), ..told })
         }
         Err(error) => Err(error.to_string()),
@@ -120,6 +120,7 @@ async fn told_by_modem(
     let commands = VersionCommands::new([], &["#SWPKGV", "+CGMR"].map(str::to_owned));
     let versions = dialect::read_versions(&mut ready.port, &commands).await.unwrap_or_default();
     let network = standing::network(&mut ready.port).await.ok();
+    let sole_uplink = is_sole_uplink(settings, &ready.modem.bus_id, way).await;
     Modem {
         slot: slot.slot.clone(),
         manufacturer: ready.identity.manufacturer,
@@ -127,14 +128,14 @@ async fn told_by_modem(
         imei: ready.identity.imei,
         versions: crate::upgrade::perform::version_lines(versions),
         usb: Some(ready.modem.usb),
-        sole_uplink: is_sole_uplink(settings, &ready.modem.bus_id, way),
+        sole_uplink,
         network: network.map(|network| network.told()),
         unreadable: None,
     }
 }
 
 /// What ModemManager cannot know is absent: the coordinator goes by what it was told last.
-fn told_by_manager(
+async fn told_by_manager(
     settings: &Settings,
     slot: &SlotSettings,
     way: &Way,
@@ -142,6 +143,7 @@ fn told_by_manager(
     snapshot: &Snapshot,
 ) -> Modem {
     let versions = managed.versions();
+    let sole_uplink = is_sole_uplink(settings, &managed.bus_id, way).await;
     let here = snapshot.modems().into_iter().find(|modem| modem.bus_id == managed.bus_id);
     Modem {
         slot: slot.slot.clone(),
@@ -150,16 +152,18 @@ fn told_by_manager(
         model: managed.model,
         imei: managed.imei,
         usb: here.map(|modem| modem.usb),
-        sole_uplink: is_sole_uplink(settings, &managed.bus_id, way),
+        sole_uplink,
         network: None,
         unreadable: None,
     }
 }
 
-fn is_sole_uplink(settings: &Settings, bus_id: &str, way: &Way) -> bool {
+/// As the gates of an upgrade will see it. Which tool that will be is not known here, and most have
+/// ModemManager stopped.
+async fn is_sole_uplink(settings: &Settings, bus_id: &str, way: &Way) -> bool {
     let paths = &settings.paths;
-    let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
-    network.is_sole_uplink(bus_id, way).counts_as_sole()
+    let sole = Network::of(paths).is_sole_during_flash(bus_id, way, Some(&paths.mmcli)).await;
+    sole.counts_as_sole()
 }
 
 #[cfg(test)]

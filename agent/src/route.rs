@@ -2,16 +2,17 @@
 //! tables as text, the interfaces in sysfs, down to the USB device.
 //!
 //! The route that is in use decides. That there are others proves nothing: nobody knows whether
-//! they lead anywhere. What cannot be followed (tunnels over unknown ways, PPP) is `Unknown`,
+//! they lead anywhere. What goes down together with the modem is no other way. What cannot be followed (tunnels over unknown ways, PPP) is `Unknown`,
 //! which counts as sole.
 
+mod flashed;
 mod policy;
 mod tables;
 
 pub use policy::{Policy, Way};
 pub use tables::{Route, Tables};
 
-use crate::{files, gates::traffic::Counters};
+use crate::{files, gates::traffic::Counters, settings::Paths};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -38,10 +39,17 @@ impl Sole {
     }
 }
 
+/// What leads nowhere during a flash.
+#[derive(Debug, Clone, Copy)]
+struct Down<'a> {
+    modem: &'a str,
+    with_it: &'a [String],
+}
+
 /// What carries an interface's packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Carrier {
-    /// The modem in question.
+    /// The modem in question, or what goes down with it.
     Modem,
     /// A device that is not the modem.
     Other,
@@ -71,15 +79,20 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether the USB device `modem` (its name in `<sysfs>/bus/usb/devices`, for instance `1-1`)
-    /// is the only way to the image's host.
     #[must_use]
-    pub fn is_sole_uplink(&self, modem: &str, way: &Way) -> Sole {
+    pub fn of(paths: &Paths) -> Self {
+        Self { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() }
+    }
+
+    /// Whether the USB device `modem` (its name in `<sysfs>/bus/usb/devices`, for instance `1-1`)
+    /// is the only way to the image's host. Interfaces that go down `with_it` are as good as its own.
+    #[must_use]
+    fn is_sole_uplink(&self, modem: &str, way: &Way, with_it: &[String]) -> Sole {
         let tables = match Tables::read(&self.proc_root) {
             Ok(tables) => tables,
             Err(error) => return Sole::Unknown(format!("routing tables: {error}")),
         };
-        judge(&tables, way, |interface| self.carrier(interface, modem))
+        judge(&tables, way, |interface| self.carrier(interface, Down { modem, with_it }))
     }
 
     /// Network interfaces that are the modem's own.
@@ -87,7 +100,11 @@ impl Network {
     pub fn interfaces_of(&self, modem: &str) -> Vec<String> {
         let listed = std::fs::read_dir(self.sysfs.join("class/net")).into_iter().flatten();
         let names = listed.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| self.follow(name, modem, 0).ok() == Some(Carrier::Modem)).collect()
+        names
+            .filter(|name| {
+                self.follow(name, Down { modem, with_it: &[] }, 0).ok() == Some(Carrier::Modem)
+            })
+            .collect()
     }
 
     /// Bytes through `interfaces` since the kernel began to count.
@@ -102,21 +119,24 @@ impl Network {
         interfaces.iter().map(one).fold(Counters::default(), |sum, one| sum + one)
     }
 
-    fn carrier(&self, interface: &str, modem: &str) -> Carrier {
-        match self.follow(interface, modem, 0) {
+    fn carrier(&self, interface: &str, down: Down<'_>) -> Carrier {
+        match self.follow(interface, down, 0) {
             Ok(carrier) => carrier,
             Err(error) => Carrier::Unknown(format!("{interface}: {error}")),
         }
     }
 
     /// An interface on a device, or on other interfaces (VLAN, bridge, bond, qmimux).
-    fn follow(&self, interface: &str, modem: &str, depth: u8) -> io::Result<Carrier> {
+    fn follow(&self, interface: &str, down: Down<'_>, depth: u8) -> io::Result<Carrier> {
+        if down.with_it.iter().any(|name| name == interface) {
+            return Ok(Carrier::Modem);
+        }
         let directory = self.sysfs.join("class/net").join(interface);
         if !directory.is_dir() {
             return Ok(Carrier::Unknown(format!("no interface {interface}")));
         }
         if let Ok(device) = directory.join("device").canonicalize() {
-            return self.is_below(&device, modem).map(|below| match below {
+            return self.is_below(&device, down.modem).map(|below| match below {
                 true => Carrier::Modem,
                 false => Carrier::Other,
             });
@@ -130,7 +150,7 @@ impl Network {
         }
         let mut carrier = Carrier::Other;
         for name in lower {
-            carrier = worse(carrier, self.follow(&name, modem, depth + 1)?);
+            carrier = worse(carrier, self.follow(&name, down, depth + 1)?);
         }
         Ok(carrier)
     }

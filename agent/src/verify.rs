@@ -62,6 +62,9 @@ pub enum SignaturePolicy {
     Required,
     /// Neither a signature nor a known key is needed; a wrong or revoked one is still refused.
     Optional,
+    /// The bytes with the expected digest were trusted before a tool was started with their image: only a key
+    /// that is revoked by now takes that back. Keys are replaced while a modem waits for its recovery.
+    TrustedBefore,
 }
 
 impl VerifiedManifest {
@@ -86,11 +89,15 @@ impl VerifiedManifest {
         }
         let signer = match (signature.filter(|text| !text.is_empty()), policy) {
             (None, SignaturePolicy::Required) => return Err(ManifestRefused::NotSigned),
-            (None, SignaturePolicy::Optional) => None,
-            (Some(text), _) => match keyring.verify(bytes, text) {
-                Ok(signer) => Some(signer),
-                Err(Distrust::UnknownKey(_)) if policy == SignaturePolicy::Optional => None,
-                Err(distrust) => return Err(distrust.into()),
+            (None, SignaturePolicy::Optional | SignaturePolicy::TrustedBefore) => None,
+            (Some(text), _) => match (keyring.verify(bytes, text), policy) {
+                (Ok(signer), _) => Some(signer),
+                (Err(Distrust::UnknownKey(_)), SignaturePolicy::Optional) => None,
+                (
+                    Err(Distrust::UnknownKey(_) | Distrust::Form(_) | Distrust::Wrong(_)),
+                    SignaturePolicy::TrustedBefore,
+                ) => None,
+                (Err(distrust), _) => return Err(distrust.into()),
             },
         };
         Ok(Self { manifest: Manifest::parse(bytes)?, sha256: found, signer })

@@ -25,11 +25,20 @@ pub const REQUIRED: &[&str] = &["manifest-1", "grant-1", "signify-ed25519"];
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     pub v: u8,
-    /// Opaque; equal means unchanged.
+    /// `EPOCH.NUMBER`. Equal means unchanged; another epoch, that the coordinator was restored from a backup and
+    /// may have forgotten what it was told.
     pub generation: String,
     /// The coordinator's clock, unix milliseconds.
     pub time: u64,
     pub jobs: Vec<Job>,
+}
+
+impl Desired {
+    /// The coordinator's memory that this comes from.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        self.generation.split('.').next().unwrap_or_default()
+    }
 }
 
 /// One upgrade of the modem in one slot.

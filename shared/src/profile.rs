@@ -227,6 +227,12 @@ impl ToolProfile {
         any(&self.fits.vendors, vendor) && any(&self.fits.models, model)
     }
 
+    /// Whether ModemManager lets go of all its modems for this tool.
+    #[must_use]
+    pub fn stops_modemmanager(&self) -> bool {
+        self.holds.modemmanager == ModemManager::Stop
+    }
+
     /// Whether the tool is for a modem that has this id on USB.
     #[must_use]
     pub fn fits_usb(&self, id: UsbId) -> bool {

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::{BUSY, UNFINISHED};
-use crate::environment::journal_path;
+use crate::environment::{self, journal_path};
 use crate::guardian;
 use crate::settings::Settings;
+use crate::staging::Mounts;
 use crate::sysupgrade;
 use crate::upgrade::journal::{self, Found, aside, peek};
 
@@ -25,13 +26,21 @@ pub fn busy(settings: &Settings, begun: bool) -> ExitCode {
         println!("an upgrade is about to begin");
         return ExitCode::from(BUSY);
     }
-    match unfinished(settings) {
+    let unknown = not_mounted(&environment::mounts(), &settings.paths.state_dir);
+    match unknown.or_else(|| unfinished(settings)) {
         Some(reason) => {
             println!("{reason}");
             ExitCode::from(UNFINISHED)
         }
         None => ExitCode::SUCCESS,
     }
+}
+
+/// The journals lie on a stick that is not there: nobody knows what they say.
+fn not_mounted(mounts: &Mounts, state_dir: &Path) -> Option<String> {
+    let point = mounts.missing(state_dir)?.display();
+    let journals = state_dir.display();
+    Some(format!("nothing is mounted on {point}: what the journals in {journals} say is not known"))
 }
 
 /// The first slot whose modem may still be in the middle of something, by its journal; also one that the
@@ -60,5 +69,21 @@ pub fn unfinished_in(slot: &str, path: &Path) -> Option<String> {
             log::error!("slot {slot}: {}: {error}", path.display());
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journals_on_a_stick_that_is_not_there_are_not_taken_for_none() {
+        let root = tempfile::tempdir().unwrap();
+        let (point, state_dir) = (root.path().join("mnt"), root.path().join("mnt/stick/state"));
+        std::fs::create_dir(&point).unwrap();
+        let reason = not_mounted(&Mounts::of(vec![point.clone()]), &state_dir).unwrap();
+        assert!(reason.contains(&format!("nothing is mounted on {}", point.display())), "{reason}");
+        assert_eq!(not_mounted(&Mounts::of(vec!["/proc".into()]), Path::new("/proc/self")), None);
+        assert_eq!(not_mounted(&Mounts::of(vec![point]), &root.path().join("state")), None);
     }
 }

@@ -64,7 +64,7 @@ impl Router {
         let network = Network { proc_root: self.path("proc"), sysfs: self.path("sys") };
         let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
         let way = Way { addresses, v4: Policy::Main, v6: Policy::Main };
-        network.is_sole_uplink("1-1", &way)
+        network.is_sole_uplink("1-1", &way, &[])
     }
 
     /// With rules, and default routes over these.
@@ -72,7 +72,7 @@ impl Router {
         let network = Network { proc_root: self.path("proc"), sysfs: self.path("sys") };
         let rules = Policy::Rules(interfaces.iter().map(|&name| name.to_owned()).collect());
         let addresses = vec!["203.0.113.9".parse().unwrap()];
-        network.is_sole_uplink("1-1", &Way { addresses, v4: rules, v6: Policy::Main })
+        network.is_sole_uplink("1-1", &Way { addresses, v4: rules, v6: Policy::Main }, &[])
     }
 }
 
@@ -184,4 +184,41 @@ fn routes_that_are_down_or_refuse_do_not_count() {
         00000000000000000000000000000000 00000000 00000002 00000000 80200001 lo\n";
     let router = Router::new("", &(local.to_owned() + &v6_default("wwan0", "00000001")));
     assert_eq!(router.ask(&["2001:db8::1"]), Sole::Sole);
+}
+
+#[tokio::test]
+async fn another_modem_of_a_stopped_modem_manager_is_no_other_way() {
+    let wired = v4("eth0", [0; 4], 0, 5);
+    let other_modem = v4("usb0", [0; 4], 0, 5);
+    let vlan_of_it = Router::new(&v4("usb0.7", [0; 4], 0, 5), "");
+    vlan_of_it.on_top("usb0.7", "usb0");
+    let ask = async |router: &Router, stopped: bool| {
+        let mmcli = router.path("mmcli");
+        let network = Network { proc_root: router.path("proc"), sysfs: router.path("sys") };
+        let addresses = vec!["203.0.113.9".parse().unwrap()];
+        let way = Way { addresses, v4: Policy::Main, v6: Policy::Main };
+        network.is_sole_during_flash("1-1", &way, stopped.then_some(&mmcli)).await
+    };
+    let with_manager = |router: Router| {
+        let body = "case \"$*\" in
+            '-L -K') echo 'modem-list.value[1] : /org/freedesktop/ModemManager1/Modem/3' ;;
+            *) echo 'modem.generic.ports.value[1] : usb0 (net)' ;;
+            esac";
+        crate::testing::script(&router.path("mmcli"), body);
+        router
+    };
+    let router = Router::new(&other_modem, "");
+    assert_eq!(ask(&router, true).await, not_sole("usb0"), "there is no mmcli");
+    crate::testing::script(&router.path("mmcli"), "exit 1");
+    assert_eq!(ask(&router, true).await, not_sole("usb0"), "ModemManager does not run");
+    let router = with_manager(router);
+    assert_eq!(ask(&router, false).await, not_sole("usb0"), "it is only inhibited");
+    assert_eq!(ask(&router, true).await, Sole::Sole);
+    assert_eq!(ask(&with_manager(vlan_of_it), true).await, Sole::Sole);
+    let router = with_manager(Router::new(&wired, ""));
+    assert_eq!(ask(&router, true).await, not_sole("eth0"));
+    // Whoever does not answer may have it.
+    let router = Router::new(&wired, "");
+    std::fs::create_dir(router.path("mmcli")).unwrap();
+    assert!(matches!(ask(&router, true).await, Sole::Unknown(_)));
 }

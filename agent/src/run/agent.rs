@@ -35,6 +35,8 @@ pub struct Agent {
     census: Census,
     /// Jobs for slots that this router does not have, as far as they were refused by this process.
     refused: Operations,
+    /// The coordinator's memory that those answers went to.
+    epoch: String,
     /// Something may be staged that nobody needs any more.
     untidy: bool,
     /// Somebody has seen something new on this router.
@@ -50,6 +52,7 @@ impl Agent {
             slots: settings.slots.iter().map(slot).collect(),
             census: Census::new(),
             refused: Operations::default(),
+            epoch: String::new(),
             // A crash may have left something.
             untidy: true,
             settings,
@@ -63,6 +66,9 @@ impl Agent {
         let mut desired = self.ports.uplink.desired();
         loop {
             let wanted = desired.borrow_and_update().clone();
+            if let Some(desired) = &wanted {
+                self.answer_to(desired.epoch());
+            }
             let jobs = wanted.as_ref().map_or(&[][..], |desired: &Arc<Desired>| &desired.jobs);
             if self.take_turn(jobs, wanted.is_some()).await {
                 continue;
@@ -75,6 +81,15 @@ impl Agent {
                 () = tokio::time::sleep_until(self.census.due()) => {}
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
+        }
+    }
+
+    /// A coordinator that was restored may not have what it was told, and is told it again.
+    fn answer_to(&mut self, epoch: &str) {
+        if self.epoch != epoch {
+            epoch.clone_into(&mut self.epoch);
+            self.refused = Operations::default();
+            self.slots.iter_mut().for_each(Slot::repeat_answers);
         }
     }
 

@@ -40,7 +40,7 @@ pub struct Slot {
     settings: Arc<Settings>,
     ports: Ports,
     work: Work,
-    /// Operations that are over, and whose result was reported by this process.
+    /// Operations that are over, and whose result was reported by this process to this coordinator.
     over: Operations,
     /// Jobs whose sender was told that the slot is held.
     told: Operations,
@@ -88,6 +88,12 @@ impl Slot {
             trouble: String::new(),
             refused: 0,
         }
+    }
+
+    /// Whoever asks now has not heard what others were told.
+    pub fn repeat_answers(&mut self) {
+        self.over = Operations::default();
+        self.told = Operations::default();
     }
 
     /// What it would do now. An upgrade in a pause is due early when its job was withdrawn.

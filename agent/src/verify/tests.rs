@@ -24,7 +24,7 @@ fn trusted(image: &[u8]) -> VerifiedManifest {
 
 #[test]
 fn each_distrust_has_its_kind() {
-    use SignaturePolicy::{Optional, Required};
+    use SignaturePolicy::{Optional, Required, TrustedBefore};
     let bytes = serde_json::to_vec(&manifest_of(&firmware(10))).unwrap();
     let by = |n: u8| secret_key(n).sign(&bytes).to_text("x");
     let wrong = secret_key(1).sign(b"other").to_text("x");
@@ -43,6 +43,11 @@ fn each_distrust_has_its_kind() {
         (Some(&unknown), Optional, Ok(None)),
         (Some(&wrong), Optional, Err(FailureKind::BadSignature)),
         (Some(&revoked), Optional, Err(FailureKind::KeyRevoked)),
+        (Some(&good), TrustedBefore, Ok(Some(ours))),
+        (None, TrustedBefore, Ok(None)),
+        (Some("garbage"), TrustedBefore, Ok(None)),
+        (Some(&unknown), TrustedBefore, Ok(None)),
+        (Some(&revoked), TrustedBefore, Err(FailureKind::KeyRevoked)),
     ] {
         let found = verify(&bytes, signature, &ring, policy).map(|m| m.signer());
         assert_eq!(found, expected, "{signature:?} {policy:?}");
@@ -59,6 +64,15 @@ fn the_job_names_the_manifest() {
         &sha256(b"another"),
         &keyring(&[1], &[]),
         SignaturePolicy::Required,
+    );
+    assert!(matches!(refused, Err(ManifestRefused::Other { .. })));
+    // Nor is another one trusted because something was before.
+    let refused = VerifiedManifest::verify(
+        &bytes,
+        Some(&signature),
+        &sha256(b"another"),
+        &keyring(&[1], &[]),
+        SignaturePolicy::TrustedBefore,
     );
     assert!(matches!(refused, Err(ManifestRefused::Other { .. })));
 }

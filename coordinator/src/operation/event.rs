@@ -68,7 +68,7 @@ pub fn apply(
     operation.last_seq = operation.last_seq.max(event.seq);
     let mut installed = None;
     if let EventBody::Finished { outcome } = &event.body {
-        installed = finished(operation, outcome, reaches, now);
+        installed = finished(operation, event.attempt, outcome, reaches, now);
     } else if !operation.status.is_terminal() {
         progressed(operation, event.attempt, &event.body, newest, now);
     }
@@ -181,13 +181,15 @@ fn close_grant(op: &mut Operation, attempt: u32, failure: &Failure) {
 
 fn finished(
     op: &mut Operation,
+    attempt: u32,
     outcome: &Outcome,
     reaches: &[VersionLine],
     now: u64,
 ) -> Option<Vec<VersionLine>> {
     let result = judge(outcome, reaches);
     if op.status.is_terminal() {
-        let expected = *outcome == Outcome::Cancelled && is_taken_back(op);
+        let expected = (*outcome == Outcome::Cancelled && is_taken_back(op))
+            || is_repeated(op, attempt, &result);
         if !expected && op.late_result.is_none() {
             op.note(now, &format!("a late result: {}", describe(outcome)));
             op.late_result = Some(LateResult { outcome: bounded(outcome), received: now });
@@ -195,6 +197,7 @@ fn finished(
         return result.installed;
     }
     let result = result.after(op.left());
+    op.attempt = op.attempt.max(attempt);
     op.note(now, &describe(outcome));
     op.phase = Some(Phase::Finished);
     op.detail = None;
@@ -206,6 +209,15 @@ fn finished(
     }
     op.finish(result.status, now);
     result.installed
+}
+
+/// Whether it ended with the same word of the same attempt. The word comes under another number where the router
+/// was cut off before it had noted that it gave it, or could not keep the number.
+fn is_repeated(op: &Operation, attempt: u32, result: &Verdict) -> bool {
+    let result = result.clone().after(op.left());
+    op.phase == Some(Phase::Finished)
+        && op.attempt == attempt
+        && (op.status, &op.failure) == (result.status, &result.failure)
 }
 
 /// Whether it was flashed here, and not found: only that shows that the build can be.
@@ -220,6 +232,7 @@ fn is_taken_back(op: &Operation) -> bool {
     op.status == Status::Cancelled || op.failure.as_ref().is_some_and(known)
 }
 
+#[derive(Debug, Clone)]
 struct Verdict {
     status: Status,
     failure: Option<Failure>,

@@ -105,3 +105,28 @@ async fn a_restored_server_is_trusted_and_goes_on() {
     let flash = router.modem.state().unwrap().flash;
     assert_eq!((flash.versions.package.as_str(), flash.begun), (TO, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_server_hears_again_how_it_ended() {
+    let mut scene = scene("page-restore-ended");
+    let (mut router, device) = enrolled(&scene, &[]).await;
+    let image = scene.image(&Wanted::default()).unwrap();
+    router.kill_agent();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let data = scene.coordinator.data.to_str().unwrap().to_owned();
+    let file = scene.dir.join("backup.tar").to_str().unwrap().to_owned();
+    good(&scene, &["backup", "--data", &data, &file]);
+    router.start_agent().unwrap();
+    let is_success = |operation: &Value| operation["status"] == "success";
+    watch::operation(&scene.api, &operation, is_success).await.unwrap();
+
+    // The agent goes on, and has told everything that there was to tell.
+    let told = || router.status()?.uplink.filter(|uplink| uplink.pending_events == 0);
+    watch::found("that everything is told", told).await.unwrap();
+    scene.coordinator.kill();
+    good(&scene, &["restore", "--data", &data, &file, "--replace"]);
+    scene.coordinator.restart().unwrap();
+    let ended = watch::operation(&scene.api, &operation, is_success).await.unwrap();
+    assert!(ended["late_result"].is_null(), "{ended}");
+    assert_eq!(router.modem.state().unwrap().flash.begun, 1);
+}

@@ -8,17 +8,12 @@ use crate::{
     environment::Environment,
     files,
     hooks::{self, Postponed, Stage},
-    modem::manager,
     route::{Network, Sole, Way},
     staging::{self, Durability, NoPlace, Unusable},
     sysupgrade,
     upgrade::state::{Gates, Outcome, State},
 };
-use shared::{
-    failure::FailureKind,
-    hex::Sha256,
-    profile::{ModemManager, ToolProfile},
-};
+use shared::{failure::FailureKind, hex::Sha256, profile::ToolProfile};
 use std::time::Duration;
 
 /// Bytes that must be free where journal and outbox lie: file systems that write out of place need
@@ -291,28 +286,14 @@ impl Environment {
     pub(super) async fn is_sole_uplink(&mut self, bus_id: &str) -> bool {
         let paths = &self.settings.paths;
         let way = Way::find(self.uplink.base(), &paths.ip).await;
-        let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
-        let mut sole = network.is_sole_uplink(bus_id, &way);
-        if let Sole::NotSole { interface } = &sole
-            && self.is_cut_by_hold(interface).await
-        {
-            let reason = "another modem's, whose ModemManager is stopped for the flash";
-            sole = Sole::Unknown(format!("{interface} is {reason}"));
-        }
+        let stops = self.job.profile.as_ref().is_none_or(ToolProfile::stops_modemmanager);
+        let sole = Network::of(paths)
+            .is_sole_during_flash(bus_id, &way, stops.then_some(&paths.mmcli))
+            .await;
         log::info!("the uplink: {sole:?}");
         self.job.other_way |= matches!(sole, Sole::NotSole { .. });
         self.job.unresolved = sole == Sole::Unresolved;
         sole.counts_as_sole()
-    }
-
-    /// Whether this interface goes down when this modem's holders let go: ModemManager dials it as well.
-    async fn is_cut_by_hold(&self, interface: &str) -> bool {
-        let stops = |p: &ToolProfile| p.holds.modemmanager == ModemManager::Stop;
-        if !self.job.profile.as_ref().is_none_or(stops) {
-            return false;
-        }
-        let managed = manager::modems(&self.settings.paths.mmcli).await.unwrap_or_default();
-        managed.iter().any(|modem| modem.ports.iter().any(|port| port == interface))
     }
 }
 

@@ -82,6 +82,12 @@ impl Environment {
             Ok(image) => return Ok(image),
             Err(outcome) => outcome,
         };
+        // It may have become a modem again meanwhile: then no data is spent.
+        if let Sighting::Target | Sighting::Old | Sighting::OtherVersion { .. } =
+            self.sight(state).await
+        {
+            return Err(staged);
+        }
         log::warn!("the staged image cannot be used: {staged:?}; it is fetched again");
         self.load_manifest(state).await.map_err(|_| staged)?;
         // Any place is better than none: the modem leads nowhere by now.

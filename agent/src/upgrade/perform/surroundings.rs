@@ -140,8 +140,7 @@ impl Environment {
         else {
             return Ok(());
         };
-        let paths = &self.settings.paths;
-        let network = Network { proc_root: paths.proc.clone(), sysfs: paths.sysfs.clone() };
+        let network = Network::of(&self.settings.paths);
         let interfaces = network.interfaces_of(modem);
         let before: Counters = network.counters(&interfaces);
         tokio::time::sleep(WATCH).await;

@@ -105,6 +105,36 @@ fn success_needs_the_versions() {
 }
 
 #[test]
+fn the_same_end_under_another_number_is_no_news() {
+    let retried = |op: &mut Operation| {
+        grant(op, 1).unwrap();
+        tell(op, &event(1, 1, retrying(ModemCondition::OldVersion))).unwrap();
+    };
+    let failed = |condition| finished(Outcome::Failed { failure: failure(condition) });
+    for (end, retries) in [
+        (succeeded(), false),
+        (failed(ModemCondition::Silent), false),
+        (failed(ModemCondition::Untouched), true),
+        (finished(Outcome::Cancelled), true),
+    ] {
+        let mut op = operation();
+        if retries {
+            retried(&mut op);
+        } else {
+            grant(&mut op, 1).unwrap();
+        }
+        tell(&mut op, &event(2, 1, end.clone())).unwrap();
+        let ended = op.clone();
+        tell(&mut op, &event(1_000_000, 1, end.clone())).unwrap();
+        assert_eq!(op.late_result, None, "{end:?}");
+        assert_eq!((op.status, &op.log), (ended.status, &ended.log), "{end:?}");
+        // Another one is.
+        tell(&mut op, &event(1_000_001, 1, failed(ModemCondition::CrashDump))).unwrap();
+        assert!(op.late_result.is_some(), "{end:?}");
+    }
+}
+
+#[test]
 fn untouched_is_aborted_and_touched_is_failed() {
     let ends = |condition| {
         let mut op = operation();
