@@ -1,8 +1,9 @@
 //! Signs of life: ticks, presence, polls. Only the latest of each counts, so they wait in memory,
-//! the newer over the older, and go to the store now and then.
+//! the newer over the older, and go to the store now and then. Who waits longest is first, with what was
+//! heard last of it: however many there are, nothing old is written.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,10 +23,23 @@ const MOST: usize = 100_000;
 /// Signs written in one transaction.
 const PIECE: usize = 500;
 
+type TickKey = (DeviceId, OperationId);
+
 #[derive(Default)]
 struct Waiting {
-    ticks: HashMap<(DeviceId, OperationId), Tick>,
+    ticks: HashMap<TickKey, Tick>,
+    /// The keys of `ticks`, the first to come first.
+    order: VecDeque<TickKey>,
     seen: HashMap<DeviceId, u64>,
+}
+
+impl Waiting {
+    /// The latest ticks of those who wait longest.
+    fn take_ticks(&mut self, most: usize) -> Vec<Sign> {
+        let first = self.order.drain(..most.min(self.order.len()));
+        let tick = |key: TickKey| Some(Sign::Tick(key.0, self.ticks.remove(&key)?));
+        first.filter_map(tick).collect()
+    }
 }
 
 /// Where signs of life wait; clones share the place. [`Signs::run`] takes them to the store.
@@ -44,8 +58,9 @@ impl Signs {
     /// Keeps the tick, unless a newer one waits.
     pub fn tick(&self, device: DeviceId, tick: Tick) {
         let mut waiting = self.lock();
-        let full = waiting.ticks.len() >= MOST;
-        match waiting.ticks.entry((device, tick.operation)) {
+        let Waiting { ticks, order, .. } = &mut *waiting;
+        let full = ticks.len() >= MOST;
+        match ticks.entry((device, tick.operation)) {
             Entry::Occupied(mut entry) => {
                 let older = entry.get();
                 let newer = older.stream != tick.stream
@@ -55,6 +70,7 @@ impl Signs {
                 }
             }
             Entry::Vacant(entry) if !full => {
+                order.push_back(*entry.key());
                 entry.insert(tick);
             }
             Entry::Vacant(_) => return,
@@ -95,10 +111,17 @@ impl Signs {
         self.flush_seen().await;
     }
 
+    /// Those who wait now, each once.
     async fn flush_ticks(&self) {
-        let ticks = std::mem::take(&mut self.lock().ticks);
-        let signs = ticks.into_iter().map(|((device, _), tick)| Sign::Tick(device, tick));
-        self.write(signs.collect()).await;
+        let mut left = self.lock().order.len();
+        while left > 0 {
+            let piece = self.lock().take_ticks(PIECE.min(left));
+            if piece.is_empty() {
+                return;
+            }
+            left -= piece.len();
+            self.write(piece).await;
+        }
     }
 
     async fn flush_seen(&self) {
@@ -147,13 +170,8 @@ mod tests {
     use super::*;
     use crate::store::fixture::Fixture;
 
-    #[tokio::test]
-    async fn a_sign_that_the_store_cannot_take_costs_nobody_else_theirs() {
-        let f = Fixture::new().await;
-        let (bad, good, image) = (f.device(1).await, f.device(2).await, f.image("v2").await);
-        let operations =
-            [f.ask(bad, image).await.unwrap().id, f.ask(good, image).await.unwrap().id];
-        let tick = |operation, n| Tick {
+    fn tick(operation: OperationId, n: u64) -> Tick {
+        Tick {
             v: 1,
             operation,
             slot: Slot::default(),
@@ -165,7 +183,39 @@ mod tests {
             stalled: false,
             detail: None,
             fetched: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_longest_is_written_first_with_its_latest_tick() {
+        let f = Fixture::new().await;
+        let signs = Signs::new(f.store.clone());
+        let operation = |n| OperationId(Uuid::from_u128(n));
+        let device = DeviceId(Uuid::from_u128(1));
+        for (of, n) in [(3, 1), (1, 1), (2, 1), (1, 2), (3, 2), (3, 1)] {
+            signs.tick(device, tick(operation(of), n));
+        }
+        let taken = |most| {
+            let taken = signs.lock().take_ticks(most);
+            let tick = |sign: Sign| match sign {
+                Sign::Tick(_, tick) => (tick.operation.0.as_u128(), tick.n),
+                other => panic!("{other:?}"),
+            };
+            taken.into_iter().map(tick).collect::<Vec<_>>()
         };
+        assert_eq!(taken(2), [(3, 2), (1, 2)]);
+        signs.tick(device, tick(operation(3), 3));
+        assert_eq!(taken(9), [(2, 1), (3, 3)]);
+        assert_eq!(taken(9), []);
+        assert!(signs.lock().ticks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_sign_that_the_store_cannot_take_costs_nobody_else_theirs() {
+        let f = Fixture::new().await;
+        let (bad, good, image) = (f.device(1).await, f.device(2).await, f.image("v2").await);
+        let operations =
+            [f.ask(bad, image).await.unwrap().id, f.ask(good, image).await.unwrap().id];
         let presence = Presence { v: 1, session: SessionId(Uuid::from_u128(1)), online: true };
         let signs = Signs::new(f.store.clone());
         signs
