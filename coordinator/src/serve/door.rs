@@ -1,12 +1,15 @@
-//! The door of the HTTPS server: how many connections there may be, all together and of one peer.
+//! The door of the HTTPS server: how many connections there may be, all together and of one peer, and how long
+//! one that takes nothing of its answer keeps its place.
 
 use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum_server::accept::Accept;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -17,13 +20,20 @@ const ALL: usize = 4096;
 /// Those of one peer: a site's routers behind one address fetch firmware at the same time.
 const OF_ONE_PEER: usize = 256;
 
+/// A peer that takes nothing for so long, or acknowledges nothing, is gone: a router that fetches at a few kbit/s
+/// takes something in this time.
+const UNREAD: Duration = Duration::from_secs(180);
+
 /// Lets connections in as long as there is room; the rest is closed at once.
 #[derive(Debug, Clone)]
-pub(super) struct Door(Arc<Crowd>);
+pub(super) struct Door {
+    crowd: Arc<Crowd>,
+    unread: Duration,
+}
 
 impl Default for Door {
     fn default() -> Self {
-        Door(Crowd::new(ALL, OF_ONE_PEER))
+        Self { crowd: Crowd::new(ALL, OF_ONE_PEER), unread: UNREAD }
     }
 }
 
@@ -40,13 +50,15 @@ impl<S> Accept<TcpStream, S> for Door {
 impl Door {
     /// Whether connections that only wait had better go.
     pub(super) fn is_crowded(&self) -> bool {
-        self.0.is_dense()
+        self.crowd.is_dense()
     }
 
     fn admit(&self, stream: TcpStream) -> io::Result<Guest> {
         let peer = stream.peer_addr()?;
-        let place = self.0.enter(peer.ip()).ok_or(io::ErrorKind::QuotaExceeded)?;
+        let place = self.crowd.enter(peer.ip()).ok_or(io::ErrorKind::QuotaExceeded)?;
         stream.set_nodelay(true)?;
+        // The kernel counts, also while the peer's window is closed: nothing above it is told of that.
+        SockRef::from(&stream).set_tcp_user_timeout(Some(self.unread))?;
         Ok(Guest { stream, _place: place })
     }
 }
@@ -101,11 +113,12 @@ impl AsyncWrite for Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
     #[tokio::test]
     async fn a_peer_has_its_places_and_gets_them_back() {
-        let door = Door(Crowd::new(9, 2));
+        let door = Door { crowd: Crowd::new(9, 2), unread: UNREAD };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut clients = Vec::new();
         let mut arrive = async || {
@@ -118,5 +131,22 @@ mod tests {
         drop(first);
         let again = arrive().await.unwrap();
         drop((second, again));
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_loses_its_place() {
+        let door = Door { crowd: Crowd::new(1, 1), unread: Duration::from_millis(300) };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _reads_nothing = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut guest = door.admit(listener.accept().await.unwrap().0).unwrap();
+        let refused = loop {
+            if let Err(error) = guest.write_all(&[0; 65536]).await {
+                break error;
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        drop(guest);
+        let _next = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        door.admit(listener.accept().await.unwrap().0).unwrap();
     }
 }

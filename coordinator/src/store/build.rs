@@ -147,8 +147,7 @@ impl Store {
     /// Deletes it with its images; answers with the files that they named.
     pub async fn delete_build(&self, id: BuildId) -> Result<Vec<Sha256>, Rejection<BuildRefusal>> {
         let of_build = "SELECT id FROM images WHERE build = ?1";
-        self.part_from_images(of_build, id.to_string()).await?;
-        self.write(move |tx| {
+        self.delete_with_images(of_build, id.to_string(), move |tx| {
             if image::any_in_use(tx, of_build, &id.to_string())? {
                 return Err(Rejection::Refused(BuildRefusal::InUse));
             }

@@ -129,8 +129,7 @@ impl Store {
     ) -> Result<Vec<Sha256>, Rejection<CategoryRefusal>> {
         let of_category = "SELECT i.id FROM images i JOIN builds b ON b.id = i.build
                            WHERE b.category = ?1";
-        self.part_from_images(of_category, id.to_string()).await?;
-        self.write(move |tx| {
+        self.delete_with_images(of_category, id.to_string(), move |tx| {
             if image::any_in_use(tx, of_category, &id.to_string())? {
                 return Err(Rejection::Refused(CategoryRefusal::InUse));
             }

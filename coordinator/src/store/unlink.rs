@@ -48,11 +48,41 @@ impl Store {
         Ok(())
     }
 
+    /// As [`Store::part_from_images`], then deletes what they belong to. Where that is refused, for an image came
+    /// into use that was not there before, those that are parted go all the same: nobody can begin with them.
+    pub(super) async fn delete_with_images<T, R>(
+        &self,
+        select: &'static str,
+        key: String,
+        delete: impl FnOnce(&Tx<'_>) -> Result<T, Rejection<R>> + Send + 'static,
+    ) -> Result<T, Rejection<R>>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        self.part_from_images(select, key.clone()).await?;
+        let deleted = self.write(delete).await;
+        if let Err(Rejection::Refused(_)) = deleted {
+            self.finish_deletions_of(select, key).await?;
+        }
+        deleted
+    }
+
     /// Deletes the images whose deletion was interrupted; answers how many.
     pub async fn finish_deletions(&self) -> Result<usize, StoreError> {
-        let going = self.read(|conn| {
-            let mut statement = conn.prepare("SELECT id FROM images WHERE going")?;
-            let ids = statement.query_map([], |row| parsed(row, "id"))?;
+        self.finish_deletions_of("SELECT id FROM images WHERE ?1", "1".into()).await
+    }
+
+    /// Their files stay until the next start.
+    async fn finish_deletions_of(
+        &self,
+        select: &'static str,
+        key: String,
+    ) -> Result<usize, StoreError> {
+        let going = self.read(move |conn| {
+            let sql = format!("SELECT id FROM images WHERE going AND id IN ({select})");
+            let mut statement = conn.prepare(&sql)?;
+            let ids = statement.query_map([key], |row| parsed(row, "id"))?;
             Ok(ids.collect::<rusqlite::Result<Vec<ImageId>>>()?)
         });
         let mut finished = 0;

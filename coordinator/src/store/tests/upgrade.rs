@@ -1,7 +1,8 @@
 //! From what is asked for to a proved version, and what is refused on the way.
 
 use super::*;
-use crate::store::image::ImageRefusal;
+use crate::store::build::BuildRefusal;
+use crate::store::image::{ImageRefusal, NewImage};
 
 #[tokio::test]
 async fn what_is_being_deleted_is_not_begun_with_and_what_stays_keeps_its_history() {
@@ -24,6 +25,31 @@ async fn what_is_being_deleted_is_not_begun_with_and_what_stays_keeps_its_histor
     assert_eq!(store.finish_deletions().await.unwrap(), 1);
     assert!(store.image(image).await.unwrap().is_none());
     assert_eq!(store.finish_deletions().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn an_image_that_came_into_use_keeps_its_build_and_none_that_were_parted_stay() {
+    let f = Fixture::new().await;
+    let (first, device) = (f.image("v2").await, f.device(1).await);
+    let build = f.store.image(first).await.unwrap().unwrap().build;
+    let of_build = "SELECT id FROM images WHERE build = ?1";
+    f.store.part_from_images(of_build, build.to_string()).await.unwrap();
+    // Between two pieces of that work.
+    let another = NewImage {
+        build,
+        tool: "another".into(),
+        boards: vec![],
+        file_name: "another.bin".into(),
+        size: 7,
+        sha256: shared::hex::sha256(b"another"),
+        signed: f.store.image_manifest(first).await.unwrap(),
+    };
+    let second = f.store.create_image(another).await.unwrap().id;
+    f.ask(device, second).await.unwrap();
+    let refused = f.store.delete_build(build).await;
+    assert!(matches!(refused, Err(Rejection::Refused(BuildRefusal::InUse))), "{refused:?}");
+    assert!(f.store.image(first).await.unwrap().is_none(), "nobody could begin with it any more");
+    assert!(f.store.image(second).await.unwrap().is_some());
 }
 
 #[tokio::test]
