@@ -8,8 +8,9 @@
 //!                    ▼  └──── Retrying, old version seen ─────┘   │ cancel, no grant open
 //!                cancelled ◀──────────────────────────────────────┘ (failed after a failed attempt)
 //! ```
-//! - Only [`grant::start`] opens a grant, and [`restored::adopt`] one that a backup has forgotten; while one is open nothing but the device ends the
-//!   operation, save [`expiry`] after a long silence. `Returned` closes it and uncounts its attempt.
+//! - Only [`grant::start`] opens a grant, and [`restored::adopt`] one that a backup has forgotten; while one is open
+//!   nothing but the device ends the operation, save [`expiry`] after a long silence. `Returned` closes it and
+//!   uncounts its attempt.
 //! - A terminal status never changes. What comes later is kept as [`LateResult`].
 //! - An operation listens to one journal (stream): the newest before the first grant, the granted
 //!   one from then on.

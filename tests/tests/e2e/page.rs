@@ -62,8 +62,7 @@ async fn a_failed_canary_is_looked_at_and_tried_again() {
     assert_eq!(status, Some(1), "one did not succeed: {said}");
     assert!(said.contains("1 success, 1 failed of 2"), "{said}");
     assert!(said.contains(&format!("batch retry {batch}")), "{said}");
-    let again = field(&good(&scene, &["batch", "retry", &batch, "--json"]), "batch");
-    let said = good(&scene, &["batch", "watch", &again]);
+    let said = good(&scene, &["batch", "retry", &batch, "--watch"]);
     assert!(said.contains("1 success of 1"), "{said}");
     for router in &routers {
         let flash = router.modem.state().unwrap().flash;
