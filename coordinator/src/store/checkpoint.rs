@@ -17,6 +17,10 @@ const TOO_LONG: u64 = 64 << 20;
 /// For that no reader may be in the log, and writers have to wait meanwhile: not for a long one, such
 /// as a backup.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// Pages that may be left to move while writers wait: a millisecond or two.
+const FEW: i64 = 64;
+/// Rounds of moving what came during the round before.
+const ROUNDS: u32 = 8;
 
 pub(super) struct Checkpointer {
     stop: Option<Sender<()>>,
@@ -56,24 +60,39 @@ fn work(conn: &Connection, log: &Path, health: &Health, stopped: &Receiver<()>) 
     }
     while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let length = std::fs::metadata(log).map_or(0, |meta| meta.len());
-        // The bulk is moved while writers go on; only the rest is, with them standing still.
-        let modes: &[&str] = match length {
+        let done = match length {
             // Where a full disk keeps the log from growing, its beginning can be used again.
-            0..WORTH_IT if !health.is_failing() => &[],
-            0..WORTH_IT => &["PASSIVE"],
-            WORTH_IT..TOO_LONG => &["PASSIVE"],
-            _ => &["PASSIVE", "RESTART"],
+            0..WORTH_IT if !health.is_failing() => Ok(()),
+            0..TOO_LONG => checkpoint(conn, "PASSIVE").map(|_| ()),
+            _ => begin_anew(conn),
         };
-        for mode in modes {
-            let done = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-            match done {
-                Ok(()) => told = false,
-                Err(error) if !told => {
-                    tracing::warn!(%error, length, "checkpoint");
-                    told = true;
-                }
-                Err(_) => {}
+        match done {
+            Ok(()) => told = false,
+            Err(error) if !told => {
+                tracing::warn!(%error, length, "checkpoint");
+                told = true;
             }
+            Err(_) => {}
         }
     }
+}
+
+/// The bulk is moved while writers go on, and then what they wrote meanwhile, until only a little is left: that
+/// is moved with them standing still.
+fn begin_anew(conn: &Connection) -> rusqlite::Result<()> {
+    let mut before = 0;
+    for _ in 0..ROUNDS {
+        let moved = checkpoint(conn, "PASSIVE")?;
+        // Readers may keep the rest where it is.
+        if moved - before < FEW {
+            break;
+        }
+        before = moved;
+    }
+    checkpoint(conn, "RESTART").map(|_| ())
+}
+
+/// Answers how many of the log's pages are in the database file.
+fn checkpoint(conn: &Connection, mode: &str) -> rusqlite::Result<i64> {
+    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(2))
 }
