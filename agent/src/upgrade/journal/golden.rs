@@ -141,6 +141,7 @@ fn full() -> Record {
         before: Some(Before { versions: vec![version("45.00.002")], baseline, ..before() }),
         last_failure: Some(failure()),
         returned: 4,
+        vanished: 2,
         ..record()
     }
 }
@@ -201,17 +202,17 @@ fn what_earlier_versions_wrote_is_understood() {
     let earlier = text("earlier.txt");
     let mut found = earlier.lines().map(|line| understand(&file(line)).unwrap());
     // Before anything but the modem was asked, and without the operator.
-    let mut known = Record { returned: 0, ..full() };
+    let mut known = Record { returned: 0, vanished: 0, ..full() };
     known.before.as_mut().unwrap().baseline.operator = None;
     assert_eq!(found.next().unwrap().record, known);
     // Before hooks, failures and baselines were in it.
     let first = found.next().unwrap();
     assert_eq!(first.step, Step::Installing { run: Run::Start });
-    let mut known = Record { returned: 0, ..full() };
+    let mut known = Record { returned: 0, vanished: 0, ..full() };
     (known.post_flash_due, known.last_failure) = (false, None);
     known.before.as_mut().unwrap().baseline = Baseline::default();
     assert_eq!(first.record, known);
     // Before grants were handed back.
-    assert_eq!(found.next().unwrap().record, Record { returned: 0, ..full() });
+    assert_eq!(found.next().unwrap().record, Record { returned: 0, vanished: 0, ..full() });
     assert_eq!(found.next(), None);
 }

@@ -4,8 +4,8 @@ use super::{all_found, chain, version_lines};
 use crate::{
     environment::Environment,
     modem::{
-        Baseline, Difference, Ready,
-        dialect::{self, VersionCommands},
+        Baseline, Difference, PortError, Ready,
+        dialect::{self, ModemError, VersionCommands},
         standing,
     },
     upgrade::state::{Outcome, State},
@@ -30,12 +30,12 @@ impl Environment {
 
     async fn restored(&mut self, state: &State) -> Result<Outcome, Outcome> {
         let mut ready = self.back(state).await?;
-        let now = standing::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
+        let now = standing::baseline(&mut ready.port).await.map_err(|e| unheard(&e))?;
         let restore = self.profile_again(state).map(|profile| profile.restore).unwrap_or_default();
         let lost = lost_settings(state, &now, &restore);
         for difference in &lost {
             log::info!("restoring {difference:?}");
-            standing::restore(&mut ready.port, difference).await.map_err(|e| vanished(&e))?;
+            standing::restore(&mut ready.port, difference).await.map_err(|e| unheard(&e))?;
             let setting = difference.setting();
             if setting.is_some_and(|setting| restore.restarts.contains(&setting)) {
                 let reason = format!("restored {difference:?}; the modem restarts");
@@ -60,7 +60,7 @@ impl Environment {
         let mut ready = self.back(state).await?;
         let commands = VersionCommands::new(target.reaches.iter().map(|l| &l.command), []);
         let replies =
-            dialect::read_versions(&mut ready.port, &commands).await.map_err(|e| vanished(&e))?;
+            dialect::read_versions(&mut ready.port, &commands).await.map_err(|e| unheard(&e))?;
         if !all_found(&target.reaches, &version_lines(replies)) {
             let detail = "the versions changed between probing and confirming";
             return Err(Outcome::Failed(Failure::new(
@@ -70,7 +70,7 @@ impl Environment {
                 detail,
             )));
         }
-        let now = standing::baseline(&mut ready.port).await.map_err(|e| vanished(&e))?;
+        let now = standing::baseline(&mut ready.port).await.map_err(|e| unheard(&e))?;
         if now.is_locked() && state.tries < UNLOCKING {
             return Err(Outcome::Again { reason: "the SIM waits for its PIN".into() });
         }
@@ -104,6 +104,25 @@ impl Environment {
     }
 }
 
+/// A modem that does not answer may be gone, and what is there now decides. One that says no is there: that is
+/// tried again as long as acceptance may take.
+fn unheard(error: &ModemError) -> Outcome {
+    match error {
+        ModemError::Port(
+            PortError::Refused { .. } | PortError::TooLong { .. } | PortError::NotACommand { .. },
+        )
+        | ModemError::Unreadable { .. }
+        | ModemError::Unsteady { .. } => Outcome::Again { reason: chain(error) },
+        ModemError::Port(
+            PortError::Open { .. }
+            | PortError::OpenHangs { .. }
+            | PortError::Gone
+            | PortError::Timeout { .. }
+            | PortError::Io(_),
+        ) => vanished(error),
+    }
+}
+
 fn vanished(error: &dyn std::error::Error) -> Outcome {
     Outcome::Vanished { reason: chain(error) }
 }
@@ -127,4 +146,25 @@ fn lost_settings(state: &State, now: &Baseline, restore: &Restore) -> Vec<Differ
     let mut lost: Vec<_> = differences.filter_map(|d| Some((place(&d)?, d))).collect();
     lost.sort_by_key(|(place, _)| *place);
     lost.into_iter().map(|(_, difference)| difference).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modem::at::Final;
+
+    #[test]
+    fn a_modem_that_says_no_is_there() {
+        let command = || "AT#FWSWITCH=40,0,0".to_owned();
+        let refused = PortError::Refused { command: command(), result: Final::Error };
+        let unsteady = ModemError::Unsteady { command: command() };
+        for there in [refused.into(), PortError::TooLong { command: command() }.into(), unsteady] {
+            assert!(matches!(unheard(&there), Outcome::Again { .. }), "{there}");
+        }
+        let mute = PortError::Timeout { command: command(), limit: std::time::Duration::ZERO };
+        for away in [PortError::Gone, mute] {
+            let away = away.into();
+            assert!(matches!(unheard(&away), Outcome::Vanished { .. }), "{away}");
+        }
+    }
 }

@@ -137,11 +137,14 @@ pub struct Record {
     /// request is told from a repeated one by this number.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub returned: u32,
+    /// How often the modem, flashed, was lost while it was restored or compared.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vanished: u32,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(returned: &u32) -> bool {
-    *returned == 0
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Record {
@@ -158,6 +161,7 @@ impl Record {
             before: None,
             last_failure: None,
             returned: 0,
+            vanished: 0,
         }
     }
 }

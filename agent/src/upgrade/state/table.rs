@@ -87,6 +87,8 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Restoring | Step::Confirming, Outcome::Vanished { .. })
             if state.tries >= policy.max_rounds =>
         {
+            let mut state = state;
+            state.record.vanished += 1;
             state.probe(ToolEnd::Lost, 1)
         }
         (Step::Restoring | Step::Confirming, Outcome::Vanished { .. }) => {
@@ -263,6 +265,12 @@ impl State {
         let failure =
             |kind, condition, detail: String| Failure::new(phase, kind, condition, detail);
         match seen {
+            // It answers here and never there: its router must not stay dark for that.
+            Sighting::Target if self.record.vanished >= policy.max_rounds => {
+                let detail =
+                    "it runs, and is lost whenever its settings are read or restored".into();
+                self.fail(failure(FailureKind::Acceptance, Modem::Updated, detail))
+            }
             Sighting::Target => self.to(Step::Restoring),
             Sighting::Old => self.old_version(end, phase, policy),
             Sighting::OtherVersion { found } => {

@@ -332,3 +332,27 @@ fn a_gate_that_is_closed_at_the_last_look_costs_no_attempt_however_often() {
     assert_eq!(apply(state.clone(), Outcome::Cancelled).ending(), Some(&Ending::Cancelled));
     assert_eq!(apply(state, Outcome::Paused).step, Step::Inspecting);
 }
+
+#[test]
+fn a_modem_that_is_lost_whenever_it_is_restored_does_not_keep_its_router_dark() {
+    let mut state =
+        State { record: Record { attempts: 1, holding: true, ..record() }, ..at(Step::Restoring) };
+    let policy = Policy::default();
+    let mut rounds = 0;
+    while !matches!(state.step, Step::Releasing { .. }) {
+        rounds += 1;
+        assert!(rounds < 100, "{state:?}");
+        let outcome = match state.step {
+            Step::Probing { .. } => Outcome::Probed(Sighting::Target),
+            _ => Outcome::Vanished { reason: "no answer to AT#FWSWITCH?".into() },
+        };
+        state = state.apply(outcome, &policy).resume();
+        // A fresh process forgets its tries, and only those: as often as it comes.
+        state.tries = policy.max_rounds;
+    }
+    let Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } = state.step
+    else {
+        panic!("{:?}", state.step)
+    };
+    assert_eq!((failure.kind, failure.condition), (FailureKind::Acceptance, ModemCondition::Updated));
+}

@@ -228,7 +228,11 @@ pub(super) fn perform(
             None => same(Outcome::ToolEnded(ToolEnd::Lost)),
         },
         Action::Probe => same(Outcome::Probed(world.sighting())),
-        Action::Restore => same(Outcome::Restored),
+        Action::Restore => {
+            let vanished = Outcome::Vanished { reason: String::new() };
+            let ended = [Outcome::Restored, again(), vanished];
+            (ended.map(|outcome| (world.clone(), outcome)).to_vec(), vec![])
+        }
         Action::Confirm => {
             assert_eq!(world.modem, Modem::Target);
             let vanished = Outcome::Vanished { reason: String::new() };
