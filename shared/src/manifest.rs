@@ -126,6 +126,9 @@ impl Manifest {
             return Err(ManifestError::Critical(limits::cut(name.clone())));
         }
         self.check_file()?;
+        if i64::try_from(self.sequence).is_err() {
+            return Err(field("sequence", "at most 2^63 - 1"));
+        }
         check_texts("vendor", [&self.vendor])?;
         check_texts("category", [&self.category])?;
         check_texts("tool.profile", [&self.tool.profile])?;

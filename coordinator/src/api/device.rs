@@ -315,9 +315,11 @@ impl From<Rejection<DeviceRefusal>> for ApiError {
             Rejection::Refused(refusal @ DeviceRefusal::UnknownLocation) => {
                 Self::field("location", format!("Not set: {refusal}."))
             }
-            Rejection::Refused(refusal @ (DeviceRefusal::Revoked | DeviceRefusal::NotPending)) => {
-                Self::conflict(format!("The device stays as it is: {refusal}."))
-            }
+            Rejection::Refused(
+                refusal @ (DeviceRefusal::Revoked
+                | DeviceRefusal::NotPending
+                | DeviceRefusal::SeveralRivals),
+            ) => Self::conflict(format!("The device stays as it is: {refusal}.")),
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::artifacts::download::Stored;
 use crate::store::{
     Rejection,
     image::{Image, ImageList, ImageRefusal, NewImage},
-    listing::Order,
+    listing::{Order, Rows},
 };
 
 /// The parts of an upload.
@@ -155,6 +155,7 @@ async fn record(app: &App, operator: &Operator, build: BuildId, parts: Parts) ->
     let boards = parts.boards.or(models).unwrap_or_default();
 
     let kept = app.artifacts.hold().await;
+    let was_there = app.artifacts.stored(sha256).await?.is_some();
     file.keep().await?;
     let recorded = async {
         let signed = match signed {
@@ -164,8 +165,14 @@ async fn record(app: &App, operator: &Operator, build: BuildId, parts: Parts) ->
                 Some(signed)
             }
         };
+        let known = tool.clone();
         let new = NewImage { build, tool, boards, file_name, size, sha256, signed };
-        Ok(operator.store(app).create_image(new).await?)
+        match operator.store(app).create_image(new).await {
+            Err(Rejection::Refused(ImageRefusal::TypeTaken)) if !was_there => {
+                brought_back(app, build, known, sha256).await
+            }
+            recorded => Ok(recorded?),
+        }
     };
     let recorded = recorded.await;
     drop(kept);
@@ -173,6 +180,19 @@ async fn record(app: &App, operator: &Operator, build: BuildId, parts: Parts) ->
         forget_files(app, [sha256]).await;
     }
     recorded
+}
+
+/// A backup may have been restored without its firmware: the image is known, and its file is there again.
+async fn brought_back(app: &App, build: BuildId, tool: String, sha256: Sha256) -> Answer<Image> {
+    let wanted = ImageList {
+        build,
+        tool: Some(tool),
+        order: Order { column: "created", descending: false },
+        rows: Rows { offset: 0, limit: 1 },
+    };
+    let known = app.store.images(wanted).await?.rows.into_iter().next();
+    let same = known.filter(|image| image.sha256 == sha256);
+    same.ok_or_else(|| Rejection::Refused(ImageRefusal::TypeTaken).into())
 }
 
 /// Removes files that no image names any more. What cannot be removed is swept at the next start.

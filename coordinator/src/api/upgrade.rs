@@ -229,7 +229,15 @@ async fn check_for_all(app: &App, build: &Build, options: &Map<String, Value>) -
 /// Whose devices: the build's organization; of a shared build the one that was named or is meant.
 async fn ask(app: &App, operator: &Operator, build: &Build, asked: Asked) -> Answer<Ask> {
     let organization = match build.organization {
-        Some(organization) => organization,
+        Some(own) => {
+            if asked.organization.is_some()
+                && group::organization(app, operator, asked.organization.clone()).await? != own
+            {
+                let others = "The build is another organization's, and so would the devices be.";
+                return Err(ApiError::field("organization", others));
+            }
+            own
+        }
         None => whose(app, operator, &asked).await?,
     };
     let selection = asked.selection;

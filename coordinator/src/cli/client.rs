@@ -1,6 +1,7 @@
 //! Requests to the operator's API, and what its refusals mean for whoever typed the command.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
@@ -17,16 +18,28 @@ const LARGEST_ANSWER: usize = 16 << 20;
 /// A query's pairs.
 pub type Query = Vec<(&'static str, String)>;
 
+/// Seconds in which the server has carried out whatever a request starts.
+const CARRIED_OUT_S: u32 = 60;
+
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    http: Http,
     url: String,
     /// None only while logging in.
     token: Option<String>,
 }
 
+/// Two clients of one server.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Gives up when nothing comes for a minute.
+    pub hasty: reqwest::Client,
+    /// Waits as long as the connection stands.
+    pub patient: reqwest::Client,
+}
+
 impl Client {
-    pub fn new(http: reqwest::Client, url: &str, token: Option<String>) -> Self {
+    pub fn new(http: Http, url: &str, token: Option<String>) -> Self {
         Self { http, url: url.to_owned(), token }
     }
 
@@ -37,7 +50,16 @@ impl Client {
 
     /// A request for a path below the API's base.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{BASE}/{path}", self.url));
+        self.request_by(&self.http.hasty, method, path)
+    }
+
+    /// Of a body that may take any time to arrive.
+    pub fn upload(&self, path: &str) -> RequestBuilder {
+        self.request_by(&self.http.patient, Method::POST, path)
+    }
+
+    fn request_by(&self, http: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {
+        let request = http.request(method, format!("{}{BASE}/{path}", self.url));
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -68,12 +90,19 @@ impl Client {
         let key = Uuid::new_v4().to_string();
         let request =
             || self.request(Method::POST, path).header("Idempotency-Key", &key).json(body);
-        match self.answer(request()).await {
-            Err(error) if error.downcast_ref().is_some_and(is_broken) => {
-                self.answer(request()).await
-            }
-            other => other,
+        let mut answer = self.answer(request()).await;
+        if !answer.as_ref().is_err_and(|error| error.downcast_ref().is_some_and(is_broken)) {
+            return answer;
         }
+        // The server may be at it still: what it answers then is kept for this key.
+        for _ in 0..CARRIED_OUT_S {
+            answer = self.answer(request()).await;
+            if !answer.as_ref().is_err_and(|error| error.downcast_ref().is_some_and(is_running)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        answer
     }
 
     /// Takes a thing away.
@@ -182,6 +211,10 @@ pub fn escaped(text: &str) -> String {
         other => format!("%{other:02X}"),
     };
     text.bytes().map(escape).collect()
+}
+
+fn is_running(failure: &Failure) -> bool {
+    matches!(failure, Failure::Conflict(told) if told.starts_with("A request with this key is running"))
 }
 
 fn is_broken(failure: &Failure) -> bool {

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use shared::hex::Sha256;
 
-use super::client::Client;
+use super::client::{Client, Http};
 use super::failure::Failure;
 use super::profile::{Name, Profile, Profiles};
 use super::trust;
@@ -109,15 +109,22 @@ impl Profile {
             Some(pin) => trust::pinned(pin)?,
             None => trust::authorities(self.ca.as_deref())?,
         };
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(15))
-            // Longer than the pause between two keep-alives of the live events.
-            .read_timeout(Duration::from_secs(60))
-            .build()
-            .context("cannot set up HTTPS")?;
+        let client = || {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .https_only(true)
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_secs(15))
+        };
+        // Longer than the pause between two keep-alives of the live events.
+        let hasty = client().read_timeout(Duration::from_secs(60)).build();
+        // That time runs from the request on, and an upload is answered when all of it has arrived: there the
+        // server ends what stands still, and TCP what is cut off.
+        let patient = client().build();
+        let http = Http {
+            hasty: hasty.context("cannot set up HTTPS")?,
+            patient: patient.context("cannot set up HTTPS")?,
+        };
         Ok(Client::new(http, self.url.trim_end_matches('/'), token))
     }
 }

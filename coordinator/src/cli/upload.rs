@@ -63,7 +63,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
     let tool = tool(&arguments, signed.as_ref())?;
     let build = build(client, &arguments).await?;
     let form = form(&arguments, tool, &signed).await?;
-    let request = client.request(Method::POST, &format!("build/{build}/image/")).multipart(form);
+    let request = client.upload(&format!("build/{build}/image/")).multipart(form);
     let image = client.answer(request).await.context("the upload failed")?;
     if arguments.output.json {
         output::json(&image);

@@ -1,5 +1,7 @@
 //! Payloads as they come, into types: limits first, then JSON.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -89,8 +91,11 @@ pub(super) fn read_presence(payload: &[u8]) -> Result<Presence, Malformed> {
 }
 
 pub fn read_inventory(payload: &[u8]) -> Result<Inventory, Malformed> {
-    let inventory: Inventory = read(payload, limits::INVENTORY)?;
+    let mut inventory: Inventory = read(payload, limits::INVENTORY)?;
     check_version(inventory.v, inventory::VERSION)?;
+    // A slot has one modem: told twice, it would be two members of a batch.
+    let mut slots = HashSet::new();
+    inventory.modems.retain(|modem| slots.insert(modem.slot.clone()));
     Ok(inventory)
 }
 
@@ -121,6 +126,18 @@ mod tests {
             id = device()
         );
         format!(r#"{{"v":1,"events":[{}]}}"#, vec![event; count].join(",")).into_bytes()
+    }
+
+    #[test]
+    fn a_slot_that_is_told_twice_is_there_once() {
+        let golden = include_bytes!("../../../shared/tests/golden/inventory.json");
+        let mut told: Value = serde_json::from_slice(golden).unwrap();
+        let once = read_inventory(told.to_string().as_bytes()).unwrap();
+        let modems = told["modems"].as_array_mut().unwrap();
+        let mut again = modems[0].clone();
+        again["imei"] = "356938035643809".into();
+        modems.push(again);
+        assert_eq!(read_inventory(told.to_string().as_bytes()).unwrap(), once);
     }
 
     #[test]

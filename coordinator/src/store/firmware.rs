@@ -116,7 +116,13 @@ impl Store {
         self.write(move |tx| {
             let before = find(tx, wanted.device, &wanted.slot)?;
             let operation = match &before {
-                Some(found) if found.installed && found.image == Some(wanted.image) => None,
+                Some(found)
+                    if found.installed
+                        && found.image == Some(wanted.image)
+                        && idle(tx, wanted.device, &wanted.slot).is_ok() =>
+                {
+                    None
+                }
                 _ => Some(upgrade(tx, &wanted)?),
             };
             let firmware = find(tx, wanted.device, &wanted.slot)?

@@ -203,3 +203,20 @@ async fn an_image_that_an_upgrade_needs_stays() {
     let kept = world.get(OPERATOR, &format!("upgrade-operation/{operation}/")).await.ok(200);
     assert_eq!(kept["image"], Value::Null);
 }
+
+#[tokio::test]
+async fn a_file_that_a_restored_backup_lacks_comes_back_by_the_same_upload() {
+    let world = World::new().await;
+    let build = world.build().await;
+    let path = format!("build/{build}/image/");
+    let made = world.multipart(OPERATOR, &path, &parts(b"firmware")).await.ok(201);
+    world.multipart(OPERATOR, &path, &parts(b"firmware")).await.ok(400);
+    for file in world.artifacts() {
+        std::fs::remove_file(file).unwrap();
+    }
+    world.multipart(OPERATOR, &path, &parts(b"another")).await.ok(400);
+    assert_eq!(world.multipart(OPERATOR, &path, &parts(b"firmware")).await.ok(201), made);
+    let id = made["id"].as_str().unwrap();
+    let file = world.get(VIEWER, &format!("firmware-image/{id}/download/")).await;
+    assert_eq!((file.status.as_u16(), file.bytes.as_slice()), (200, &b"firmware"[..]));
+}

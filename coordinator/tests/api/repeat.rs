@@ -225,3 +225,20 @@ async fn a_crash_after_an_upgrade_was_asked_for_keeps_the_answer() {
     let made = is_made_once(world, keyed, members, true).await;
     assert_eq!(made["answer"]["upgrade_operation"]["id"], made["operation"]);
 }
+
+#[tokio::test]
+async fn what_takes_a_thing_away_needs_no_key_and_is_answered_each_time() {
+    let world = World::new().await;
+    let device = world.device(&["main"]).await;
+    let image = world.image().await;
+    put(&world, OPERATOR, device, "k1", json!({"image": image})).await.ok(201);
+    let operations = world.get(ADMIN, "upgrade-operation/").await.ok(200);
+    let id = operations["results"][0]["id"].as_str().unwrap();
+    world.post(OPERATOR, &format!("upgrade-operation/{id}/cancel/"), json!({})).await.ok(200);
+    let path = format!("device/{device}/modem-firmware/");
+    for expected in [204, 404] {
+        let request = request(Method::DELETE, OPERATOR, &path).header("Idempotency-Key", "k2");
+        let answer = world.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status.as_u16(), expected);
+    }
+}

@@ -64,7 +64,7 @@ type Change = fn(&mut Manifest);
 
 #[test]
 fn what_does_not_fit_together_is_refused() {
-    let cases: [(&str, Change); 14] = [
+    let cases: [(&str, Change); 15] = [
         ("format 2", |m| m.format = 2),
         ("critical", |m| m.critical = vec!["quantum".into()]),
         ("blocks", |m| m.blocks.truncate(1)),
@@ -73,6 +73,7 @@ fn what_does_not_fit_together_is_refused() {
         ("block_size", |m| m.block_size = 0),
         ("file.name", |m| m.file.name = "../../etc/passwd".into()),
         ("file.name", |m| m.file.name = "-f".into()),
+        ("sequence", |m| m.sequence = 1 << 63),
         ("models", |m| m.models.clear()),
         ("vendor", |m| m.vendor = "a\nb".into()),
         ("reaches", |m| m.reaches.clear()),

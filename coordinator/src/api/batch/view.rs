@@ -222,12 +222,15 @@ fn strategy(report: &Report) -> Value {
 }
 
 /// The same as JSON bytes, for the feed: without the build's changelog, which never changes with the
-/// batch and may be longer than a dashboard's packet.
+/// batch and may be longer than a dashboard's packet, and with the latest waves alone: a fleet whose last ones
+/// trickle in opens more than it holds.
 pub fn payload(report: &Report) -> Bytes {
     let mut view = BatchView::of(report);
     if let Some(build) = &mut view.build {
         build.changelog.clear();
     }
+    let old = view.waves.len().saturating_sub(MOST_WAVES as usize);
+    view.waves.drain(..old);
     bytes(&view)
 }
 

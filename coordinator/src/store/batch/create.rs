@@ -140,9 +140,10 @@ pub(in crate::store) fn launch(
     }
     let mut taken = 0;
     while batch.takeovers > 0 {
-        taken += takeover::take_some(tx, &batch, most)?.joined;
+        let some = takeover::take_some(tx, &batch, most)?;
+        taken += some.joined;
         batch = find()?;
-        if batch.counts.total() > 0 {
+        if batch.counts.total() > 0 || some.looked_at == 0 {
             break;
         }
     }

@@ -44,8 +44,11 @@ pub(super) fn note_down(
     by: &str,
 ) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "INSERT OR REPLACE INTO batch_takeovers (device, slot, batch, image, retry_of, asker)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        // REPLACE would fire the trigger that counts the new row, and not that of the old one.
+        "INSERT INTO batch_takeovers (device, slot, batch, image, retry_of, asker)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (device, slot, batch)
+             DO UPDATE SET image = ?4, retry_of = ?5, asker = ?6",
     )?
     .execute((
         member.device.to_string(),

@@ -6,7 +6,7 @@ use shared::ids::DeviceId;
 use uuid::Uuid;
 
 use super::{Device, bump, find_in, sightings::hold};
-use crate::store::audit::Told;
+use crate::store::audit::{Entry, Told, record};
 use crate::store::column::parsed;
 use crate::store::listing::Scope;
 use crate::store::note::Note;
@@ -33,6 +33,11 @@ pub enum DeviceRefusal {
     Revoked,
     #[error("it does not wait for an answer")]
     NotPending,
+    #[error(
+        "its MAC and serial number are those of more than one accepted device: revoke what it replaces, \
+         then accept it"
+    )]
+    SeveralRivals,
 }
 
 impl Store {
@@ -49,8 +54,15 @@ impl Store {
                 DeviceState::Accepted => return Ok(()),
                 DeviceState::Pending | DeviceState::Unknown => {}
             }
-            for rival in rivals(tx, device)? {
+            let rivals = rivals(tx, device)?;
+            if rivals.iter().filter(|(_, state)| state == "accepted").count() > 1 {
+                return Err(Rejection::Refused(DeviceRefusal::SeveralRivals));
+            }
+            for (rival, state) in rivals {
                 revoke(tx, rival)?;
+                let told = Told::of(Some(device.organization)).before(json!({ "state": state }));
+                let after = json!({ "state": "revoked", "for": device.id });
+                record(tx, &Entry::system("revoke", rival), Some(told.after(after)))?;
             }
             if takeovers(tx, device)? >= TAKEOVERS {
                 hold(tx, device.id, "its hardware was taken over by new keys again and again")?;
@@ -232,10 +244,10 @@ fn takeovers(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<u32> {
     )
 }
 
-/// The accepted and waiting devices that say to be the same hardware as this one.
-fn rivals(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<Vec<DeviceId>> {
+/// The accepted and waiting devices that say to be the same hardware as this one, with their states.
+fn rivals(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<Vec<(DeviceId, String)>> {
     let mut statement = tx.prepare_cached(
-        "SELECT id FROM devices
+        "SELECT id, state FROM devices
          WHERE organization = ?1 AND id <> ?2 AND state <> 'revoked'
              AND (mac = ?3 OR serial = ?4 OR id = ?5 OR replacement_of IN (?2, ?5))",
     )?;
@@ -247,7 +259,7 @@ fn rivals(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<Vec<DeviceId>> {
             &device.serial,
             device.replacement_of.map(|id| id.to_string()),
         ),
-        |row| parsed(row, "id"),
+        |row| Ok((parsed(row, "id")?, row.get("state")?)),
     )?;
     rivals.collect()
 }

@@ -1,6 +1,12 @@
 //! Who a device is.
 
+use shared::hex::{Hex, sha256};
+use shared::identity::Claims;
+
 use super::*;
+use crate::store::device::DeviceRefusal;
+use crate::store::enrolment::Enrolment;
+use crate::store::fixture::TOKEN;
 
 #[tokio::test]
 async fn the_same_key_is_the_same_device_and_a_known_mac_waits() {
@@ -51,6 +57,39 @@ async fn a_router_has_one_key_at_a_time_and_none_gets_back_in_by_itself() {
     assert_eq!(fifth.state, DeviceState::Pending, "revoked hardware waits under any key");
     let fifth = f.store.device(Scope::Everything, fifth.device).await.unwrap().unwrap();
     assert_eq!(fifth.replacement_of, Some(first.device));
+}
+
+#[tokio::test]
+async fn hardware_of_two_devices_is_nobodys_replacement_until_one_is_revoked() {
+    let f = Fixture::new().await;
+    let enrol = async |key: u8, mac: Option<&str>, serial: Option<&str>| {
+        let claims = Claims {
+            mac: mac.map(str::to_owned),
+            serial: serial.map(str::to_owned),
+            ..Claims::default()
+        };
+        let token = sha256(TOKEN.as_bytes());
+        let asked = Enrolment { public_key: Hex([key; 32]), token, claims, peer: None };
+        f.store.enrol(asked).await.unwrap().0.device
+    };
+    let state = async |id| f.store.device(Scope::Everything, id).await.unwrap().unwrap().state;
+    let one = enrol(1, Some("00:11:22:33:44:55"), Some("GLX3000A1077")).await;
+    let other = enrol(2, Some("00:11:22:33:44:66"), Some("GLX3000A2088")).await;
+    let taker = enrol(3, Some("00:11:22:33:44:55"), Some("GLX3000A2088")).await;
+    let refused = f.store.accept_device(Scope::Everything, taker).await;
+    assert!(
+        matches!(refused, Err(Rejection::Refused(DeviceRefusal::SeveralRivals))),
+        "{refused:?}"
+    );
+    assert_eq!([state(one).await, state(other).await], [DeviceState::Accepted; 2]);
+
+    f.store.revoke_device(Scope::Everything, one).await.unwrap();
+    f.store.accept_device(Scope::Everything, taker).await.unwrap();
+    assert_eq!(state(other).await, DeviceState::Revoked);
+    let log = f.store.audit(10).await.unwrap();
+    let told = log.iter().find(|entry| entry.entry.action == "revoke").unwrap();
+    assert_eq!(told.entry.subject, other.to_string());
+    assert_eq!(told.after.as_ref().unwrap()["for"], taker.to_string());
 }
 
 #[tokio::test]

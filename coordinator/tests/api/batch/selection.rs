@@ -176,3 +176,18 @@ async fn pages_of_a_dry_run_are_of_one_look() {
     world.patch(ADMIN, &format!("device/{off}/"), json!({"deactivated": false})).await.ok(200);
     assert_eq!(page(2).await["count"], 3, "it is old by now");
 }
+
+#[tokio::test]
+async fn another_organization_than_the_builds_is_refused_and_not_passed_over() {
+    let world = World::new().await;
+    let device = world.device(&["main"]).await;
+    world.image().await;
+    let builds = world.get(ADMIN, "build/").await.ok(200);
+    let build = builds["results"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("build/{build}/upgrade/");
+    let named = |organization: &str| json!({"organization": organization, "devices": [device], "upgrade_all": true});
+    let refused = world.post(ADMIN, &path, named("rival")).await.ok(400);
+    assert!(refused["organization"].is_array(), "{refused}");
+    let own = world.post(ADMIN, &path, named("acme")).await.ok(400);
+    assert!(own["error"].as_str().unwrap().starts_with("Nobody would be upgraded"), "{own}");
+}

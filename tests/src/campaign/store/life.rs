@@ -87,7 +87,7 @@ impl<'a> Life<'a> {
 
     /// Everything as `run` opens it. The power may go at any instant of it.
     fn open(&mut self) -> Result<Open, String> {
-        let board = Board { name: Some("lab".into()), mac: None, serial: None };
+        let board = Board { name: Some("lab".into()), ..Board::default() };
         let identity = Identity::open(&self.state_dir, &board).map_err(|e| e.to_string())?;
         if !self.control.is_dead() {
             let key = identity.public_key();

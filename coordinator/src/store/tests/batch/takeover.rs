@@ -4,6 +4,7 @@ use super::*;
 use crate::batch::{Phase, phase::phase};
 use crate::store::audit::Entry;
 use crate::store::batch::launch as launch_some;
+use crate::store::firmware::Assignment;
 
 /// Two devices with an older upgrade each, and a batch of another image that both were added to.
 async fn begun(f: &Fixture) -> (BatchId, [Operation; 2]) {
@@ -17,6 +18,45 @@ async fn begun(f: &Fixture) -> (BatchId, [Operation; 2]) {
     let members = devices.iter().map(|device| member(*device, newer, None)).collect();
     assert_eq!(f.store.add_members(batch, members, "admin".into()).await.unwrap(), 0);
     (batch, asked)
+}
+
+#[tokio::test]
+async fn a_member_that_is_added_twice_is_counted_once() {
+    let f = Fixture::new().await;
+    let (older, newer) = (f.image("v2").await, f.image("v3").await);
+    let device = f.device(1).await;
+    f.ask(device, older).await.unwrap();
+    f.pass(1);
+    let batch = create(&f, newer).await;
+    let twice = vec![member(device, newer, None), member(device, newer, None)];
+    f.store.add_members(batch, twice, "admin".into()).await.unwrap();
+    assert_eq!(shown(&f, batch).await.0.takeovers, 1);
+    f.store.launch_batch(batch).await.unwrap();
+    let (launched, _) = shown(&f, batch).await;
+    assert_eq!((launched.counts.total(), launched.takeovers), (1, 0));
+}
+
+#[tokio::test]
+async fn what_is_asked_of_one_modem_after_a_batch_was_begun_stays() {
+    let f = Fixture::new().await;
+    let (installed, newer) = (f.image("v2").await, f.image("v3").await);
+    let device = f.device(1).await;
+    let past = f.ask(device, installed).await.unwrap();
+    assert_eq!(f.store.start(device, past.id, request(1)).await.unwrap(), Leave::New);
+    assert_eq!(tell(&f, device, past.id, 1, succeeded()).await, Verdict::Accepted);
+    let ask = || Assignment {
+        device,
+        slot: Slot::default(),
+        image: installed,
+        upgrade_options: Default::default(),
+        by: "admin".into(),
+    };
+    assert_eq!(f.store.assign_firmware(ask()).await.unwrap().operation, None, "it is there");
+    f.pass(1);
+    let batch = launch(&f, newer, &[device]).await;
+    let asked = f.store.assign_firmware(ask()).await.unwrap().operation;
+    assert!(asked.is_some(), "a batch was about to flash another image");
+    assert_eq!(shown(&f, batch).await.0.counts.cancelled, 1);
 }
 
 async fn crash(f: &mut Fixture) {
