@@ -231,12 +231,16 @@ impl Environment {
     /// ModemManager knows the modem.
     async fn modem_manager(&self, how: ModemManager) -> Holder {
         let whole = Holder::Service("modemmanager".to_owned());
-        if how == ModemManager::Stop {
+        // Without a profile it stays as it was taken.
+        if how == ModemManager::Stop && self.job.profile.is_some() {
             return whole;
         }
         let taken = self.holders.taken().unwrap_or_default();
         if let Some(inhibited) = taken.into_iter().find(|h| matches!(h, Holder::Modem(_))) {
             return inhibited;
+        }
+        if how == ModemManager::Stop {
+            return whole;
         }
         let sought = match self.job.bus_id.as_deref() {
             Some(bus_id) => Sought::At(bus_id),

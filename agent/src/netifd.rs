@@ -29,6 +29,22 @@ pub fn interfaces_using(path: &Path, nodes: &[String]) -> Vec<String> {
     }
 }
 
+/// Whether netifd brings the interface `name` up at boot, as far as its configuration can be read.
+#[must_use]
+pub fn starts_at_boot(path: &Path, name: &str) -> bool {
+    let Ok(text) = files::read_text(path) else { return true };
+    let Ok(network) = uci::parse(&text) else { return true };
+    let says = |section: &uci::Section, option: &str, words: &[&str]| {
+        section.text(option).is_some_and(|value| words.contains(&value))
+    };
+    let comes_up = |section: &uci::Section| {
+        !says(section, "auto", &["0", "no", "off", "false", "disabled"])
+            && !says(section, "disabled", &["1", "yes", "on", "true", "enabled"])
+    };
+    let mut sections = network.of_kind("interface");
+    sections.find(|section| section.name.as_deref() == Some(name)).is_some_and(comes_up)
+}
+
 fn none(path: &Path, error: &dyn std::error::Error) -> Vec<String> {
     log::warn!("interfaces on the modem are not known: {}: {error}", path.display());
     Vec::new()
@@ -55,6 +71,20 @@ fn is_one(value: &str, nodes: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_brings_up_is_not_brought_up_afterwards() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("network");
+        assert!(starts_at_boot(&path, "wwan"), "nobody knows");
+        let text = "config interface 'wwan'\n\toption proto 'qmi'\n\
+                    config interface 'spare'\n\toption auto '0'\n\
+                    config interface 'off'\n\toption disabled '1'\n\
+                    config interface 'on'\n\toption auto '1'\n\toption disabled '0'\n";
+        std::fs::write(&path, text).unwrap();
+        let starts = ["wwan", "spare", "off", "on", "gone"].map(|name| starts_at_boot(&path, name));
+        assert_eq!(starts, [true, false, false, true, false]);
+    }
 
     #[test]
     fn an_interface_is_found_by_its_port_its_control_device_or_its_place() {

@@ -11,6 +11,7 @@ use crate::settings::Settings;
 use crate::staging::Mounts;
 use crate::sysupgrade;
 use crate::upgrade::journal::{self, Found, aside, peek};
+use crate::upgrade::state::State;
 
 /// Tells of a running tool before an upgrade that is not finished. `begun`: one whose grant is asked for
 /// counts as running.
@@ -49,17 +50,21 @@ pub fn unfinished(settings: &Settings) -> Option<String> {
     let slots = settings.slots.iter();
     let own = slots.map(|slot| (journal_path(settings, slot), slot.slot.to_string()));
     let nameless = journal::all(&settings.paths.state_dir).into_iter().flatten();
-    own.chain(nameless).find_map(|(path, slot)| unfinished_in(&slot, &path))
+    own.chain(nameless).find_map(|(path, slot)| unfinished_in(&slot, &path, State::has_touched))
 }
 
-/// Whether the modem of `slot` may be in the middle of something, by the journal at `path`.
-pub fn unfinished_in(slot: &str, path: &Path) -> Option<String> {
+/// Whether the modem of `slot` may be in the middle of something, by the journal at `path`: what `counts`.
+pub fn unfinished_in(
+    slot: &str,
+    path: &Path,
+    counts: impl FnOnce(&State) -> bool,
+) -> Option<String> {
     let unreadable =
         |path: &Path| Some(format!("slot {slot}: the journal {} cannot be read", path.display()));
     let aside = aside(path);
     match peek(path) {
         _ if aside.exists() => unreadable(&aside),
-        Ok(Found::State { state, .. }) if state.has_touched() => {
+        Ok(Found::State { state, .. }) if counts(&state) => {
             Some(format!("slot {slot}: the upgrade is not finished: {}", state.phase()))
         }
         Ok(Found::State { .. } | Found::Nothing) => None,

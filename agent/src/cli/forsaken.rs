@@ -9,6 +9,7 @@ use crate::environment::journal_path;
 use crate::guardian;
 use crate::settings::{Settings, SettingsError};
 use crate::upgrade::journal;
+use crate::upgrade::state::{State, Step};
 
 /// `settings`, unless a journal that is not finished has no slot in them: neither those where the state
 /// is now, nor those of the slots `before`, the settings that were in force until now.
@@ -30,7 +31,9 @@ pub fn accepted(settings: Settings, before: Option<&Settings>) -> Result<Setting
 }
 
 fn forsaken(slot: &str, path: &Path) -> Option<String> {
-    let unfinished = unfinished_in(slot, path)?;
+    // A request without an answer may have been granted: whoever asked has to hand that back.
+    let counts = |state: &State| state.has_touched() || state.step == Step::Committing;
+    let unfinished = unfinished_in(slot, path, counts)?;
     let path = path.display();
     Some(format!("{unfinished}, and no slot is called so: name it until then ({path})"))
 }
@@ -45,7 +48,7 @@ mod tests {
     use super::*;
     use crate::settings::{Fragment, from_fragments};
     use crate::upgrade::journal::{Journal, Reading, aside};
-    use crate::upgrade::state::{Gates, Run, State, Step, tests::record};
+    use crate::upgrade::state::{Gates, Run, tests::record};
 
     struct Router(tempfile::TempDir);
 
@@ -82,6 +85,8 @@ mod tests {
         assert_eq!(router.refused(renamed(), Some(&before)), None, "nothing was ever begun");
         let path = router.journal(Step::Waiting { gates: Gates::Commit });
         assert_eq!(router.refused(renamed(), Some(&before)), None, "its modem is untouched");
+        router.journal(Step::Committing);
+        assert!(router.refused(renamed(), None).is_some(), "it may have been granted");
         router.journal(Step::Recovering { tries: 3, run: Run::Attach });
         for before in [None, Some(&before)] {
             let refused = router.refused(renamed(), before).unwrap();

@@ -13,7 +13,7 @@ use crate::guardian::holders::{Holder, Holders};
 use crate::guardian::{self, Presence};
 use crate::settings::{Paths, Settings, SlotSettings};
 use crate::upgrade::journal::{Found, peek};
-use crate::{clock, profiles};
+use crate::{clock, netifd, profiles};
 
 /// netifd starts some seconds after the early script.
 const INTERFACES_PATIENCE: Duration = Duration::from_secs(120);
@@ -64,7 +64,11 @@ fn who_starts(settings: &Settings, taken: Vec<Holder>) -> Vec<Holder> {
     let own = &settings.holders;
     let mut services: BTreeSet<String> = own.services.iter().cloned().collect();
     services.insert("modemmanager".to_owned());
-    let mut interfaces: BTreeSet<String> = own.interfaces.iter().cloned().collect();
+    // Whatever is held is brought up again at the end.
+    let network = netifd::configuration(&paths.init_dir);
+    let comes_up = |name: &&String| netifd::starts_at_boot(&network, name);
+    let mut interfaces: BTreeSet<String> =
+        own.interfaces.iter().filter(comes_up).cloned().collect();
     for holder in taken {
         match holder {
             Holder::Service(name) => _ = services.insert(name),

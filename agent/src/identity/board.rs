@@ -7,15 +7,27 @@ use shared::identity::Claims;
 
 use crate::files;
 
+/// Wired interfaces of a router that are looked at.
+const MOST_MACS: usize = 16;
+/// `addr_assign_type` of an address that the hardware was given. Random ones (1) are others at each boot, and
+/// those of 2 are another interface's.
+const OWN: &str = "0";
+/// Of one that whoever configures the router has set.
+const SET: &str = "3";
+
 /// What tells one router from another. Every part may be unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Board {
     /// As in OpenWrt's `board_name`, for instance `glinet,gl-x3000`.
     #[serde(default)]
     pub name: Option<String>,
-    /// Of the first built-in network interface.
+    /// Of the first built-in network interface that has one of its own, else one that was set. Told, and
+    /// nothing hangs on it.
     #[serde(default)]
     pub mac: Option<String>,
+    /// The own ones of all of them: which is the first, and which are there, changes with the system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub macs: Vec<String>,
     #[serde(default)]
     pub serial: Option<String>,
 }
@@ -26,10 +38,13 @@ impl Board {
     pub fn read(sysfs: &Path) -> Self {
         let tree = sysfs.join("firmware/devicetree/base");
         let dmi = sysfs.join("class/dmi/id");
+        let net = sysfs.join("class/net");
+        let macs = macs(&net, OWN);
         Self {
             name: first_text(&tree.join("compatible"))
                 .or_else(|| first_text(&dmi.join("product_name"))),
-            mac: first_mac(&sysfs.join("class/net")),
+            mac: macs.first().cloned().or_else(|| self::macs(&net, SET).into_iter().next()),
+            macs,
             serial: first_text(&tree.join("serial-number"))
                 .or_else(|| first_text(&dmi.join("product_serial"))),
         }
@@ -39,8 +54,14 @@ impl Board {
     #[must_use]
     pub fn may_be(&self, other: &Self) -> bool {
         agree(self.name.as_ref(), other.name.as_ref())
-            && agree(self.mac.as_ref(), other.mac.as_ref())
+            && self.shares_a_mac(other)
             && agree(self.serial.as_ref(), other.serial.as_ref())
+    }
+
+    /// Or one of them is not known to have any.
+    fn shares_a_mac(&self, other: &Self) -> bool {
+        let unknown = self.macs.is_empty() || other.macs.is_empty();
+        unknown || self.macs.iter().any(|mac| other.macs.contains(mac))
     }
 
     /// What the device says of itself at enrolment.
@@ -77,19 +98,24 @@ fn first_text(path: &Path) -> Option<String> {
     (!first.is_empty()).then(|| first.chars().take(128).collect())
 }
 
-/// The address of the first interface by name that is hardware and not on USB: those of modems
-/// and dongles come and go.
-fn first_mac(net: &Path) -> Option<String> {
-    let mut names: Vec<_> = std::fs::read_dir(net).ok()?.flatten().map(|e| e.path()).collect();
+/// The addresses of one kind of the wired interfaces that are hardware and not on USB, by their names: those of
+/// modems and dongles come and go, and so do radios with their settings.
+fn macs(net: &Path, kind: &str) -> Vec<String> {
+    let mut names: Vec<_> =
+        std::fs::read_dir(net).into_iter().flatten().flatten().map(|e| e.path()).collect();
     names.sort();
-    names.into_iter().find_map(|interface| {
+    let of_kind = names.into_iter().filter_map(|interface| {
         let device = std::fs::canonicalize(interface.join("device")).ok()?;
         let on_usb = device.components().any(|part| {
             part.as_os_str().to_str().is_some_and(|name| name == "usb" || is_usb_bus(name))
         });
+        let is_radio = interface.join("phy80211").exists();
+        let told = first_text(&interface.join("addr_assign_type"));
         let address = first_text(&interface.join("address"))?;
-        (!on_usb && address != "00:00:00:00:00:00").then_some(address)
-    })
+        let counts = !on_usb && !is_radio && told.as_deref() == Some(kind);
+        (counts && address != "00:00:00:00:00:00").then_some(address)
+    });
+    of_kind.take(MOST_MACS).collect()
 }
 
 /// `usb1`: the kernel's directory of a bus.

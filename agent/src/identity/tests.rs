@@ -5,7 +5,8 @@ use shared::identity::verify;
 use super::*;
 
 fn board(mac: Option<&str>) -> Board {
-    Board { name: Some("glinet,gl-x3000".into()), mac: mac.map(Into::into), serial: None }
+    let macs = mac.map(str::to_owned).into_iter().collect();
+    Board { name: Some("glinet,gl-x3000".into()), mac: mac.map(Into::into), macs, serial: None }
 }
 
 fn nonce() -> Nonce {
@@ -77,24 +78,52 @@ fn the_board_is_read_from_sysfs_without_what_hangs_on_usb() {
     let tree = sysfs.join("firmware/devicetree/base");
     std::fs::create_dir_all(&tree).unwrap();
     std::fs::write(tree.join("compatible"), "glinet,gl-x3000\0mediatek,mt7981\0").unwrap();
-    for (name, device, address) in [
-        ("wwan0", "devices/usb1/1-1/1-1:1.2", "02:aa:00:00:00:01"),
-        ("aether", "bus/usb/devices/1-2:1.0", "02:aa:00:00:00:02"),
-        ("eth1", "devices/platform/eth", "02:00:00:00:00:11"),
-        ("eth0", "devices/platform/eth", "02:00:00:00:00:10"),
+    for (name, device, kind, address) in [
+        ("wwan0", "devices/usb1/1-1/1-1:1.2", "0", "02:aa:00:00:00:01"),
+        ("aether", "bus/usb/devices/1-2:1.0", "0", "02:aa:00:00:00:02"),
+        // A DSA conduit without an address of its own.
+        ("eth0", "devices/platform/eth", "1", "02:00:00:00:00:0f"),
+        ("eth2", "devices/platform/eth", "0", "02:00:00:00:00:11"),
+        ("eth1", "devices/platform/eth", "0", "02:00:00:00:00:10"),
+        ("br0", "devices/platform/eth", "3", "02:00:00:00:00:33"),
+        ("lan1", "devices/platform/eth", "2", "02:00:00:00:00:0f"),
+        ("eth9", "devices/pci0/radio", "0", "02:00:00:00:00:22"),
     ] {
         let interface = sysfs.join("class/net").join(name);
         std::fs::create_dir_all(&interface).unwrap();
         std::fs::create_dir_all(sysfs.join(device)).unwrap();
         std::fs::write(interface.join("address"), format!("{address}\n")).unwrap();
+        std::fs::write(interface.join("addr_assign_type"), format!("{kind}\n")).unwrap();
         std::os::unix::fs::symlink(sysfs.join(device), interface.join("device")).unwrap();
     }
     let lo = sysfs.join("class/net/abc");
     std::fs::create_dir_all(&lo).unwrap();
     std::fs::write(lo.join("address"), "02:00:00:00:00:99").unwrap();
 
+    std::fs::create_dir(sysfs.join("class/net/eth9/phy80211")).unwrap();
+
     let board = Board::read(sysfs);
     assert_eq!(board.name.as_deref(), Some("glinet,gl-x3000"));
     assert_eq!(board.mac.as_deref(), Some("02:00:00:00:00:10"));
+    assert_eq!(board.macs, ["02:00:00:00:00:10", "02:00:00:00:00:11"]);
     assert_eq!(board.serial, None);
+    for name in ["eth1", "eth2"] {
+        std::fs::remove_dir_all(sysfs.join("class/net").join(name)).unwrap();
+    }
+    let board = Board::read(sysfs);
+    assert_eq!((board.mac.as_deref(), board.macs.len()), (Some("02:00:00:00:00:33"), 0));
+}
+
+#[test]
+fn a_system_that_names_its_interfaces_otherwise_is_the_same_board() {
+    let state = tempfile::tempdir().unwrap();
+    let of = |macs: &[&str]| {
+        let macs: Vec<_> = macs.iter().map(|mac| (*mac).to_owned()).collect();
+        Board { mac: macs.first().cloned(), macs, ..Board::default() }
+    };
+    let key = |board: &Board| Identity::open(state.path(), board).unwrap().public_key();
+    let first = key(&of(&["02:00:00:00:00:10", "02:00:00:00:00:11"]));
+    assert_eq!(key(&of(&["02:00:00:00:00:11", "02:00:00:00:00:12"])), first);
+    assert_eq!(key(&Board { mac: Some("02:00:00:00:00:33".into()), ..Board::default() }), first);
+    assert_ne!(key(&of(&["02:00:00:00:00:12"])), first);
 }

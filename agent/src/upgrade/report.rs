@@ -59,7 +59,9 @@ pub fn transition(before: &State, outcome: &Outcome, after: &State, env: &mut En
         _ => None,
     };
     let phase = after.phase();
-    let silent = matches!(phase, Phase::Finished | Phase::Held | Phase::Recovering);
+    let asks_again = before.refusals > 0
+        && matches!(phase, Phase::Waiting | Phase::Baselining | Phase::Committing);
+    let silent = asks_again || matches!(phase, Phase::Finished | Phase::Held | Phase::Recovering);
     if before.phase() != phase && !silent {
         env.report(after, EventBody::Entered { phase });
     }

@@ -114,8 +114,11 @@ impl State {
             | Step::Verifying
             | Step::Baselining
             | Step::Committing => {
-                // Inspecting finds it anew.
+                // Inspecting finds it anew, and the last look before a first grant is yet to come.
                 self.record.target = None;
+                if self.record.attempts == 0 {
+                    self.record.before = None;
+                }
                 Step::Inspecting
             }
             // Whether the tool was reached or not, the attempt is lost and its grant used up: an
@@ -139,6 +142,11 @@ impl State {
     /// would do something else than it would now. Waiting and retrying cost no flash writes.
     #[must_use]
     pub fn differs_after_restart(&self, saved: &Self) -> bool {
+        // Nothing was granted, so nobody has what a fresh process hands back for it: as long as the batch is
+        // paused, or full.
+        if self.refusals > 0 && saved.step == Step::Committing && self.is_cancellable() {
+            return false;
+        }
         self.clone().resume() != saved.clone().resume()
     }
 

@@ -14,6 +14,7 @@ use super::api::{Api, ApiError};
 use super::backoff::Backoff;
 use super::causes;
 use super::pending::{Key, Pending, key};
+use super::rest::Rest;
 use super::sign_in::SignIn;
 use super::ticks::Ticks;
 use crate::{random, settings};
@@ -32,10 +33,11 @@ pub struct Delivery {
     pub pending: Pending,
     /// Whether the MQTT connection stands.
     pub line: watch::Receiver<bool>,
+    pub rest: Rest,
 }
 
 impl Delivery {
-    pub async fn events(self) {
+    pub async fn events(mut self) {
         let mut backoff = self.backoff();
         let mut batch = BATCH;
         // Blamed, and not to be given up: the others go first, then these once more.
@@ -55,7 +57,9 @@ impl Delivery {
                 Err(error) if error.blames_content() => last.extend(self.pass_first(&last, &error)),
                 Err(error) => log::info!("events: {}", causes(&error)),
             }
-            sleep(backoff.next(random::share())).await;
+            if self.rest.pause(backoff.next(random::share()), None).await {
+                backoff.reset();
+            }
         }
     }
 
@@ -80,7 +84,7 @@ impl Delivery {
     }
 
     /// The inventory when it changes, and from time to time.
-    pub async fn inventory(self, mut inventory: watch::Receiver<Option<Inventory>>) {
+    pub async fn inventory(mut self, mut inventory: watch::Receiver<Option<Inventory>>) {
         let mut backoff = self.backoff();
         loop {
             let Ok(current) = inventory.wait_for(Option::is_some).await.map(|i| i.clone()) else {
@@ -99,7 +103,9 @@ impl Delivery {
                 Err(error) => {
                     log::info!("inventory: {}", causes(&error));
                     let pause = backoff.next(random::share());
-                    sleep(error.retry_after().unwrap_or_default().max(pause)).await;
+                    if self.rest.pause(pause, error.retry_after()).await {
+                        backoff.reset();
+                    }
                 }
             }
         }

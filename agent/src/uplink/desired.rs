@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::api::{Api, ApiError, DesiredAnswer};
 use super::backoff::{Backoff, jittered};
 use super::causes;
+use super::rest::Rest;
 use super::sign_in::SignIn;
 use crate::{random, settings};
 
@@ -22,11 +23,12 @@ pub struct Poller {
     pub sign_in: Arc<SignIn>,
     pub settings: settings::Uplink,
     pub wake: Arc<Notify>,
+    pub rest: Rest,
     pub desired: watch::Sender<Option<Arc<Desired>>>,
 }
 
 impl Poller {
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut backoff = Backoff::new(self.settings.retry, self.settings.retry_max);
         let mut etag = None;
         loop {
@@ -45,7 +47,9 @@ impl Poller {
                 Err(error) => {
                     log::info!("desired: {}", causes(&error));
                     let pause = backoff.next(random::share());
-                    sleep(error.retry_after().unwrap_or_default().max(pause)).await;
+                    if self.rest.pause(pause, error.retry_after()).await {
+                        backoff.reset();
+                    }
                 }
             }
         }

@@ -24,11 +24,12 @@ use shared::ids::SessionId;
 use shared::limits;
 use shared::topics::{Down, Topic, Up};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use super::backoff::Backoff;
 use super::causes;
 use super::pending::{Key, Pending, key};
+use super::rest::Rest;
 use super::sign_in::{Credentials, SignIn};
 use super::state::StateCell;
 use super::ticks::Ticks;
@@ -97,12 +98,13 @@ pub struct Line {
     pub ticks: Ticks,
     /// Told of every wake and every new connection.
     pub wake: Arc<Notify>,
+    pub rest: Rest,
     pub up: watch::Sender<bool>,
     pub state: StateCell,
 }
 
 impl Line {
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut backoff = Backoff::new(self.settings.retry, self.settings.retry_max);
         loop {
             let credentials = self.sign_in.credentials().await;
@@ -115,13 +117,15 @@ impl Line {
             if let Err(error) = ended {
                 log::info!("line: {}", causes(&error));
                 match error {
-                    LineError::Refused(_) => self.sign_in.refuse(credentials.number),
+                    LineError::Refused(_) => self.sign_in.doubt(credentials.number),
                     // Nothing failed: the next token should be there already.
                     LineError::TokenOver if began.elapsed() > STOOD => continue,
                     _ => {}
                 }
             }
-            sleep(backoff.next(random::share())).await;
+            if self.rest.pause(backoff.next(random::share()), None).await {
+                backoff.reset();
+            }
         }
     }
 

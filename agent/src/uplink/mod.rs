@@ -24,6 +24,7 @@ mod delivery;
 mod desired;
 mod line;
 mod pending;
+mod rest;
 mod sign_in;
 mod state;
 mod ticks;
@@ -54,6 +55,7 @@ pub use state::{Access, UplinkState};
 
 use connection::{Caller, Connection};
 use pending::Pending;
+use rest::Nudge;
 use sign_in::SignIn;
 use state::StateCell;
 use ticks::Ticks;
@@ -84,6 +86,7 @@ pub struct UplinkHandle {
     pending: Pending,
     ticks: Ticks,
     wake: Arc<Notify>,
+    nudge: Nudge,
     desired: watch::Sender<Option<Arc<Desired>>>,
     inventory: watch::Sender<Option<Inventory>>,
     state: StateCell,
@@ -106,6 +109,7 @@ impl Uplink {
             pending: Pending::new(outbox, state.clone()),
             ticks: Ticks::default(),
             wake: Arc::new(Notify::new()),
+            nudge: Nudge::default(),
             desired: watch::Sender::new(None),
             inventory: watch::Sender::new(None),
             state,
@@ -135,6 +139,7 @@ impl UplinkHandle {
             enrolment_token_file: settings.coordinator.enrolment_token_file.clone(),
             settings: uplink.clone(),
             sign_in: self.sign_in.clone(),
+            rest: self.nudge.rest(),
             state: self.state.clone(),
         };
         let delivery = delivery::Delivery {
@@ -143,12 +148,14 @@ impl UplinkHandle {
             settings: uplink.clone(),
             pending: self.pending.clone(),
             line: up.subscribe(),
+            rest: self.nudge.rest(),
         };
         let poller = desired::Poller {
             api: connection.api.clone(),
             sign_in: self.sign_in.clone(),
             settings: uplink.clone(),
             wake: self.wake.clone(),
+            rest: self.nudge.rest(),
             desired: self.desired.clone(),
         };
         let line = line::Line {
@@ -159,6 +166,7 @@ impl UplinkHandle {
             pending: self.pending.clone(),
             ticks: self.ticks.clone(),
             wake: self.wake.clone(),
+            rest: self.nudge.rest(),
             up,
             state: self.state.clone(),
         };
@@ -186,8 +194,9 @@ impl UplinkHandle {
         self.desired.subscribe()
     }
 
-    /// Asks the coordinator now and not at the next poll.
+    /// Asks the coordinator now, and not at the next poll or when a back-off is over.
     pub fn ask_again(&self) {
+        self.nudge.now();
         self.wake.notify_one();
     }
 

@@ -13,6 +13,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use shared::identity::{DeviceState, Tokens};
@@ -24,6 +25,7 @@ use super::api::{Api, ApiError};
 use super::backoff::{Backoff, jittered, renewal};
 use super::causes;
 use super::connection::Caller;
+use super::rest::Rest;
 use super::state::{Access, StateCell};
 use crate::files;
 use crate::random;
@@ -79,11 +81,14 @@ impl SignInError {
 pub struct SignIn {
     current: watch::Sender<Option<Arc<Credentials>>>,
     refused: Notify,
+    /// The number of those that MQTT refused last.
+    doubted: AtomicU32,
 }
 
 impl SignIn {
     pub fn new() -> Self {
-        Self { current: watch::Sender::new(None), refused: Notify::new() }
+        let current = watch::Sender::new(None);
+        Self { current, refused: Notify::new(), doubted: AtomicU32::new(0) }
     }
 
     /// Waits until there are credentials.
@@ -97,6 +102,15 @@ impl SignIn {
                 // The sender lives in self: this cannot be, and must not spin.
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// MQTT refused these credentials: others are asked for. HTTPS goes on with them until they come, or until it
+    /// refuses them itself; a broken broker stops nothing else.
+    pub fn doubt(&self, number: u32) {
+        let current = self.current.borrow().as_ref().map(|credentials| credentials.number);
+        if current == Some(number) && self.doubted.swap(number, Ordering::Relaxed) != number {
+            self.refused.notify_one();
         }
     }
 
@@ -123,11 +137,12 @@ pub struct Keeper {
     pub enrolment_token_file: Option<PathBuf>,
     pub settings: settings::Uplink,
     pub sign_in: Arc<SignIn>,
+    pub rest: Rest,
     pub state: StateCell,
 }
 
 impl Keeper {
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut backoff = Backoff::new(self.settings.retry, self.settings.retry_max);
         let mut number = 0;
         loop {
@@ -143,7 +158,7 @@ impl Keeper {
                             if began.elapsed() > self.settings.retry_max.min(pause / 2) {
                                 backoff.reset();
                             }
-                            sleep(backoff.next(random::share())).await;
+                            self.rest.pause(backoff.next(random::share()), None).await;
                         }
                     }
                 }
@@ -159,7 +174,9 @@ impl Keeper {
                     } else {
                         backoff.next(random::share())
                     };
-                    sleep(asked.unwrap_or_default().max(pause)).await;
+                    if self.rest.pause(pause, asked).await {
+                        backoff.reset();
+                    }
                 }
             }
         }

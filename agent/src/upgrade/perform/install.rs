@@ -187,12 +187,14 @@ impl Environment {
 
     /// A tool that an earlier life of this agent may have started.
     pub(super) async fn attach(&mut self, state: &State) -> Outcome {
+        // First: it says who has to let go.
+        let profile = self.profile_again(state);
         // A reboot may have started the holders again; without the tool's lock they only matter
         // when somebody opens the ports.
         if let Err(reason) = self.take_hold(state).await {
             log::warn!("{reason}");
         }
-        let Some(profile) = self.profile_again(state) else {
+        let Some(profile) = profile else {
             return self.wait_unread().await;
         };
         match self.guardian.attach() {

@@ -20,10 +20,11 @@ use tokio::time::Instant;
 
 impl Environment {
     pub(super) async fn probe(&mut self, state: &State) -> Outcome {
+        // First: it says who has to let go.
+        self.profile_again(state);
         if let Err(reason) = self.take_hold(state).await {
             return Outcome::Again { reason };
         }
-        self.profile_again(state);
         Outcome::Probed(self.sight(state).await)
     }
 

@@ -354,5 +354,30 @@ fn a_modem_that_is_lost_whenever_it_is_restored_does_not_keep_its_router_dark() 
     else {
         panic!("{:?}", state.step)
     };
-    assert_eq!((failure.kind, failure.condition), (FailureKind::Acceptance, ModemCondition::Updated));
+    assert_eq!(
+        (failure.kind, failure.condition),
+        (FailureKind::Acceptance, ModemCondition::Updated)
+    );
+}
+
+#[test]
+fn a_refused_grant_writes_nothing_however_often_it_is_asked_for() {
+    let saved =
+        State { record: Record { target: Some(target()), ..record() }, ..at(Step::Committing) };
+    let mut state = apply(saved.clone(), refusal(RefusalCode::Paused));
+    for _ in 0..3 {
+        assert!(!state.differs_after_restart(&saved), "{:?}", state.step);
+        state = apply(state, Outcome::GatesOpen);
+        assert!(!state.differs_after_restart(&saved), "{:?}", state.step);
+        // Another look, with another signal.
+        state = apply(state, Outcome::Baselined(Box::new(before())));
+        assert_eq!(state.step, Step::Committing);
+        assert!(!state.differs_after_restart(&saved), "{:?}", state.step);
+        state = apply(state, refusal(RefusalCode::Concurrency));
+    }
+    let granted = apply(
+        apply(apply(state, Outcome::GatesOpen), Outcome::Baselined(Box::new(before()))),
+        Outcome::Granted,
+    );
+    assert!(granted.differs_after_restart(&saved));
 }
