@@ -266,3 +266,36 @@ impl Keeper {
 fn may_enrol(code: &str) -> bool {
     matches!(code, "unknown" | "revoked")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn what_mqtt_refuses_stays_good_for_https_until_that_refuses_it() {
+        let sign_in = SignIn::new();
+        let given = Credentials {
+            device: DeviceId(Uuid::nil()),
+            organization: "default".parse().unwrap(),
+            api_token: "api".into(),
+            mqtt_token: "mqtt".into(),
+            mqtt_until: Instant::now(),
+            mqtt_port: 8883,
+            number: 1,
+        };
+        sign_in.current.send_replace(Some(Arc::new(given)));
+        let asks_for_others = || {
+            use futures_util::FutureExt as _;
+            sign_in.refused.notified().now_or_never().is_some()
+        };
+        sign_in.doubt(2);
+        assert!(!asks_for_others(), "they are gone already");
+        sign_in.doubt(1);
+        assert!(asks_for_others() && sign_in.current.borrow().is_some());
+        sign_in.doubt(1);
+        assert!(!asks_for_others(), "it is known");
+        sign_in.refuse(1);
+        assert!(asks_for_others() && sign_in.current.borrow().is_none());
+    }
+}

@@ -14,7 +14,7 @@ pub struct Arguments {
     /// Only changes by this user
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// Only changes by this one: user:NAME, device:ID or coordinator
+    /// Only changes by this one: user:NAME, device:ID or system
     #[arg(long, conflicts_with = "user")]
     actor: Option<String>,
     /// Only these: POST, DELETE, enrol, login, ...
