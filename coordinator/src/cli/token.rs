@@ -81,6 +81,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         "no server has run in {} yet: it has no database",
         arguments.data.display()
     );
+    anyhow::ensure!(
+        !Store::is_older(&database)?,
+        "the database is of an older version: start this version's server first, which brings it up to date; \
+         back it up before that"
+    );
     let store = Store::open(&database, Clock::System)?;
     match arguments.verb {
         Verb::New(new) => make(&store.on_record(entry("new token", "token")), new).await?,

@@ -144,6 +144,15 @@ impl Store {
         Ok(Self { shared: Arc::new(shared), entry: None, once: None })
     }
 
+    /// Whether the database is of an older program, whose server may be at it: [`Store::open`] would bring it up to
+    /// date under that one's hands.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read.
+    pub fn is_older(path: &Path) -> Result<bool, StoreError> {
+        Ok(schema::is_older(&connect(path)?)?)
+    }
+
     /// The same store for somebody whose changes are on record: each commits together with this
     /// entry, and what is refused leaves none.
     pub fn on_record(&self, entry: audit::Entry) -> Self {

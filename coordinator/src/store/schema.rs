@@ -45,6 +45,11 @@ pub(super) fn migrate(conn: &mut Connection, now: u64) -> Result<(), StoreError>
     Ok(())
 }
 
+/// Whether [`migrate`] has something to do.
+pub(super) fn is_older(conn: &Connection) -> rusqlite::Result<bool> {
+    Ok(version(conn)? < MIGRATIONS.len())
+}
+
 fn version(conn: &Connection) -> rusqlite::Result<usize> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
 }

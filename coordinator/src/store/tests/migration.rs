@@ -93,6 +93,17 @@ async fn a_database_of_schema_1_comes_up_with_its_data() {
 }
 
 #[test]
+fn who_only_looks_is_told_that_it_would_migrate() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    drop(old(&path));
+    assert!(Store::is_older(&path).unwrap());
+    assert_eq!(version(&path), 1, "nothing was done");
+    open(&path).stop();
+    assert!(!Store::is_older(&path).unwrap());
+}
+
+#[test]
 fn a_migration_that_fails_is_told_and_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
