@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 01:00-05:00            every day        sat,sun 22:00-06:00    over midnight into the next day
-//! mon-fri 02:30-04:00    these days       fri 20:00-24:00        to midnight
+//! mon-fri 02:30-04:00    these days       fri 20:00-24:00        to midnight, as 20:00-00:00 is
 //! ```
 //! Open means: open now and for as long as an upgrade may take at most, minute for minute on the
 //! wall. So a night in which clocks jump is as short or long as it really is.
@@ -44,9 +44,14 @@ pub fn parse(text: &str) -> Result<Span, String> {
     };
     let (from, to) = times.split_once('-').ok_or_else(wrong)?;
     let (from, to) = (minute(from).ok_or_else(wrong)?, minute(to).ok_or_else(wrong)?);
-    if from == MINUTES_A_DAY || to == 0 || from == to {
-        return Err(wrong());
+    if from == to {
+        let whole = "a window without length; the whole day is 00:00-24:00";
+        return Err(format!("{text:?}: {whole}"));
     }
+    if from == MINUTES_A_DAY {
+        return Err(format!("{text:?}: a window may end at 24:00 and not begin there"));
+    }
+    let to = if to == 0 { MINUTES_A_DAY } else { to };
     Ok(Span { days, from, to })
 }
 
@@ -167,6 +172,12 @@ mod tests {
     }
 
     #[test]
+    fn midnight_has_two_names() {
+        assert_eq!(parse("fri 20:00-00:00"), parse("fri 20:00-24:00"));
+        assert_eq!(next(judged(&["22:00-00:00"], "UTC", MONDAY, HOUR)), "mon 2026-11-23 22:00");
+    }
+
+    #[test]
     fn spans_that_meet_are_one() {
         let spans = &["mon 22:00-24:00", "tue 00:00-02:00"];
         assert_eq!(judged(spans, "UTC", MONDAY + 23 * HOUR, 2 * HOUR), Verdict::Open);
@@ -194,7 +205,7 @@ mod tests {
             "01:60-02:00",
             "05:00-05:00",
             "24:00-01:00",
-            "01:00-00:00",
+            "00:00-00:00",
             "someday 01:00-02:00",
             "mon- 01:00-02:00",
             "mon 01:00-02:00 x",
