@@ -2,8 +2,8 @@
 //! tables as text, the interfaces in sysfs, down to the USB device.
 //!
 //! The route that is in use decides. That there are others proves nothing: nobody knows whether
-//! they lead anywhere. What goes down together with the modem is no other way. What cannot be followed (tunnels over unknown ways, PPP) is `Unknown`,
-//! which counts as sole.
+//! they lead anywhere. What goes down together with the modem is no other way. What cannot be followed
+//! (tunnels over unknown ways, PPP) is `Unknown`, which counts as sole.
 
 mod flashed;
 mod policy;

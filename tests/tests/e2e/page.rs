@@ -5,6 +5,7 @@ use crate::{batch::fleet, enrolled, scene};
 use lab::{
     faults::{ToolFault, ToolFaultKind, write_tool_faults},
     release::{TO, Wanted},
+    router::Router,
     scene::Scene,
     watch,
 };
@@ -72,9 +73,19 @@ async fn a_failed_canary_is_looked_at_and_tried_again() {
     assert_eq!(status, Some(1), "nobody is left: {said}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restored_server_is_trusted_and_goes_on() {
-    let mut scene = scene("page-restore");
+/// A server, and its backup from a time when an operation waited for a router without an agent.
+struct BackedUp {
+    scene: Scene,
+    router: Router,
+    device: String,
+    image: String,
+    operation: String,
+    data: String,
+    file: String,
+}
+
+async fn backed_up(name: &str) -> BackedUp {
+    let scene = scene(name);
     let (mut router, device) = enrolled(&scene, &[]).await;
     let image = scene.image(&Wanted::default()).unwrap();
     router.kill_agent();
@@ -83,6 +94,13 @@ async fn a_restored_server_is_trusted_and_goes_on() {
     let file = scene.dir.join("backup.tar").to_str().unwrap().to_owned();
     let taken = good(&scene, &["backup", "--data", &data, &file]);
     assert!(taken.contains("firmware: 1 files"), "{taken}");
+    BackedUp { scene, router, device, image, operation, data, file }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_server_is_trusted_and_goes_on() {
+    let BackedUp { mut scene, mut router, device, image, operation, data, file } =
+        backed_up("page-restore").await;
     good(&scene, &["operations", "cancel", &operation]);
 
     let restore = ["restore", "--data", &data, &file];
@@ -107,14 +125,8 @@ async fn a_restored_server_is_trusted_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_server_hears_again_how_it_ended() {
-    let mut scene = scene("page-restore-ended");
-    let (mut router, device) = enrolled(&scene, &[]).await;
-    let image = scene.image(&Wanted::default()).unwrap();
-    router.kill_agent();
-    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
-    let data = scene.coordinator.data.to_str().unwrap().to_owned();
-    let file = scene.dir.join("backup.tar").to_str().unwrap().to_owned();
-    good(&scene, &["backup", "--data", &data, &file]);
+    let BackedUp { mut scene, mut router, operation, data, file, .. } =
+        backed_up("page-restore-ended").await;
     router.start_agent().unwrap();
     let is_success = |operation: &Value| operation["status"] == "success";
     watch::operation(&scene.api, &operation, is_success).await.unwrap();

@@ -122,6 +122,8 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Held { .. }, Outcome::OperatorReleased) => {
             let mut state = state;
             state.record.holding = true;
+            // Somebody has looked, and mended something perhaps.
+            state.record.vanished = 0;
             state.probe(ToolEnd::Lost, 0)
         }
 
@@ -182,6 +184,7 @@ impl State {
     fn prepare(mut self) -> Self {
         self.record.holding = true;
         self.record.attempts += 1;
+        self.record.vanished = 0;
         self.refusals = 0;
         self.to(Step::Preparing)
     }
