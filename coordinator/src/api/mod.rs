@@ -99,6 +99,8 @@ pub struct Services {
     pub passwords: Arc<Passwords>,
     /// Passwords that are tried.
     pub logins: Arc<Throttle>,
+    /// Tokens for MQTT that each user makes.
+    pub mqtt_tokens: Arc<Throttle>,
     /// Where dashboards find the lines.
     pub mqtt_port: u16,
 }

@@ -1,11 +1,12 @@
-//! How often one user or device may ask: a fixed count a minute.
+//! How often one user or device may ask: a fixed count a minute, or a day.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 
-const WINDOW_MS: u64 = 60_000;
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 3600 * 1000;
 /// From here on, those whose window is over are forgotten, once a window.
 const MANY: usize = 65_536;
 /// From here on nobody else gets in.
@@ -14,6 +15,7 @@ const FULL: usize = 16 * MANY;
 #[derive(Debug)]
 pub struct Throttle {
     limit: u32,
+    window_ms: u64,
     windows: Mutex<Windows>,
 }
 
@@ -32,7 +34,12 @@ struct Window {
 impl Throttle {
     /// `limit` requests a minute.
     pub fn new(limit: u32) -> Self {
-        Self { limit, windows: Mutex::default() }
+        Self { limit, window_ms: MINUTE_MS, windows: Mutex::default() }
+    }
+
+    /// `limit` requests a day, from the first of them on.
+    pub fn daily(limit: u32) -> Self {
+        Self { window_ms: DAY_MS, ..Self::new(limit) }
     }
 
     /// Counts a request at `now` (unix milliseconds).
@@ -49,14 +56,15 @@ impl Throttle {
     /// Seconds to wait.
     pub fn take_of(&self, limit: u32, who: Uuid, now: u64) -> Result<(), u64> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        windows.sweep(now);
+        let length = self.window_ms;
+        windows.sweep(now, length);
         if windows.of.len() >= FULL && !windows.of.contains_key(&who) {
-            return Err(WINDOW_MS / 1000);
+            return Err(length / 1000);
         }
-        let fresh = || Window { ends: now + WINDOW_MS, requests: 0 };
+        let fresh = || Window { ends: now + length, requests: 0 };
         let window = windows.of.entry(who).or_insert_with(fresh);
         // A clock set back must not lock anybody out for longer than a window.
-        if window.ends <= now || window.ends > now + WINDOW_MS {
+        if window.ends <= now || window.ends > now + length {
             *window = fresh();
         }
         if window.requests >= limit {
@@ -68,8 +76,8 @@ impl Throttle {
 }
 
 impl Windows {
-    fn sweep(&mut self, now: u64) {
-        if self.of.len() > MANY && now.abs_diff(self.swept) >= WINDOW_MS {
+    fn sweep(&mut self, now: u64, length: u64) {
+        if self.of.len() > MANY && now.abs_diff(self.swept) >= length {
             self.swept = now;
             self.of.retain(|_, window| window.ends > now);
         }
@@ -101,5 +109,14 @@ mod tests {
         assert_eq!(throttle.take(other, 31_001), Ok(()));
         assert_eq!(throttle.take(one, 61_000), Ok(()));
         assert_eq!(throttle.take(one, 5), Ok(()), "the clock was set back");
+    }
+
+    #[test]
+    fn a_day_is_a_window_too() {
+        let throttle = Throttle::daily(1);
+        let one = Uuid::from_u128(1);
+        assert_eq!(throttle.take(one, 1000), Ok(()));
+        assert_eq!(throttle.take(one, 3_601_000), Err(23 * 3600));
+        assert_eq!(throttle.take(one, 1000 + DAY_MS), Ok(()));
     }
 }

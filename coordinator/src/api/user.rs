@@ -31,6 +31,8 @@ use crate::tokens::{Audience, Bearer, Kind};
 
 /// A dashboard asks again before its hour is over.
 const LIFETIME: Duration = Duration::from_secs(3600);
+/// As many as a user's dashboards need, and no more: each is on record for as long as the audit log is kept.
+pub const MQTT_TOKENS_A_DAY: u32 = 500;
 /// How long a login is good.
 const LOGIN_MS: u64 = 12 * 3600 * 1000;
 /// Passwords that one peer may try for one user in a minute.
@@ -164,7 +166,7 @@ pub struct MqttToken {
 }
 
 /// A token with which a dashboard may listen to the organization's topics over MQTT, and may do
-/// nothing else. It ends when the one it was asked for with does.
+/// nothing else. It ends when the one it was asked for with does, or after an hour. 500 are made in a day at most.
 #[utoipa::path(post, path = "/users/mqtt-token/", tag = "users", request_body = MqttTokenRequest,
     responses((status = 201, body = MqttToken)))]
 pub async fn mqtt_token(
@@ -181,6 +183,9 @@ pub async fn mqtt_token(
     if app.store.organization(organization.clone()).await?.is_none() {
         return Err(ApiError::not_found());
     }
+    // Each is on record, and asked for by who may change nothing.
+    let taken = app.mqtt_tokens.take(operator.user.user.0, app.store.clock().now());
+    taken.map_err(ApiError::throttled)?;
     let bearer = Bearer {
         subject: operator.user.user.0,
         organization: organization.clone(),

@@ -139,6 +139,7 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
         passwords: Arc::default(),
         repeats: Arc::default(),
         logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
+        mqtt_tokens: Arc::new(Throttle::daily(api::user::MQTT_TOKENS_A_DAY)),
         mqtt_port,
     };
     let audience = config.audience.clone().unwrap_or_else(|| parts.pin.to_string());

@@ -43,7 +43,7 @@ pub mod user;
 mod whose;
 mod writer;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +75,7 @@ pub struct Tx<'a> {
     pub now: u64,
     notes: &'a Notes,
     told: RefCell<Option<audit::Told>>,
+    off_record: Cell<bool>,
     began: Instant,
 }
 
@@ -92,6 +93,11 @@ impl Tx<'_> {
     /// What the audit log says of the change beside who made it.
     pub(crate) fn tell(&self, told: audit::Told) {
         self.told.replace(Some(told));
+    }
+
+    /// That there is nothing for the audit log in it, whoever asked for it.
+    pub(crate) fn leave_off_record(&self) {
+        self.off_record.set(true);
     }
 }
 
@@ -206,7 +212,7 @@ impl Store {
         let (entry, once) = (self.entry.clone(), self.once.clone());
         let on_record = move |tx: &Tx<'_>| {
             let done = rule(tx)?;
-            if let Some(entry) = entry {
+            if let Some(entry) = entry.filter(|_| !tx.off_record.get()) {
                 audit::record(tx, &entry, tx.told.take())?;
             }
             if let Some(once) = once {

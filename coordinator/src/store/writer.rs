@@ -10,7 +10,7 @@
 //! nobody else is there: what shared its group would wait for it. However much of it there is, others
 //! come between two of its pieces.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -322,7 +322,7 @@ fn run_verb(
     }
     let mark = notes.len();
     let (now, began) = (place.clock.now(), Instant::now());
-    let tx = Tx { conn, now, notes, told: RefCell::default(), began };
+    let tx = Tx { conn, now, notes, told: RefCell::default(), off_record: Cell::default(), began };
     let kept = catch_unwind(AssertUnwindSafe(|| verb.run(&tx))).unwrap_or_else(|_| {
         tracing::error!("a verb panicked; its changes are rolled back");
         false

@@ -1,6 +1,6 @@
 use axum::body::Body;
 use axum::http::{Method, Request, header};
-use coordinator::api::BASE;
+use coordinator::api::{BASE, user::MQTT_TOKENS_A_DAY};
 use serde_json::json;
 
 use crate::world::*;
@@ -102,6 +102,22 @@ async fn a_dashboards_token_is_for_one_organization_and_only_reads() {
     assert!(several["organization"].is_array());
     let bad = world.post(ADMIN, "users/mqtt-token/", json!({"organization": "a/#"})).await.ok(400);
     assert!(bad["organization"].is_array());
+}
+
+#[tokio::test]
+async fn who_may_only_read_does_not_fill_the_audit_log_with_tokens() {
+    let world = World::new().await;
+    for _ in 0..MQTT_TOKENS_A_DAY {
+        world.post(READING, "users/mqtt-token/", json!({})).await.ok(201);
+    }
+    let answer = world.post(READING, "users/mqtt-token/", json!({})).await;
+    let wait: u64 = answer.headers[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
+    assert!((86_000..=86_400).contains(&wait), "{wait}");
+    answer.ok(429);
+    world.post(OPERATOR, "users/mqtt-token/", json!({})).await.ok(201);
+    let log =
+        world.get(ADMINISTRATOR, &format!("audit/?subject={BASE}/users/mqtt-token/")).await.ok(200);
+    assert_eq!(log["count"], MQTT_TOKENS_A_DAY + 1);
 }
 
 #[tokio::test]

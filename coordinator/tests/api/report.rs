@@ -35,6 +35,24 @@ async fn a_script_finds_its_upgrade_and_reports_of_it() {
 }
 
 #[tokio::test]
+async fn of_what_a_script_reports_a_new_status_is_on_record_and_no_percent() {
+    let world = World::new().await;
+    let (device, image) = (world.device(&["main"]).await, world.image().await);
+    let operation = world.upgrade(device, &image).await;
+    let script = token(&world, device).await;
+    let path = format!("upgrade-operation/{operation}/");
+    for percent in [10, 20, 20, 10] {
+        let body = json!({"progress_percent": percent, "status": "in-progress"});
+        assert_eq!(world.patch(&script, &path, body).await.ok(200)["progress_percent"], percent);
+    }
+    world.patch(&script, &path, json!({"status": "failed"})).await.ok(200);
+    let log = world.get(ADMINISTRATOR, "audit/?action=PATCH").await.ok(200);
+    let statuses: Vec<_> =
+        log["results"].as_array().unwrap().iter().map(|entry| &entry["after"]["status"]).collect();
+    assert_eq!(statuses, ["failed", "in-progress"], "{log:#}");
+}
+
+#[tokio::test]
 async fn a_script_has_no_other_devices_upgrades() {
     let world = World::new().await;
     let (own, other) = (world.device(&["main"]).await, world.device(&["main"]).await);

@@ -241,6 +241,7 @@ fn app(folder: &Path, hand: &Arc<AtomicU64>, requests_a_minute: u32) -> App {
         passwords: Arc::default(),
         repeats: Arc::default(),
         logins: Arc::new(Throttle::new(api::user::ATTEMPTS_A_MINUTE)),
+        mqtt_tokens: Arc::new(Throttle::daily(api::user::MQTT_TOKENS_A_DAY)),
         mqtt_port: 8883,
         store: Store::open(&folder.join("db"), clock).unwrap(),
     })

@@ -178,7 +178,8 @@ impl Store {
         id: OperationId,
         by: String,
     ) -> Result<Operation, Rejection<ChangeRefused<CannotCancel>>> {
-        self.change(scope, id, move |operation, now| cancel::cancel(operation, &by, now)).await
+        let rule = move |operation: &mut Operation, now| cancel::cancel(operation, &by, now);
+        self.change(scope, id, Matters::All, rule).await
     }
 
     /// Gives up an operation that would never end.
@@ -188,7 +189,8 @@ impl Store {
         id: OperationId,
         by: String,
     ) -> Result<Operation, Rejection<ChangeRefused<CannotWriteOff>>> {
-        self.change(scope, id, move |operation, now| expiry::write_off(operation, &by, now)).await
+        let rule = move |operation: &mut Operation, now| expiry::write_off(operation, &by, now);
+        self.change(scope, id, Matters::All, rule).await
     }
 
     /// Takes a device script's report over.
@@ -198,21 +200,27 @@ impl Store {
         id: OperationId,
         report: Report,
     ) -> Result<Operation, Rejection<ChangeRefused<ReportRefused>>> {
-        self.change(scope, id, move |operation, now| report::apply(operation, report, now)).await
+        let rule = move |operation: &mut Operation, now| report::apply(operation, report, now);
+        self.change(scope, id, Matters::NewStatus, rule).await
     }
 
     async fn change<R: Send + 'static>(
         &self,
         scope: Scope,
         id: OperationId,
+        matters: Matters,
         rule: impl FnOnce(&mut Operation, u64) -> Result<(), R> + Send + 'static,
     ) -> Result<Operation, Rejection<ChangeRefused<R>>> {
         self.write(move |tx| {
             let found = find_in(tx, &scope, id)?;
             let mut operation = found.ok_or(Rejection::Refused(ChangeRefused::Unknown))?;
             let (wanted, before) = (operation.is_wanted(), shown(&operation));
+            let was = operation.status;
             rule(&mut operation, tx.now)
                 .map_err(|refused| Rejection::Refused(ChangeRefused::Rule(refused)))?;
+            if matters == Matters::NewStatus && operation.status == was {
+                tx.leave_off_record();
+            }
             save(tx, &operation)?;
             if wanted != operation.is_wanted() {
                 device::bump(tx, operation.device)?;
@@ -274,6 +282,14 @@ fn filter(wanted: &OperationList) -> Where {
         filter.gathered();
     }
     filter
+}
+
+/// What of a change goes on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Matters {
+    All,
+    /// How far it has come a script may say without end, and one that was stolen too.
+    NewStatus,
 }
 
 /// For the log.
