@@ -23,7 +23,9 @@ use super::{
     path::Ids,
 };
 use crate::batch::verdict::{Allowance, Reason};
-use crate::store::batch::{Ask, BatchRefused, Member, NewBatch, PIECE, Preview, Report, Selection};
+use crate::store::batch::{
+    Ask, BatchRefused, Looker, Member, NewBatch, PIECE, Preview, Report, Selection,
+};
 use crate::store::build::Build;
 use crate::store::image::ImageList;
 use crate::store::listing::{Order, Rows};
@@ -51,7 +53,7 @@ pub async fn preview(
     let asked = asked_in(&mut query)?;
     let first = query.rows()?.offset == 0;
     let ask = ask(&app, &operator, &build, asked).await?;
-    let preview = app.store.preview_page(ask, first).await?;
+    let preview = app.store.preview_page(ask, operator.user.user, first).await?;
     check_known(&preview)?;
     Ok(Json(shown(&preview, &query)?))
 }
@@ -153,7 +155,7 @@ async fn launch(
     operator.may_change(Some(ask.organization))?;
     let (organization, selection) = (ask.organization, ask.selection.clone());
     let asked = on_record(&ask, &wish.upgrade_options);
-    let preview = app.store.preview(ask).await?;
+    let preview = app.store.preview(ask, Looker::Start(operator.user.user)).await?;
     check_known(&preview)?;
     let members = preview.members();
     if members.is_empty() {

@@ -1,23 +1,42 @@
-//! Dry runs, one at a time; the last one is kept for whoever reads its other pages.
+//! Dry runs, and the looks with which batches begin: one of each at a time. The last dry run is kept for
+//! whoever reads its other pages.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use shared::ids::UserId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::select::{Ask, Preview, preview};
 use crate::store::{Store, StoreError, Unavailable};
 
-/// How long a dry run waits for another one.
+/// How long a look waits for others.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pages of one look are read within this time.
 const KEPT_MS: u64 = 60_000;
 
-/// Dry runs read every device of a selection: the other readers are for everybody else.
+/// Who looks. One user looks once at a time, so nobody waits behind more than one look of each other one;
+/// and who begins a batch does not wait for those who only look.
+#[derive(Debug, Clone, Copy)]
+pub enum Looker {
+    DryRun(UserId),
+    Start(UserId),
+}
+
+/// Looks read every device of a selection: the other readers are for everybody else.
 pub(in crate::store) struct Looks {
-    pub(in crate::store) turns: Arc<Semaphore>,
+    dry_runs: Arc<Semaphore>,
+    starts: Arc<Semaphore>,
+    of_users: Mutex<HashMap<UserId, Arc<Semaphore>>>,
     last: Mutex<Option<Look>>,
+}
+
+/// Given back by being dropped.
+pub(in crate::store) struct Turn {
+    _own: OwnedSemaphorePermit,
+    _shared: OwnedSemaphorePermit,
 }
 
 struct Look {
@@ -29,13 +48,38 @@ struct Look {
 
 impl Default for Looks {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(1)), last: Mutex::default() }
+        let one = || Arc::new(Semaphore::new(1));
+        let (of_users, last) = (Mutex::default(), Mutex::default());
+        Self { dry_runs: one(), starts: one(), of_users, last }
     }
 }
 
 impl Looks {
     fn lock(&self) -> MutexGuard<'_, Option<Look>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Errors
+    /// [`Unavailable::Looking`] after a long wait.
+    pub(in crate::store) async fn turn(&self, looker: Looker) -> Result<Turn, Unavailable> {
+        let (user, shared) = match looker {
+            Looker::DryRun(user) => (user, self.dry_runs.clone()),
+            Looker::Start(user) => (user, self.starts.clone()),
+        };
+        let own = self.of(user);
+        let both = async {
+            let own = own.acquire_owned().await.map_err(|_| Unavailable::Stopped)?;
+            let shared = shared.acquire_owned().await.map_err(|_| Unavailable::Stopped)?;
+            Ok(Turn { _own: own, _shared: shared })
+        };
+        timeout(PATIENCE, both).await.map_err(|_| Unavailable::Looking)?
+    }
+
+    fn of(&self, user: UserId) -> Arc<Semaphore> {
+        let mut users = self.of_users.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those whose turn nobody has or waits for.
+        users.retain(|_, own| Arc::strong_count(own) > 1);
+        users.entry(user).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 }
 
@@ -50,9 +94,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Unavailable::Looking`] where it would have to wait for long.
-    pub async fn preview(&self, ask: Ask) -> Result<Preview, StoreError> {
-        let turn = timeout(PATIENCE, self.shared.looks.turns.clone().acquire_owned()).await;
-        let turn = turn.map_err(|_| Unavailable::Looking)?.map_err(|_| Unavailable::Stopped)?;
+    pub async fn preview(&self, ask: Ask, looker: Looker) -> Result<Preview, StoreError> {
+        let turn = self.shared.looks.turn(looker).await?;
         let now = self.clock().now();
         // With the query, which goes on where its asker goes away.
         self.read(move |conn| {
@@ -67,7 +110,12 @@ impl Store {
     ///
     /// # Errors
     /// As of [`Store::preview`].
-    pub async fn preview_page(&self, ask: Ask, first: bool) -> Result<Arc<Preview>, StoreError> {
+    pub async fn preview_page(
+        &self,
+        ask: Ask,
+        user: UserId,
+        first: bool,
+    ) -> Result<Arc<Preview>, StoreError> {
         let now = self.clock().now();
         let last = self.shared.looks.lock().as_ref().and_then(|look| {
             let same = !first && look.is_of(now) && look.ask == ask;
@@ -76,7 +124,7 @@ impl Store {
         if let Some(preview) = last {
             return Ok(preview);
         }
-        let preview = Arc::new(self.preview(ask.clone()).await?);
+        let preview = Arc::new(self.preview(ask.clone(), Looker::DryRun(user)).await?);
         let look = Look { ask, at: now, preview: preview.clone() };
         *self.shared.looks.lock() = Some(look);
         Ok(preview)

@@ -31,6 +31,7 @@ pub use create::{Member, NewBatch};
 pub use drive::Withdrawal;
 pub(super) use drive::skip_device;
 pub(super) use grant::standing;
+pub use look::Looker;
 pub(super) use look::Looks;
 pub(super) use restored::pause_all;
 pub use select::{Ask, Preview, Selection, Verdict};
