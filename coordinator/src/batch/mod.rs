@@ -178,6 +178,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Of all its members: who is no operation yet waits as the idle ones do.
+    pub fn members(&self) -> Counts {
+        Counts { idle: self.counts.idle + self.takeovers, ..self.counts }
+    }
+
     /// Every operation has ended, and so has the batch, whether that was written down or not.
     pub fn has_ended(&self) -> bool {
         match self.course {

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0008-restored", include_str!("schema/0008-restored.sql")),
     ("0009-deletions", include_str!("schema/0009-deletions.sql")),
     ("0010-lists", include_str!("schema/0010-lists.sql")),
+    ("0011-members", include_str!("schema/0011-members.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -72,6 +73,7 @@ mod tests {
             "0008-restored",
             "0009-deletions",
             "0010-lists",
+            "0011-members",
         ];
         assert_eq!(names, known);
     }

@@ -128,7 +128,7 @@ pub enum BatchPhase {
 
 impl BatchView {
     pub fn of(report: &Report) -> Self {
-        let (batch, counts) = (&report.batch, &report.batch.counts);
+        let (batch, counts) = (&report.batch, report.batch.members());
         Self {
             id: batch.id,
             build: report.build.clone().map(build::view),
@@ -143,7 +143,7 @@ impl BatchView {
             wave: batch.wave,
             waves: waves(report),
             strategy: strategy(report),
-            tally: tally(report),
+            tally: tally(report, &counts),
             progress_report: counts.progress_report(),
             success_rate: counts.rate(Status::Success),
             failed_rate: counts.rate(Status::Failed),
@@ -168,8 +168,8 @@ fn awaited(awaited: &Awaited) -> AwaitedView {
     }
 }
 
-fn tally(report: &Report) -> TallyView {
-    let (counts, silence) = (&report.batch.counts, &report.tally.silence);
+fn tally(report: &Report, counts: &Counts) -> TallyView {
+    let silence = &report.tally.silence;
     TallyView {
         total: counts.total(),
         idle: counts.idle,
@@ -205,7 +205,8 @@ fn waves(report: &Report) -> Vec<WaveView> {
     let next = report.batch.wave.map_or(0, |wave| wave.saturating_add(1));
     let may_prove = |wave: &Wave| wave.counts.proved() + wave.counts.undecided();
     let best = report.tally.best.max(report.tally.wave.as_ref().map_or(0, may_prove));
-    let sizes = report.batch.strategy.planned(next, best, report.tally.pool);
+    let pool = report.tally.pool + report.batch.takeovers;
+    let sizes = report.batch.strategy.planned(next, best, pool);
     let room = (MOST_WAVES as usize).saturating_sub(views.len());
     let planned = (next..).zip(sizes).take(room);
     views.extend(planned.map(|(n, size)| view(n, size, &Counts::default(), None)));

@@ -249,7 +249,7 @@ pub(super) fn told(batch: &Batch) -> Value {
     json!({
         "id": batch.id,
         "build": batch.build,
-        "operations": batch.counts.total() + batch.takeovers,
+        "operations": batch.members().total(),
         "strategy": batch.strategy,
         "course": batch.course.as_str(),
         "reason": batch.reason,

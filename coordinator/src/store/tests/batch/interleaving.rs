@@ -275,7 +275,7 @@ impl Scene {
         let pool = operations.iter().filter(|op| op.wave.is_none() && !op.status.is_terminal());
         assert_eq!(report.tally.pool, pool.count() as u64);
         let status = stored_status(&self.f.store, id).await;
-        assert_eq!(status, report.batch.counts.status(), "one arithmetic");
+        assert_eq!(status, report.batch.members().status(), "one arithmetic");
         let begun = |op: &&Operation| op.attempts_granted > 0 && !op.status.is_terminal();
         let silent = |op: &&Operation| !op.is_granted();
         let in_hand = operations.iter().filter(|op| begun(op) && !silent(op)).count();
@@ -285,6 +285,7 @@ impl Scene {
         assert!(silence.forgiven <= silence.overdue && silence.overdue <= silence.granted);
         assert!(report.batch.forgiven.failures <= report.batch.counts.charged, "a credit");
         let ended = report.batch.counts.undecided() == 0 && report.batch.takeovers == 0;
+        assert!(ended || !status.is_terminal(), "{status}, and somebody is to join still");
         let phase = crate::batch::phase::phase(&report.batch, &report.tally, report.now);
         assert_eq!(ended, report.batch.course == Course::Finished, "{:?}", report.batch.course);
         assert_eq!(ended, phase == crate::batch::Phase::Finished, "{phase:?}");

@@ -107,6 +107,7 @@ async fn a_launch_that_a_crash_breaks_off_is_finished() {
     let store = f.store.on_record(Entry::system("launch", batch));
     let launched = store.write(move |tx| launch_some(tx, batch, 1)).await.unwrap();
     assert_eq!((launched.batch.counts.total(), launched.batch.takeovers), (1, 1));
+    assert_eq!(launched.batch.members().progress_report(), "0 out of 2");
     let log = store.audit(10).await.unwrap();
     let after = log[0].after.as_ref().unwrap();
     assert_eq!((&after["operations"], &after["takes_over"]), (&2.into(), &2.into()), "{after}");
@@ -180,4 +181,25 @@ async fn a_batch_that_is_cancelled_or_paused_takes_no_more() {
         .collect();
     assert_eq!(left.len(), 1);
     f.store.start(left[0].device, left[0].id, request(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_database_has_the_same_status_of_a_batch() {
+    let f = Fixture::new().await;
+    let (batch, _) = begun(&f).await;
+    for bits in 0..1 << 7 {
+        let set = f.store.write::<_, Never, _>(move |tx| {
+            let of = |bit: u32| i64::from(bits >> bit & 1);
+            tx.execute(
+                "UPDATE batches SET idle = ?2, in_progress = ?3, success = ?4, failed = ?5,
+                     aborted = ?6, cancelled = ?7, takeovers = ?8 WHERE id = ?1",
+                (batch.to_string(), of(0), of(1), of(2), of(3), of(4), of(5), of(6)),
+            )?;
+            Ok(())
+        });
+        set.await.unwrap();
+        let stored = stored_status(&f.store, batch).await;
+        let (batch, _) = shown(&f, batch).await;
+        assert_eq!(stored, batch.members().status(), "{batch:?}");
+    }
 }
