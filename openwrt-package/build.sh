@@ -19,6 +19,7 @@ architectures() {
     armv7-unknown-linux-musleabihf)
       echo arm_cortex-a7_neon-vfpv4 arm_cortex-a9_vfpv3-d16 arm_cortex-a15_neon-vfpv4 ;;
     mipsel-unknown-linux-musl) echo mipsel_24kc ;;
+    x86_64-unknown-linux-musl) echo x86_64 ;;
     *) die "no OpenWrt architecture is known for $1" ;;
   esac
 }

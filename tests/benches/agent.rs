@@ -267,7 +267,7 @@ async fn idle(
     let shared = mib(memory.shared);
     let figure = Figure::new("agent RSS, idle and connected", memory.resident / 1024.0, "MiB");
     report.print(&figure.budget(Budget::AtMost(6.0)).compared_with(format!(
-        "anonymous {anonymous}, of files {file} with the C library, shared memory {shared}"
+        "anonymous {anonymous}, of files {file}, the C library among them, shared memory {shared}"
     )));
     Ok(())
 }

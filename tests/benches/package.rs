@@ -67,8 +67,15 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let lab = Lab::open(Path::new(env!("CARGO_BIN_EXE_lab")), temporary)?;
     if report.wants("life") {
-        match small::build(manifest, temporary)? {
-            Ok(agent) => runtime.block_on(whole_life(&report, &lab, &agent))?,
+        let built = match small::linked_statically(&dist) {
+            Some(agent) => Ok((agent, "a static musl binary as a router's")),
+            None => small::build(manifest, temporary)?.map(|agent| (agent, "linked dynamically")),
+        };
+        match built {
+            Ok((agent, linked)) => {
+                eprintln!("# a router's life: {linked}");
+                runtime.block_on(whole_life(&report, &lab, &agent))?;
+            }
             Err(why) => report.skip("an agent's life, profile small", &why),
         }
     }
@@ -211,7 +218,7 @@ fn memory(report: &Report, when: &str, memory: Memory, budget: f64) {
     let shared = mib(memory.shared);
     let figure = Figure::new(format!("agent RSS, {when}"), memory.resident / 1024.0, "MiB");
     report.print(&figure.budget(Budget::AtMost(budget)).compared_with(format!(
-        "anonymous {anonymous}, of files {file} with the C library, shared memory {shared}"
+        "anonymous {anonymous}, of files {file}, the C library among them, shared memory {shared}"
     )));
 }
 

@@ -1,4 +1,4 @@
-//! The agent as a router gets it, but for this machine: profile `small`, dynamically linked.
+//! The agent as a router gets it, but for this machine: profile `small`.
 
 use anyhow::Context;
 use std::{
@@ -6,7 +6,15 @@ use std::{
     process::Command,
 };
 
-/// Builds it, from the workspace that `manifest_dir` is in, below the target directory that `tmp_dir` is in;
+/// As `openwrt-package/build.sh` makes it for routers of this machine's kind, if it did.
+#[must_use]
+pub fn linked_statically(dist: &Path) -> Option<PathBuf> {
+    let triple = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let path = dist.join(triple).join("modem-upgrader-agent");
+    path.is_file().then_some(path)
+}
+
+/// Builds it, linked dynamically with the C library, from the workspace that `manifest_dir` is in, below the target directory that `tmp_dir` is in;
 /// why not, if that cannot be.
 ///
 /// # Errors
