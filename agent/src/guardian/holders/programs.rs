@@ -1,5 +1,7 @@
 //! How a holder is asked, stopped and started: the router's own programs, one call each.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::inhibition::Inhibition;
 use super::{Action, Holder, HolderError};
-use crate::commands::{self, Call, NotDone};
+use crate::{
+    commands::{self, Call, NotDone},
+    files,
+};
 
 /// Most output read of one call, in bytes: `network.interface dump` of a router with many interfaces.
 const MAX_OUTPUT: usize = 256 * 1024;
@@ -53,6 +58,28 @@ impl Default for Programs {
     }
 }
 
+/// procd's word on one service.
+#[derive(Debug, Default, Deserialize)]
+struct Service {
+    #[serde(default)]
+    instances: HashMap<String, Instance>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Instance {
+    #[serde(default)]
+    running: bool,
+    /// It is started again whenever it ends: what is down just now comes back.
+    #[serde(default)]
+    respawn: Option<serde::de::IgnoredAny>,
+}
+
+impl Instance {
+    fn is_wanted(&self) -> bool {
+        self.running || self.respawn.is_some()
+    }
+}
+
 /// netifd's word on one interface.
 #[derive(Debug, Default, Deserialize)]
 struct Interface {
@@ -86,6 +113,9 @@ impl Programs {
         }
     }
 
+    /// procd knows what it started. Before OpenWrt 21.02 its scripts answer `running` with 0 whatever there is, and
+    /// where no script can be run at all they end as those of a stopped service do.
+    ///
     /// An init script that procd knows nothing of has no `running`, prints its help instead, and ends with 0.
     /// Of such a one only this can be known: whether it starts at boot.
     async fn is_service_running(&self, name: &str) -> bool {
@@ -98,12 +128,31 @@ impl Programs {
         if !script.exists() {
             return false;
         }
+        if let Some(running) = self.is_running_by_procd(&script, name).await {
+            return running;
+        }
         match asked("running").await {
             Ok(done) if done.status.success() && done.output.starts_with(b"Syntax:") => {
                 !matches!(asked("enabled").await, Ok(done) if !done.status.success())
             }
             Ok(done) => done.status.success(),
             Err(_) => true,
+        }
+    }
+
+    /// None: procd cannot be asked, or it is no service of its.
+    async fn is_running_by_procd(&self, script: &Path, name: &str) -> Option<bool> {
+        // As rc.common names it.
+        let linked = std::fs::read_link(script).ok();
+        let name =
+            linked.as_deref().and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or(name);
+        let asked = serde_json::json!({ "name": name }).to_string();
+        let answer = self.output(&self.ubus, &["call", "service", "list", &asked]).await;
+        let services = answer.ok().flatten()?;
+        let services: HashMap<String, Service> = serde_json::from_slice(&services).ok()?;
+        match services.get(name).filter(|service| !service.instances.is_empty()) {
+            Some(service) => Some(service.instances.values().any(Instance::is_wanted)),
+            None => uses_procd(script).then_some(false),
         }
     }
 
@@ -198,6 +247,12 @@ impl Programs {
         let done = commands::run(&call).await?;
         Ok(done.status.success().then_some(done.output))
     }
+}
+
+/// Whether an init script leaves its service to procd.
+fn uses_procd(script: &Path) -> bool {
+    let text = files::read_text(script).unwrap_or_default();
+    text.lines().any(|line| line.trim_start().starts_with("USE_PROCD="))
 }
 
 fn refused(holder: &Holder, action: &'static str, source: io::Error) -> HolderError {

@@ -130,6 +130,51 @@ async fn a_script_that_does_not_tell_whether_it_runs_is_asked_whether_it_starts_
 }
 
 #[tokio::test]
+async fn procd_is_asked_first_whether_a_service_runs() {
+    let router = Router::new();
+    let (calls, says) = (router.path("calls"), router.path("says"));
+    let (calls, says) = (calls.display(), says.display());
+    router.script(
+        "ubus",
+        &format!("[ \"$2 $3 $4\" = 'service list {{\"name\":\"watchcat\"}}' ] && cat {says}"),
+    );
+    // A script that says of all it is asked that it failed, as one does that gets no lock; and one of 19.07.
+    for running in ["exit 1", "exit 0"] {
+        let body = format!(
+            "USE_PROCD=1
+             [ $1 = running ] && {running}
+             echo watchcat $1 >> {calls}"
+        );
+        router.script("init.d/watchcat", &body);
+        for (says, is_taken) in [
+            (r#"{"watchcat":{"instances":{"a":{"running":true,"pid":7}}}}"#, true),
+            (r#"{"watchcat":{"instances":{"a":{"running":false},"b":{"running":true}}}}"#, true),
+            (r#"{"watchcat":{"instances":{"a":{"running":false,"respawn":{"retry":5}}}}}"#, true),
+            (r#"{"watchcat":{"instances":{"a":{"running":false,"exit_code":0}}}}"#, false),
+            (r#"{"watchcat":{}}"#, false),
+            ("{}", false),
+        ] {
+            std::fs::write(router.path("says"), says).unwrap();
+            let _ = std::fs::remove_file(router.path("calls"));
+            router.holders().take(&[Holder::Service("watchcat".into())]).await.unwrap();
+            router.holders().give_back().await.unwrap();
+            let expected: &[&str] =
+                if is_taken { &["watchcat stop", "watchcat start"] } else { &[] };
+            assert_eq!(router.calls(), expected, "{running}: {says}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_procd_knows_nothing_of_is_asked_itself() {
+    let router = Router::new();
+    router.script("ubus", "[ \"$2\" = service ] && echo '{}'");
+    router.service("gpsd", true, "");
+    router.holders().take(&[Holder::Service("gpsd".into())]).await.unwrap();
+    assert_eq!(router.calls(), ["gpsd stop"]);
+}
+
+#[tokio::test]
 async fn a_crash_while_taking_still_gives_back() {
     let router = Router::new();
     router.service("modemmanager", true, "[ $1 = stop ] && exit 7");
@@ -226,7 +271,8 @@ async fn interfaces_go_down_and_up_over_ubus_where_there_is_one() {
     let router = Router::new();
     let (calls, state) = (router.path("calls"), router.path("state.json"));
     let body = format!(
-        "[ $3 = status ] && exec cat {state}
+        "[ $2 = service ] && exit 4
+         [ $3 = status ] && exec cat {state}
          echo \"ubus $*\" >> {calls}
          [ $3 = up ] && up=true || up=false
          echo \"{{\\\"up\\\": $up}}\" > {state}",
