@@ -80,6 +80,7 @@ mod tests {
         let text = "config interface 'wwan'\n\toption proto 'qmi'\n\
                     config interface 'spare'\n\toption auto '0'\n\
                     config interface 'off'\n\toption disabled '1'\n\
+                    config bridge-vlan\n\toption device 'br-lan'\n\tlist ports 'lan1:u*'\n\
                     config interface 'on'\n\toption auto '1'\n\toption disabled '0'\n";
         std::fs::write(&path, text).unwrap();
         let starts = ["wwan", "spare", "off", "on", "gone"].map(|name| starts_at_boot(&path, name));

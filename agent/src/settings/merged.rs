@@ -207,12 +207,20 @@ impl Reader<'_> {
         Duration::from_secs(self.number(option, default, range))
     }
 
-    /// true or false; UCI's 1/0, yes/no and on/off too.
+    /// true or false; UCI's 1/0, yes/no, on/off and enabled/disabled too.
     pub fn flag(&mut self, option: &str, default: bool) -> bool {
         match self.take(option, Some(Value::Flag(default))) {
             Some(Value::Flag(flag)) => flag,
-            Some(Value::Text(text)) if matches!(&*text, "1" | "true" | "yes" | "on") => true,
-            Some(Value::Text(text)) if matches!(&*text, "0" | "false" | "no" | "off") => false,
+            Some(Value::Text(text))
+                if matches!(&*text, "1" | "true" | "yes" | "on" | "enabled") =>
+            {
+                true
+            }
+            Some(Value::Text(text))
+                if matches!(&*text, "0" | "false" | "no" | "off" | "disabled") =>
+            {
+                false
+            }
             _ => {
                 self.wrong::<()>(option, "expected true or false".to_owned());
                 default

@@ -71,6 +71,8 @@ pub enum Problem {
     Words { statement: &'static str, expected: &'static str },
     #[error("{0:?} is no name; letters, digits and _ are")]
     Name(String),
+    #[error("{0:?} is no type; one word is")]
+    Type(String),
     #[error("an option outside of any section")]
     NoSection,
     #[error("a second package")]

@@ -44,7 +44,7 @@ fn begin_section(package: &mut Package, line: u32, words: Vec<String>) -> Result
     let (kind, name) = (words.next(), words.next().filter(|name| !name.is_empty()));
     let expected = Problem::Words { statement: "config", expected: "a type and at most a name" };
     let (Some(kind), None) = (kind, words.next()) else { return Err(expected) };
-    check_name(&kind)?;
+    check_type(&kind)?;
     if let Some(name) = &name {
         check_name(name)?;
         let known = package.sections.iter().position(|s| s.name.as_ref() == Some(name));
@@ -79,6 +79,15 @@ fn exactly<const N: usize>(
     expected: &'static str,
 ) -> Result<[String; N], Problem> {
     words.try_into().map_err(|_| Problem::Words { statement, expected })
+}
+
+/// Types may be any word, as `bridge-vlan` is; names may not.
+fn check_type(kind: &str) -> Result<(), Problem> {
+    if !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        Err(Problem::Type(shared::limits::cut(kind.to_owned())))
+    }
 }
 
 fn check_name(name: &str) -> Result<(), Problem> {
