@@ -18,17 +18,45 @@ use crate::{
         manager,
         measure::{self, Measurements},
     },
+    netifd,
     route::Network,
+    settings::uci,
     upgrade::state::{Outcome, State},
 };
 use shared::profile::Gates;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// How long traffic is watched.
 const WATCH: Duration = Duration::from_secs(5);
 /// A window that opens within so many seconds is not looked for in the usual pauses, which could miss a short
 /// one: the next look is when it opens. Others have their turn until then, and the wait can be cancelled.
 const AT_THE_DOOR_S: u64 = 20 * 60;
+
+/// The zone of the system's file `zone`, or of its settings: where zone files are installed, OpenWrt removes the
+/// file that names the rule.
+fn system_zone(zone: &Path, system: &Path) -> Result<Zone, String> {
+    let read = |path: &Path| match files::read_text(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).map_err(|error| format!("{}: {error}", path.display())),
+    };
+    let parse = |path: &Path, text: &str| {
+        Zone::parse(text).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    if let Some(text) = read(zone)? {
+        return parse(zone, &text);
+    }
+    let Some(text) = read(system)? else { return parse(system, "") };
+    let settings = uci::parse(&text).map_err(|error| format!("{}: {error}", system.display()))?;
+    let says = |option| settings.of_kind("system").find_map(|section| section.text(option));
+    match (says("timezone"), says("zonename")) {
+        (Some(text), _) => parse(system, text),
+        // Without either, OpenWrt's default.
+        (None, None | Some("UTC")) => parse(system, ""),
+        (None, Some(name)) => {
+            Err(format!("{}: {name} stands there without its timezone", system.display()))
+        }
+    }
+}
 
 fn closed(reason: impl Into<String>) -> Outcome {
     Outcome::Again { reason: reason.into() }
@@ -72,14 +100,10 @@ impl Environment {
         if let Some(zone) = &self.settings.gates.timezone {
             return Ok(zone.clone());
         }
-        let path = &self.settings.paths.timezone;
-        // No file: OpenWrt's default is UTC.
-        let text = match files::read_text(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            read => read.map_err(|error| format!("{}: {error}", path.display()))?,
-        };
-        Zone::parse(&text)
-            .map_err(|error| format!("{}: {error}; set gates.timezone", path.display()))
+        let paths = &self.settings.paths;
+        let system = netifd::configuration(&paths.init_dir).with_file_name("system");
+        system_zone(&paths.timezone, &system)
+            .map_err(|error| format!("{error}; set gates.timezone"))
     }
 
     /// Memory for agent, guardian and tool, beside an image that may lie in memory too.
@@ -217,6 +241,27 @@ fn check_modem(asked: &Gates, min_rsrp: Option<i32>, now: &Measurements) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_zone_is_the_routers_wherever_it_keeps_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (zone, system) = (directory.path().join("TZ"), directory.path().join("system"));
+        let night = 1_795_392_000;
+        let shown = || system_zone(&zone, &system).map(|zone| zone.at(night).unwrap().to_string());
+        assert_eq!(shown().unwrap(), "mon 2026-11-23 00:00", "nobody has set any");
+        std::fs::write(&system, "config system\n\toption hostname 'x'\n").unwrap();
+        assert_eq!(shown().unwrap(), "mon 2026-11-23 00:00");
+        // With the package of zone files there is no file any more that names the rule.
+        let text = "config system\n\toption zonename 'Asia/Tokyo'\n";
+        std::fs::write(&system, text).unwrap();
+        assert!(shown().unwrap_err().contains("Asia/Tokyo"), "{:?}", shown());
+        std::fs::write(&system, format!("{text}\toption timezone 'JST-9'\n")).unwrap();
+        assert_eq!(shown().unwrap(), "mon 2026-11-23 09:00");
+        std::fs::write(&zone, "PST8PDT,M3.2.0,M11.1.0\n").unwrap();
+        assert_eq!(shown().unwrap(), "sun 2026-11-22 16:00", "what is in force");
+        std::fs::write(&zone, "Asia/Tokyo").unwrap();
+        assert!(shown().is_err());
+    }
 
     #[test]
     fn what_is_asked_for_must_be_told_and_be_right() {
