@@ -244,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_was_there_is_missed_and_another_way_into_it_is_not() {
+        let missing = |now: Baseline| before().missing_network(&now);
+        assert_eq!(missing(before()), None);
+        let roaming = Baseline { lte: None, nr: Some(Registration::Roaming), ..before() };
+        assert_eq!(missing(roaming), None);
+        let searching = Baseline { lte: Some(Registration::Searching), ..before() };
+        assert!(missing(searching).unwrap().contains("not registered"));
+        assert!(missing(Baseline { iccid: None, ..before() }).unwrap().contains("SIM"));
+        let never = Baseline { lte: None, ..before() };
+        assert_eq!(never.missing_network(&Baseline { lte: None, ..before() }), None);
+    }
+
+    #[test]
     fn what_was_never_there_is_not_missed() {
         assert_eq!(Baseline::default().differences(&before()), []);
         assert_eq!(before().differences(&before()), []);

@@ -101,12 +101,14 @@ struct Layout {
     diag: u8,
 }
 
-/// FN990A, `AT#USBCFG`. The second AT port goes first: ModemManager and its like take the other. 1072 and 1073: AT on 5 and 6 is inferred, the ports are tried before they are used.
+/// FN990A, `AT#USBCFG`. The second AT port goes first: ModemManager and its like take the other. 1072 and 1073:
+/// AT on 5 and 6 is inferred, the ports are tried before they are used.
 fn layout(product: u16) -> Option<Layout> {
     match product {
         0x1070 => Some(Layout { at: &[5, 4], diag: 0 }),
         0x1071 => Some(Layout { at: &[6, 5], diag: 0 }),
-        0x1072 | 0x1073 => Some(Layout { at: &[6, 5, 4, 7], diag: 2 }),
+        0x1072 => Some(Layout { at: &[6, 5, 4, 7], diag: 2 }),
+        0x1073 => Some(Layout { at: &[6, 5, 4, 7], diag: 0 }),
         _ => None,
     }
 }

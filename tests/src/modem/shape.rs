@@ -54,7 +54,7 @@ fn composition(n: u8) -> (u16, &'static [Kind]) {
     match n {
         0 => (0x1072, &[Net, Other, Tty(Diag), Other, Tty(Mute), Tty(At), Tty(At), Tty(Mute)]),
         2 => (0x1071, &[Tty(Diag), Other, Net, Other, Tty(Mute), Tty(At), Tty(At), Tty(Mute)]),
-        3 => (0x1073, &[Net, Other, Tty(Diag), Other, Tty(Mute), Tty(At), Tty(At), Tty(Mute)]),
+        3 => (0x1073, &[Tty(Diag), Other, Net, Other, Tty(Mute), Tty(At), Tty(At), Tty(Mute)]),
         _ => (0x1070, &[Tty(Diag), Other, Net, Tty(Mute), Tty(At), Tty(At), Tty(Mute)]),
     }
 }

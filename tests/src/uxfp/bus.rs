@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Mission ids of the FN990, and the interface of their diag port.
-const MISSION: &[(&str, u8)] = &[("1070", 0), ("1071", 0), ("1072", 2), ("1073", 2)];
+const MISSION: &[(&str, u8)] = &[("1070", 0), ("1071", 0), ("1072", 2), ("1073", 0)];
 pub const LOADER: &str = "1bc7:9010";
 
 /// A device that the tool can talk to.

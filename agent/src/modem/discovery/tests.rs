@@ -69,14 +69,14 @@ fn mbim_moves_the_ports_by_one_and_ecm_the_diag_port() {
     for number in [0, 4, 5, 6] {
         tree.interface("2-1", number, &format!("ttyUSB{number}"));
     }
-    for number in [2, 4, 5, 6, 7] {
+    for number in [0, 4, 5, 6, 7] {
         tree.interface("2-2", number, &format!("ttyUSB1{number}"));
     }
     let [mbim, ecm] = tree.snapshot().modems().try_into().unwrap();
     assert_eq!(mbim.at, ["ttyUSB6", "ttyUSB5"]);
     assert_eq!(mbim.diag.as_deref(), Some("ttyUSB0"));
     assert_eq!(ecm.at, ["ttyUSB16", "ttyUSB15", "ttyUSB14", "ttyUSB17"]);
-    assert_eq!(ecm.diag.as_deref(), Some("ttyUSB12"));
+    assert_eq!(ecm.diag.as_deref(), Some("ttyUSB10"));
 }
 
 #[test]
