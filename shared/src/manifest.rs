@@ -201,10 +201,15 @@ impl Manifest {
     /// its later name.
     #[must_use]
     pub fn fits(&self, manufacturer: &str, model: &str) -> bool {
-        let telit = |name: &str| matches!(name, "Telit" | "Telit Cinterion");
-        let vendor = self.vendor == manufacturer || (telit(&self.vendor) && telit(manufacturer));
-        vendor && self.models.iter().any(|m| m == model)
+        is_same_vendor(&self.vendor, manufacturer) && self.models.iter().any(|m| m == model)
     }
+}
+
+/// Whether both are names of one maker, as modems of different firmware answer.
+#[must_use]
+pub fn is_same_vendor(one: &str, other: &str) -> bool {
+    let telit = |name: &str| matches!(name, "Telit" | "Telit Cinterion");
+    one == other || (telit(one) && telit(other))
 }
 
 /// Name, length in bytes and digest of a file.

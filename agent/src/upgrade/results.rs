@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     event::Outcome,
     ids::{OperationId, Slot, StreamId},
+    manifest::is_same_vendor,
 };
 use std::{
     io,
@@ -107,8 +108,8 @@ impl Results {
     /// The highest sequence installed for a model.
     #[must_use]
     pub fn sequence(&self, vendor: &str, model: &str) -> Option<u64> {
-        let same = |i: &&Installed| i.vendor == vendor && i.model == model;
-        self.content.installed.iter().find(same).map(|i| i.sequence)
+        let same = |i: &&Installed| is_same_vendor(&i.vendor, vendor) && i.model == model;
+        self.content.installed.iter().filter(same).map(|i| i.sequence).max()
     }
 
     /// The highest sequence installed for a model in any slot, also in one that the settings do not name any
@@ -157,7 +158,7 @@ impl Results {
             match content
                 .installed
                 .iter_mut()
-                .find(|i| i.vendor == new.vendor && i.model == new.model)
+                .find(|i| is_same_vendor(&i.vendor, &new.vendor) && i.model == new.model)
             {
                 // A signed rollback does not lower it: a lower one needs leave each time.
                 Some(old) => old.sequence = old.sequence.max(new.sequence),
@@ -242,6 +243,24 @@ mod tests {
         }
         let highest = |model| Results::sequence_anywhere(state.path(), "Telit", model);
         assert_eq!((highest("FN990A28"), highest("FN990A40")), (Some(7), None));
+    }
+
+    #[test]
+    fn a_makers_later_name_is_the_same_maker() {
+        for (first, later) in [("Telit", "Telit Cinterion"), ("Telit Cinterion", "Telit")] {
+            let state = tempfile::tempdir().unwrap();
+            std::fs::create_dir(state.path().join("main")).unwrap();
+            let mut results = Results::open(&state.path().join("main"));
+            let installed = |vendor: &str, sequence| {
+                Some(Installed { vendor: vendor.into(), model: "FN990A28".into(), sequence })
+            };
+            let highest = |vendor| Results::sequence_anywhere(state.path(), vendor, "FN990A28");
+            results.add(ended(1, None), installed(first, 9)).unwrap();
+            assert_eq!((highest(first), highest(later)), (Some(9), Some(9)));
+            results.add(ended(2, None), installed(later, 4)).unwrap();
+            assert_eq!((highest(first), highest(later)), (Some(9), Some(9)));
+            assert_eq!(highest("Quectel"), None);
+        }
     }
 
     #[test]
