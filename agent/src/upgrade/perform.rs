@@ -74,7 +74,11 @@ impl Environment {
     }
 
     async fn grant_requested(&mut self, attempt: u32, state: &State) -> Outcome {
-        if let Err(outcome) = self.check_again(state).await {
+        let mut checked = self.check_again(state).await;
+        if checked.is_ok() {
+            checked = self.check_trust(state);
+        }
+        if let Err(outcome) = checked {
             return match outcome {
                 Outcome::Again { .. } | Outcome::ImageLost => Outcome::GatesClosed,
                 other => other,
@@ -112,6 +116,10 @@ impl Environment {
         self.check_sysupgrade().map_err(closed)?;
         // Holding may take the interfaces down: then it is too late to ask.
         self.check_way(state).await.map_err(closed)?;
+        self.check_trust(state).map_err(|outcome| match outcome {
+            Outcome::ImageLost => failed("what is staged cannot be read any more".into()),
+            other => other,
+        })?;
         self.take_hold(state).await.map_err(failed)?;
         // Another modem may have been lost while the coordinator was asked.
         if let Some(reason) = self.obstacle(imei.as_deref()).await {
@@ -139,7 +147,7 @@ impl Environment {
         Ok(())
     }
 
-    fn lock_modem(&mut self) -> Result<(), String> {
+    pub(super) fn lock_modem(&mut self) -> Result<(), String> {
         if self.job.lock.is_none() {
             let key = modem::discovery::LOCK_KEY;
             let lock =
@@ -247,13 +255,21 @@ fn all_found(wanted: &[VersionLine], found: &[VersionLine]) -> bool {
     wanted.iter().all(|line| found.contains(line))
 }
 
+/// Whether what was `known` is there still, as far as the modem answers: a command that it refuses so soon after its
+/// start says nothing. What the manifest asks for it has to answer.
+fn all_kept(known: &[VersionLine], found: &[VersionLine]) -> bool {
+    let answered = |line: &&VersionLine| found.iter().any(|other| other.command == line.command);
+    let mut known = known.iter().filter(answered).peekable();
+    known.peek().is_some() && known.all(|line| found.contains(line))
+}
+
 /// What the modem is by its versions alone.
 fn judge(wanted: &[VersionLine], before: Option<&Before>, found: &[VersionLine]) -> Sighting {
     if all_found(wanted, found) {
         return Sighting::Target;
     }
     match before {
-        Some(before) if all_found(&before.versions, found) => Sighting::Old,
+        Some(before) if all_kept(&before.versions, found) => Sighting::Old,
         _ => {
             let found: Vec<_> =
                 found.iter().map(|l| format!("{} {}", l.command, l.value)).collect();

@@ -83,6 +83,15 @@ impl Environment {
         Ok((manifest, (bytes, signature)))
     }
 
+    /// Whether the manifest is still one to be flashed: between its arrival and the grant days may have passed, in
+    /// which its key was revoked.
+    pub(super) fn check_trust(&self, state: &State) -> Result<(), Outcome> {
+        let Some(staged) = &self.job.staged else { return Err(Outcome::ImageLost) };
+        let Ok((bytes, signature)) = staged.manifest() else { return Err(Outcome::ImageLost) };
+        let verified = self.verified_manifest(state, &bytes, &signature);
+        verified.map(drop).map_err(|(kind, detail)| Outcome::Failed(untouched(state, kind, detail)))
+    }
+
     fn verified_manifest(
         &self,
         state: &State,
