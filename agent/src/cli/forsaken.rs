@@ -1,5 +1,6 @@
 //! Settings that would leave a modem alone in the middle of its upgrade: a slot has another name now, or
-//! the state lies elsewhere, and nobody would look after what the journal is about.
+//! the state lies elsewhere, and nobody would look after what the journal is about; or what it is to be
+//! recovered with, its image and its tool's profile, is looked for elsewhere.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,9 @@ use std::path::{Path, PathBuf};
 use super::busy::unfinished_in;
 use crate::environment::journal_path;
 use crate::guardian;
-use crate::settings::{Settings, SettingsError};
-use crate::upgrade::journal;
+use crate::profiles;
+use crate::settings::{Settings, SettingsError, SlotSettings};
+use crate::upgrade::journal::{self, Found};
 use crate::upgrade::state::{State, Step};
 
 /// `settings`, unless a journal that is not finished has no slot in them: neither those where the state
@@ -25,6 +27,10 @@ pub fn accepted(settings: Settings, before: Option<&Settings>) -> Result<Setting
     journals.retain(|path, _| !known.contains(path));
     let mut problems: Vec<String> =
         journals.iter().filter_map(|(path, slot)| forsaken(slot, path)).collect();
+    problems.extend(before.iter().flat_map(|before| {
+        let slots = before.slots.iter();
+        slots.filter_map(|slot| means_elsewhere(before, slot, &settings))
+    }));
     let run_dir = &settings.paths.run_dir;
     problems.extend(before.and_then(|before| tool_elsewhere(&before.paths.run_dir, run_dir)));
     if problems.is_empty() { Ok(settings) } else { Err(SettingsError::Unfinished(problems)) }
@@ -38,6 +44,45 @@ fn forsaken(slot: &str, path: &Path) -> Option<String> {
     Some(format!("{unfinished}, and no slot is called so: name it until then ({path})"))
 }
 
+/// What the modem of `slot` may have to be recovered with, and would not be found by the settings of `now`.
+fn means_elsewhere(before: &Settings, slot: &SlotSettings, now: &Settings) -> Option<String> {
+    let Ok(Found::State { state, .. }) = journal::peek(&journal_path(before, slot)) else {
+        return None;
+    };
+    if !state.has_touched() && state.step != Step::Committing {
+        return None;
+    }
+    let (old, new) = (&before.paths, &now.paths);
+    let staged = |directory: &&PathBuf| {
+        directory.join(state.record.job.image.manifest_sha256.to_string()).is_dir()
+    };
+    let same = |one: &Path, other: &Path| {
+        one == other
+            || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|o| o == one))
+    };
+    let unfinished =
+        || format!("slot {}: the upgrade is not finished: {}", slot.slot, state.phase());
+    let lost = old
+        .staging
+        .iter()
+        .filter(staged)
+        .find(|directory| !new.staging.iter().any(|kept| same(kept, directory)));
+    if let Some(directory) = lost {
+        let directory = directory.display();
+        return Some(format!("{}: [paths] staging keeps {directory} until then", unfinished()));
+    }
+    let profile = &state.record.target.as_ref()?.profile;
+    let finds = |directory: &Path| profiles::find(directory, profile).is_ok();
+    let gone = finds(&old.profiles_dir) && !finds(&new.profiles_dir);
+    let directory = old.profiles_dir.display();
+    gone.then(|| {
+        format!(
+            "{}: [paths] profiles_dir stays {directory}, where {profile} is, until then",
+            unfinished()
+        )
+    })
+}
+
 fn tool_elsewhere(before: &Path, now: &Path) -> Option<String> {
     let runs = before != now && guardian::is_any_running(before);
     runs.then(|| format!("a tool runs: [paths] run_dir stays {} until it ends", before.display()))
@@ -48,7 +93,10 @@ mod tests {
     use super::*;
     use crate::settings::{Fragment, from_fragments};
     use crate::upgrade::journal::{Journal, Reading, aside};
-    use crate::upgrade::state::{Gates, Run, tests::record};
+    use crate::upgrade::state::{
+        Gates, Record, Run, Target,
+        tests::{record, target},
+    };
 
     struct Router(tempfile::TempDir);
 
@@ -101,6 +149,44 @@ mod tests {
         // Nobody knows what it was about.
         std::fs::rename(&path, aside(&path)).unwrap();
         assert!(router.refused(renamed(), None).unwrap().contains("cannot be read"));
+    }
+
+    #[test]
+    fn what_a_modem_is_recovered_with_is_not_looked_for_elsewhere() {
+        let router = Router(tempfile::tempdir().unwrap());
+        let mut before = router.settings("state", &["main"]);
+        let directory = |name: &str| router.0.path().join(name);
+        before.paths.staging = vec![directory("stick"), directory("flash")];
+        before.paths.profiles_dir = directory("profiles.d");
+        let manifest = record().job.image.manifest_sha256.to_string();
+        std::fs::create_dir_all(directory("stick").join(manifest)).unwrap();
+        let with = |staging: &[&str]| {
+            let mut now = before.clone();
+            now.paths.staging = staging.iter().map(|name| directory(name)).collect();
+            now
+        };
+        router.journal(Step::Waiting { gates: Gates::Commit });
+        assert_eq!(router.refused(with(&["other"]), Some(&before)), None, "its modem is untouched");
+        router.journal(Step::Recovering { tries: 1, run: Run::Attach });
+        let refused = router.refused(with(&["flash"]), Some(&before)).unwrap();
+        assert!(refused.contains("staging keeps") && refused.contains("stick"), "{refused}");
+        assert_eq!(router.refused(with(&["other", "stick"]), Some(&before)), None);
+
+        // The tool's profile of one's own.
+        std::fs::create_dir(directory("profiles.d")).unwrap();
+        let own = shared::profile::BUILT_IN[0].1.replace("\"telit-uxfp\"", "\"own\"");
+        std::fs::write(directory("profiles.d").join("own.toml"), own).unwrap();
+        let path = directory("state/main/journal");
+        let (mut journal, _) = Journal::open(&path, "b", Reading::Whole).unwrap();
+        let step = Step::Recovering { tries: 1, run: Run::Attach };
+        let target = Target { profile: "own".into(), ..target() };
+        let record = Record { target: Some(target), ..record() };
+        journal.save(&State { step, ..State::new(record) }).unwrap();
+        let mut moved = before.clone();
+        moved.paths.profiles_dir = directory("elsewhere");
+        let refused = router.refused(moved, Some(&before)).unwrap();
+        assert!(refused.contains("profiles_dir stays") && refused.contains("own"), "{refused}");
+        assert_eq!(router.refused(before.clone(), Some(&before)), None);
     }
 
     #[test]
