@@ -189,6 +189,10 @@ pub struct Timeouts {
     pub typical_s: u64,
     /// From the tool's end until the modem answers.
     pub boot_s: u64,
+    /// How long the flashed modem may take, once its settings are restored, to be back in its network; some
+    /// twenty minutes where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_s: Option<u64>,
 }
 
 fn grace() -> u64 {

@@ -60,6 +60,8 @@ pub enum ModemFault {
     /// FWSWITCH is at its default after the next flash.
     SettingsLostAfterFlash,
     SimLostAfterFlash,
+    /// Finds no network after the next flash.
+    NetworkLostAfterFlash,
     /// Waits for its PIN after the next flash.
     SimLockedAfterFlash,
     /// Somebody has changed the SIM by then.

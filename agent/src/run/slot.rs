@@ -275,10 +275,15 @@ impl Slot {
         Some(needing.map(|state| state.record.job.image.manifest_sha256).into_iter().collect())
     }
 
-    /// What could not be given back at the end of an upgrade is tried again while none is under way.
+    /// What could not be given back at the end of an upgrade is tried again while none has the modem.
     pub async fn give_back_leftovers(&self) {
-        let running = guardian::is_any_running(&self.settings.paths.run_dir);
-        if running || !matches!(self.work, Work::Idle { .. }) {
+        let ours = match &self.work {
+            Work::Idle { .. } => false,
+            // Between two attempts, or held for a person, nothing of it is to be held.
+            Work::Busy { upgrade, .. } => upgrade.state.record.holding,
+            Work::Closed | Work::Unreadable(_) | Work::Newer => true,
+        };
+        if ours || guardian::is_any_running(&self.settings.paths.run_dir) {
             return;
         }
         let holders = environment::holders(&self.settings, &self.place);

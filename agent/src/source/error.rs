@@ -17,7 +17,7 @@ pub enum SourceError {
     #[error("the coordinator did not accept the token")]
     Unauthorized,
     #[error("the transfer failed")]
-    Network(#[from] reqwest::Error),
+    Network(#[source] reqwest::Error),
     #[error("the server fell silent")]
     Stalled,
     #[error("the body ended {missing} bytes early")]
@@ -41,6 +41,13 @@ pub enum SourceError {
     Block { index: u64 },
     #[error(transparent)]
     Staging(#[from] StagingError),
+}
+
+impl From<reqwest::Error> for SourceError {
+    /// Without the address: where images are redirected to, its query lets anybody in who reads it in a log.
+    fn from(error: reqwest::Error) -> Self {
+        Self::Network(error.without_url())
+    }
 }
 
 impl SourceError {

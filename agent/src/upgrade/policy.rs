@@ -69,6 +69,19 @@ impl Policy {
         doubled(self.recovery_s, tries.saturating_sub(1), self.slowest_s)
     }
 
+    /// How often a flashed modem is asked whether it is back in its network, within `network_s` seconds where the
+    /// profile names them: the pauses between are as long together, at least.
+    #[must_use]
+    pub fn acceptances(&self, network_s: Option<u64>) -> u32 {
+        let Some(network_s) = network_s else { return self.max_acceptance };
+        let (mut tries, mut seconds) = (0, 0_u64);
+        while seconds < network_s {
+            tries += 1;
+            seconds = seconds.saturating_add(self.again(tries).max(1));
+        }
+        tries
+    }
+
     /// Seconds before the same action is tried again, for the `tries`-th time (from 1).
     #[must_use]
     pub fn again(&self, tries: u32) -> u64 {
@@ -121,6 +134,19 @@ mod tests {
         state.refusals = 1;
         assert_eq!(policy.rest(&state, 900), 900);
         assert!(!policy.is_slow(&state));
+    }
+
+    #[test]
+    fn acceptance_takes_as_long_as_the_profile_gives_it() {
+        let policy = Policy::default();
+        let pauses = |tries| (1..=tries).map(|nth| policy.again(nth)).sum::<u64>();
+        for network_s in [1, 5, 6, 60, 1200, 24 * 3600] {
+            let tries = policy.acceptances(Some(network_s));
+            assert!(pauses(tries) >= network_s && pauses(tries - 1) < network_s, "{network_s}");
+        }
+        assert_eq!(policy.acceptances(None), policy.acceptances(Some(1200)), "some twenty minutes");
+        let hasty = Policy { again_s: 0, ..policy };
+        assert_eq!(hasty.acceptances(Some(7)), 7, "no pause is no eternity");
     }
 
     #[test]

@@ -138,6 +138,13 @@ impl State {
         self
     }
 
+    /// How often a flashed modem is asked whether it is back in its network, and how often it is restored: there
+    /// each setting that restarts it is a look of its own.
+    fn acceptances(&self, policy: &Policy) -> u32 {
+        let network_s = self.record.target.as_ref().and_then(|target| target.network_s);
+        policy.acceptances(network_s.filter(|_| self.step == Step::Confirming))
+    }
+
     /// Whether the journal must be written before going on from `saved`: only when a fresh process
     /// would do something else than it would now. Waiting and retrying cost no flash writes.
     #[must_use]

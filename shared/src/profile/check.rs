@@ -125,13 +125,14 @@ fn check_patterns(name: &str, list: &[String]) -> Result<(), ProfileError> {
 }
 
 fn check_timeouts(timeouts: &Timeouts) -> Result<(), ProfileError> {
-    let Timeouts { idle_s, total_s, grace_s, typical_s, boot_s } = *timeouts;
+    let Timeouts { idle_s, total_s, grace_s, typical_s, boot_s, network_s } = *timeouts;
     for (name, value, most) in [
         ("idle_s", idle_s, DAY_S),
         ("total_s", total_s, DAY_S),
         ("typical_s", typical_s, total_s),
         ("grace_s", grace_s, 600),
         ("boot_s", boot_s, 3600),
+        ("network_s", network_s.unwrap_or(1), DAY_S),
     ] {
         if !(1..=most).contains(&value) {
             return Err(key(format!("timeouts.{name}"), format!("must be 1 to {most} (seconds)")));

@@ -143,9 +143,9 @@ fn query(body: &str, flash: &Flash) -> Option<std::result::Result<Vec<String>, R
     }
 }
 
-/// Home, or nothing without a SIM that may be used.
+/// Home, or nothing: without a network, or a SIM that may be used.
 fn registration(flash: &Flash) -> u8 {
-    u8::from(flash.iccid.is_some() && !flash.sim_locked)
+    u8::from(flash.iccid.is_some() && !flash.sim_locked && !flash.no_network)
 }
 
 fn command(body: &str, session: &mut Session, flash: &mut Flash) -> Option<Option<Effect>> {

@@ -21,6 +21,9 @@ pub struct Flash {
     /// The SIM waits for its PIN.
     #[serde(default)]
     pub sim_locked: bool,
+    /// It registers nowhere.
+    #[serde(default)]
+    pub no_network: bool,
     pub hardware_revision: String,
     pub versions: Versions,
     pub condition: FlashCondition,

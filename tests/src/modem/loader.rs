@@ -102,6 +102,7 @@ pub fn spoil(flash: &mut Flash, fault: &ModemFault) -> bool {
             flash.contexts.clear();
         }
         ModemFault::SimLostAfterFlash => flash.iccid = None,
+        ModemFault::NetworkLostAfterFlash => flash.no_network = true,
         ModemFault::SimLockedAfterFlash => flash.sim_locked = true,
         ModemFault::OtherSimAfterFlash { iccid } => flash.iccid = Some(iccid.clone()),
         ModemFault::UrcStorm

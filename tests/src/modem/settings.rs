@@ -46,6 +46,7 @@ impl Settings {
                 serial: imei.chars().rev().take(8).collect(),
                 iccid: Some("8949021000000000018".to_owned()),
                 sim_locked: false,
+                no_network: false,
                 hardware_revision: "1.00".to_owned(),
                 versions: Versions::of_package(package),
                 condition: FlashCondition::Whole,

@@ -6,9 +6,10 @@ use lab::{
     modem::Surroundings,
     release::{FROM, TO, Wanted},
     router::Router,
+    scene::Scene,
     watch::{self, until},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_port_of_modem_managers_is_opened_before_it_has_let_go() {
@@ -93,6 +94,42 @@ async fn a_sim_that_waits_for_its_pin_is_said_and_no_failure() {
     let log = operation["log"].as_str().unwrap();
     let said = "SIM and network were not compared: the SIM waits for its PIN";
     assert!(log.contains(said), "{log}");
+}
+
+/// What becomes of an upgrade after which the modem has this fault, in the ten seconds that the profile gives it.
+async fn after_which(name: &str, fault: lab::faults::ModemFault) -> (Scene, Router, Value) {
+    let scene = scene(name);
+    let mut router = scene.router(1, false).await.unwrap();
+    router.edit("profiles/telit-uxfp.toml", "# network_s = 1200", "network_s = 10").unwrap();
+    router.modem.set_fault(fault).unwrap();
+    let operation = crate::started(&scene, &mut router, &[]).await;
+    let operation = scene.ended(&operation).await.unwrap();
+    (scene, router, operation)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modem_that_is_not_back_in_its_network_in_time_has_failed_and_is_updated() {
+    use lab::faults::ModemFault::{NetworkLostAfterFlash, SimLostAfterFlash};
+    for (name, fault, why) in [
+        ("no-network", NetworkLostAfterFlash, "not registered in a network again"),
+        ("no-sim", SimLostAfterFlash, "the SIM is not back"),
+    ] {
+        let (_scene, router, operation) = after_which(name, fault).await;
+        assert_eq!(operation["status"], "failed", "{operation:#}");
+        let failure = &operation["failure"];
+        assert_eq!(
+            (&failure["kind"], &failure["condition"]),
+            (&json!("acceptance"), &json!("updated"))
+        );
+        let detail = failure["detail"].as_str().unwrap();
+        assert!(detail.contains(why), "{detail}");
+        assert_eq!(router.modem.versions().unwrap().package, TO);
+        assert_eq!(
+            router.modem.state().unwrap().flash.begun,
+            1,
+            "it is not flashed for that again"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,7 +110,7 @@ impl Environment {
         }
         check_bus(profile, &told.modem).map_err(|detail| refuse(FailureKind::NoProfile, detail))?;
         check_diag(state, profile, &told.modem)?;
-        let target = Box::new(target(manifest, model));
+        let target = Box::new(target(manifest, model, profile));
         if told.has(&manifest.reaches) {
             return Ok(Outcome::AlreadyInstalled(target));
         }
@@ -281,13 +281,14 @@ pub(super) fn chosen_options(
     chosen
 }
 
-fn target(manifest: &Manifest, model: &str) -> Target {
+fn target(manifest: &Manifest, model: &str, profile: &ToolProfile) -> Target {
     Target {
         vendor: manifest.vendor.clone(),
         model: model.to_owned(),
         sequence: manifest.sequence,
         reaches: manifest.reaches.clone(),
         profile: manifest.tool.profile.clone(),
+        network_s: profile.timeouts.network_s,
     }
 }
 

@@ -21,6 +21,10 @@ impl Environment {
             let reason = "the tool profile is gone from this router";
             return not_started(state, FailureKind::NoProfile, reason);
         }
+        // Its ports are looked at: by one process at a time.
+        if let Err(reason) = self.lock_modem() {
+            return Outcome::Again { reason };
+        }
         // First, while those who hold modems may still dial another one.
         let image = self.image_for_recovery(state).await;
         if let Err(reason) = self.take_hold(state).await {

@@ -140,6 +140,9 @@ pub struct Record {
     /// How often the modem, flashed, was lost while it was restored or compared.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub vanished: u32,
+    /// How the tool ended, while its modem is away or is recovered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_end: Option<ToolEnd>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -162,6 +165,7 @@ impl Record {
             last_failure: None,
             returned: 0,
             vanished: 0,
+            tool_end: None,
         }
     }
 }
@@ -176,6 +180,9 @@ pub struct Target {
     pub reaches: Vec<VersionLine>,
     /// The tool profile's name.
     pub profile: String,
+    /// By the profile: seconds to be back in the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_s: Option<u64>,
 }
 
 /// The modem as it was before anything touched it.

@@ -75,7 +75,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
             state.to(Step::Probing { end, recoveries, silent: silent + 1 })
         }
         (Step::Probing { end, recoveries, .. }, Outcome::Probed(sighting)) => {
-            state.probed(&end, recoveries, sighting, policy)
+            let mut state = state;
+            state.record.tool_end = None;
+            state.probed(&end, recoveries, sighting, policy).keeping(end)
         }
         (Step::Restoring, Outcome::Restored) => state.to(Step::Confirming),
         (Step::Confirming, Outcome::Confirmed { not_compared, remark }) => {
@@ -95,7 +97,7 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
             State { tries: state.tries.saturating_add(1), ..state }
         }
         (Step::Restoring | Step::Confirming, Outcome::Again { reason })
-            if state.tries >= policy.max_acceptance =>
+            if state.tries >= state.acceptances(policy) =>
         {
             let phase = state.phase();
             state.fail(Failure::new(
@@ -112,7 +114,9 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         }
         (Step::Recovering { tries, .. }, Outcome::ToolEnded(end)) => state.probe(end, tries),
         (Step::Recovering { tries, .. }, Outcome::Probed(sighting)) => {
-            state.probed(&ToolEnd::Lost, tries, sighting, policy)
+            let mut state = state;
+            let end = state.record.tool_end.take().unwrap_or(ToolEnd::Lost);
+            state.probed(&end, tries, sighting, policy).keeping(end)
         }
         (Step::Recovering { tries, .. }, Outcome::NotStarted(f) | Outcome::Failed(f)) => {
             let mut state = state;
@@ -256,6 +260,13 @@ impl State {
         self.release(Next::Postpone { delay_s, reason: shared::limits::cut(reason) })
     }
 
+    /// A modem that is away for a while does not change how its tool ended.
+    fn keeping(mut self, end: ToolEnd) -> Self {
+        let recovers = matches!(self.step, Step::RecoveryPause { .. } | Step::Recovering { .. });
+        self.record.tool_end = Some(end).filter(|end| recovers && *end != ToolEnd::Lost);
+        self
+    }
+
     fn recover_later(self, tries: u32, policy: &Policy) -> Self {
         let delay_s = policy.recovery(tries + 1);
         self.to(Step::RecoveryPause { tries: tries + 1, delay_s })
@@ -280,6 +291,7 @@ impl State {
                 let detail = format!("found {found}");
                 self.fail(failure(FailureKind::VersionMismatch, Modem::OtherVersion, detail))
             }
+            Sighting::WrongModem { .. } if recoveries > 0 => self.recover_later(recoveries, policy),
             Sighting::WrongModem { imei } => {
                 let detail = format!("modem {imei} answers instead");
                 self.fail(failure(FailureKind::WrongModem, Modem::Unknown, detail))
@@ -292,9 +304,13 @@ impl State {
                 let detail = "the modem is in its crash-dump mode".into();
                 self.fail(failure(FailureKind::ModemCrashed, Modem::CrashDump, detail))
             }
+            // It may be ours, and it may be a phone: whatever it is, ours may come back.
             Sighting::ForeignDownloadMode { usb } => {
-                let detail = format!("{usb} is a download mode that the profile cannot recover");
-                self.fail(failure(FailureKind::StuckInDownloadMode, Modem::InDownloadMode, detail))
+                let detail = format!("{usb} is in a download mode that the profile cannot recover");
+                let mut state = self;
+                state.record.last_failure =
+                    Some(failure(FailureKind::StuckInDownloadMode, Modem::Unknown, detail));
+                state.recover_later(recoveries, policy)
             }
             Sighting::DownloadMode if recoveries == 0 => {
                 self.to(Step::Recovering { tries: 1, run: Run::Start })

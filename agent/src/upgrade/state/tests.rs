@@ -50,6 +50,7 @@ pub(crate) fn target() -> Target {
         sequence: 4,
         reaches: vec![],
         profile: "telit-uxfp".into(),
+        network_s: None,
     }
 }
 
@@ -130,10 +131,6 @@ fn every_sighting_has_its_own_end() {
         ),
         (Sighting::WrongModem { imei: "1".into() }, (Kind::WrongModem, Modem::Unknown)),
         (Sighting::CrashDump, (Kind::ModemCrashed, Modem::CrashDump)),
-        (
-            Sighting::ForeignDownloadMode { usb: "05c6:9008".into() },
-            (Kind::StuckInDownloadMode, Modem::InDownloadMode),
-        ),
         (Sighting::Silent, (Kind::ModemSilent, Modem::Silent)),
     ] {
         assert_eq!(kind(sighting), Ok(expected));
@@ -331,6 +328,79 @@ fn a_gate_that_is_closed_at_the_last_look_costs_no_attempt_however_often() {
     }
     assert_eq!(apply(state.clone(), Outcome::Cancelled).ending(), Some(&Ending::Cancelled));
     assert_eq!(apply(state, Outcome::Paused).step, Step::Inspecting);
+}
+
+#[test]
+fn somebody_elses_device_ends_no_recovery() {
+    let foreign = Sighting::ForeignDownloadMode { usb: "18d1:d00d".into() };
+    let probing = Step::Probing { end: ToolEnd::Success, recoveries: 0, silent: 0 };
+    let mut state = apply(at(probing), Outcome::Probed(foreign.clone()));
+    let failure = state.record.last_failure.clone().unwrap();
+    assert!(failure.detail.contains("18d1:d00d"), "{failure:?}");
+    let stranger = Sighting::WrongModem { imei: "351234560000022".into() };
+    for sighting in [stranger, foreign, Sighting::Absent] {
+        assert!(matches!(state.step, Step::RecoveryPause { .. }), "{state:?}");
+        state = apply(state, Outcome::Paused);
+        assert!(matches!(state.step, Step::Recovering { .. }), "{state:?}");
+        state = apply(state, Outcome::Probed(sighting));
+    }
+    assert!(state.may_need_image(), "{state:?}");
+}
+
+#[test]
+fn a_modem_that_is_away_for_a_while_does_not_change_how_its_tool_ended() {
+    let said = ToolEnd::Failed { kind: FailureKind::ToolRefused, detail: "Invalid model".into() };
+    for (end, kind) in [
+        (ToolEnd::Success, FailureKind::VersionMismatch),
+        (said, FailureKind::ToolRefused),
+        (ToolEnd::Lost, FailureKind::AttemptLost),
+    ] {
+        let step = Step::Probing { end, recoveries: 0, silent: 0 };
+        let record = Record { attempts: 3, holding: true, ..record() };
+        let mut state = apply(State { record, ..at(step) }, Outcome::Probed(Sighting::Absent));
+        state = apply(state.resume(), Outcome::Paused);
+        state = apply(state, Outcome::Probed(Sighting::Absent));
+        state = apply(state.resume(), Outcome::Paused);
+        state = apply(state, Outcome::Probed(Sighting::Old));
+        let failure = state.record.last_failure.clone().unwrap();
+        assert_eq!(failure.kind, kind);
+        assert_eq!(state.record.tool_end, None, "it is told");
+    }
+    // A recovery has an end of its own.
+    let step = Step::Recovering { tries: 1, run: Run::Start };
+    let record =
+        Record { attempts: 3, holding: true, tool_end: Some(ToolEnd::Success), ..record() };
+    let failed = ToolEnd::Failed { kind: FailureKind::ToolFailed, detail: "exit 7".into() };
+    let state = apply(State { record, ..at(step) }, Outcome::ToolEnded(failed));
+    let state = apply(state, Outcome::Probed(Sighting::Old));
+    assert_eq!(state.record.last_failure.unwrap().kind, FailureKind::ToolFailed);
+}
+
+#[test]
+fn a_modem_that_does_not_come_back_into_its_network_in_time_has_failed_and_is_updated() {
+    let policy = Policy::default();
+    for network_s in [None, Some(600)] {
+        let target = Target { network_s, ..target() };
+        let record = Record { attempts: 1, holding: true, target: Some(target), ..record() };
+        let mut state = State { record, ..at(Step::Confirming) };
+        let mut seconds = 0;
+        while state.step == Step::Confirming {
+            let reason = "the modem is not registered in a network again".into();
+            state = state.apply(Outcome::Again { reason }, &policy);
+            seconds += policy.rest(&state, 0);
+        }
+        assert!((network_s.unwrap_or(1200)..3000).contains(&seconds), "{seconds}");
+        let Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } =
+            state.step
+        else {
+            panic!("{:?}", state.step)
+        };
+        assert_eq!(
+            (failure.kind, failure.condition),
+            (FailureKind::Acceptance, ModemCondition::Updated)
+        );
+        assert!(failure.detail.contains("not registered"), "{failure:?}");
+    }
 }
 
 #[test]

@@ -197,6 +197,7 @@ fn target() -> Target {
         sequence: 4,
         reaches: vec![version("new")],
         profile: "telit-uxfp".into(),
+        network_s: None,
     }
 }
 
