@@ -198,10 +198,7 @@ impl Environment {
             detail: detail.map(limits::cut),
             fetched: Some(self.job.fetched),
         };
-        self.status.update(|status| {
-            status.phase = Some(phase);
-            status.progress = Some(tick.clone());
-        });
+        self.status.update(|status| status.goes_on(tick.clone()));
         self.uplink.tick(tick);
     }
 

@@ -15,7 +15,7 @@ use crate::{
     verify,
 };
 use shared::{
-    desired::CAPABILITIES,
+    desired::{CAPABILITIES, VOLATILE_STAGING},
     inventory::{self, Inventory, Modem, Staging, VERSION},
 };
 use std::path::Path;
@@ -36,7 +36,7 @@ pub async fn take(settings: &Settings, boot_id: &str, way: &Way) -> Inventory {
     Inventory {
         v: VERSION,
         agent_version: env!("CARGO_PKG_VERSION").into(),
-        capabilities: CAPABILITIES.iter().map(|c| (*c).to_owned()).collect(),
+        capabilities: capabilities(settings),
         board: text(Path::new("/tmp/sysinfo/board_name")),
         hostname: text(&paths.proc.join("sys/kernel/hostname")),
         boot_id: boot_id.to_owned(),
@@ -164,6 +164,11 @@ async fn is_sole_uplink(settings: &Settings, bus_id: &str, way: &Way) -> bool {
     let paths = &settings.paths;
     let sole = Network::of(paths).is_sole_during_flash(bus_id, way, Some(&paths.mmcli)).await;
     sole.counts_as_sole()
+}
+
+fn capabilities(settings: &Settings) -> Vec<String> {
+    let volatile = settings.image.allow_volatile_staging.then_some(&VOLATILE_STAGING);
+    CAPABILITIES.iter().chain(volatile).map(|name| (*name).to_owned()).collect()
 }
 
 #[cfg(test)]

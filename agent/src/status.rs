@@ -6,7 +6,7 @@ use crate::{
     uplink::{UplinkHandle, UplinkState},
 };
 use serde::{Deserialize, Serialize};
-use shared::{event::Tick, ids::Slot, inventory::Modem, stages::Phase};
+use shared::{event::Tick, ids::Slot, inventory::Modem};
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -24,8 +24,9 @@ pub struct Held {
 pub struct Status {
     pub agent_version: String,
     pub modems: Vec<Modem>,
-    pub phase: Option<Phase>,
-    pub progress: Option<Tick>,
+    /// Under way, one a slot at most.
+    #[serde(default)]
+    pub upgrades: Vec<Tick>,
     pub last_result: Option<Ended>,
     /// Slots that wait for a person, and why.
     #[serde(default)]
@@ -39,6 +40,19 @@ pub struct Status {
     /// What is wrong with the router's settings, while the last that were valid are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings_refused: Option<String>,
+}
+
+impl Status {
+    /// How far the upgrade of a slot has come.
+    pub fn goes_on(&mut self, tick: Tick) {
+        self.is_over(&tick.slot);
+        self.upgrades.push(tick);
+        self.upgrades.sort_by(|a, b| a.slot.as_str().cmp(b.slot.as_str()));
+    }
+
+    pub fn is_over(&mut self, slot: &Slot) {
+        self.upgrades.retain(|tick| tick.slot != *slot);
+    }
 }
 
 /// The file, shared by all who have something to say.

@@ -16,6 +16,10 @@ pub const VERSION: u8 = 1;
 /// What this version of the agent can do; a job that requires more is refused as too new.
 pub const CAPABILITIES: &[&str] = &["manifest-1", "grant-1", "signify-ed25519", "zstd-1"];
 
+/// Told beside [`CAPABILITIES`] by a router whose own settings allow an image that a power cut destroys, should the
+/// job allow it too.
+pub const VOLATILE_STAGING: &str = "volatile-staging";
+
 /// What every job requires. A manifest whose file is encoded needs more, and an agent that lacks
 /// it refuses that manifest.
 pub const REQUIRED: &[&str] = &["manifest-1", "grant-1", "signify-ed25519"];

@@ -69,12 +69,7 @@ fn text(status: &Status) -> String {
     for held in &status.held {
         text += &format!("slot {:<5} waits for a person: {}\n", held.slot, held.reason);
     }
-    if let Some(phase) = status.phase {
-        text += &format!("phase      {phase}\n");
-    }
-    if let Some(tick) = &status.progress {
-        text += &progress(tick);
-    }
+    status.upgrades.iter().for_each(|tick| text += &progress(tick));
     if let Some(last) = &status.last_result {
         text += &format!("last       {}: {}\n", last.operation, outcome(&last.outcome));
     }
@@ -123,11 +118,11 @@ fn modem_text(modem: &Modem) -> String {
 }
 
 fn progress(tick: &Tick) -> String {
-    let Tick { operation, attempt, phase, percent, .. } = tick;
+    let Tick { slot, operation, attempt, phase, percent, .. } = tick;
     let stalled = if tick.stalled { ", stalled" } else { "" };
     let detail = tick.detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
     format!(
-        "operation  {operation}, attempt {attempt}\n           {phase} {percent} %{stalled}{detail}\n"
+        "slot {slot:<5} operation {operation}, attempt {attempt}\n           {phase} {percent} %{stalled}{detail}\n"
     )
 }
 
@@ -171,14 +166,21 @@ mod tests {
         };
         StatusFile::new(path.clone()).update(|status| {
             status.uplink = Some(uplink);
-            status.progress = Some(tick);
+            let other = Tick { slot: "alpha".parse().unwrap(), percent: 5, ..tick.clone() };
+            status.goes_on(tick.clone());
+            status.goes_on(other);
+            status.goes_on(Tick { percent: 56, ..tick });
         });
+        let status = read(&path).unwrap();
+        let shown: Vec<_> = status.upgrades.iter().map(|t| (t.slot.as_str(), t.percent)).collect();
+        assert_eq!(shown, [("alpha", 5), ("main", 56)], "one a slot, the latest");
         let text = text(&read(&path).unwrap());
         for part in [
             "waits for an operator",
             "3 events not acknowledged",
             "attempt 2",
-            "installing 55 %, stalled: writing",
+            "installing 5 %, stalled: writing",
+            "installing 56 %, stalled: writing",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

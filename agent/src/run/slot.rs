@@ -181,8 +181,7 @@ impl Slot {
         }
         self.ports.status.update(|status| {
             status.last_result = env.results.last().cloned();
-            status.phase = None;
-            status.progress = None;
+            status.is_over(&self.place.slot);
         });
         self.work = Work::Idle { journal, last: Some(Box::new(state)) };
     }

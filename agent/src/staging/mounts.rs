@@ -26,6 +26,12 @@ impl Mounts {
         Self(points)
     }
 
+    /// The point that `directory` lies below, whether something is mounted there or not.
+    #[must_use]
+    pub fn point_of(&self, directory: &Path) -> Option<&Path> {
+        self.0.iter().map(PathBuf::as_path).find(|point| directory.starts_with(point))
+    }
+
     /// The point below which nothing is mounted where `directory` would lie.
     #[must_use]
     pub fn missing(&self, directory: &Path) -> Option<&Path> {

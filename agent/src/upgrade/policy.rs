@@ -13,6 +13,8 @@ pub struct Policy {
     /// How often a flashed modem is asked whether it is back in its network, and restored: with
     /// the doubling pauses some twenty minutes.
     pub max_acceptance: u32,
+    /// How often an image is fetched again because it was not what had been written.
+    pub max_losses: u32,
     /// How often giving back is tried before it is reported and left.
     pub max_releases: u32,
     /// First pause before another attempt, failed or postponed, in seconds; doubles.
@@ -37,6 +39,7 @@ impl Default for Policy {
             max_attempts: 3,
             max_rounds: 3,
             max_acceptance: 8,
+            max_losses: 2,
             max_releases: 8,
             backoff_s: 60,
             recovery_s: 30,

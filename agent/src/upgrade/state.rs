@@ -56,13 +56,16 @@ pub struct State {
     /// How often the coordinator said "not now" to this attempt. Not journaled.
     #[serde(skip)]
     pub refusals: u32,
+    /// How often what was staged was not what had been written, in a row. Not journaled.
+    #[serde(skip)]
+    pub lost: u32,
 }
 
 impl State {
     /// A new upgrade, nothing known yet.
     #[must_use]
     pub fn new(record: Record) -> Self {
-        Self { step: Step::Inspecting, record, tries: 0, refusals: 0 }
+        Self { step: Step::Inspecting, record, tries: 0, refusals: 0, lost: 0 }
     }
 
     /// The one pending action; none when finished.
@@ -105,6 +108,7 @@ impl State {
     pub fn resume(mut self) -> Self {
         self.tries = 0;
         self.refusals = 0;
+        self.lost = 0;
         // What was asked for may have been granted, and stands for as long as nobody hands it back.
         self.record.returned += u32::from(self.step == Step::Committing);
         self.step = match self.step {

@@ -2,7 +2,7 @@
 //! every device, and what a batch is made of. The router decides again, and with better knowledge.
 
 use serde::Serialize;
-use shared::desired::REQUIRED;
+use shared::desired::{REQUIRED, VOLATILE_STAGING};
 use shared::event::VersionLine;
 use shared::identity::DeviceState;
 use shared::ids::{BatchId, CategoryId, ImageId, OperationId};
@@ -251,7 +251,8 @@ fn staged(
     let decoded = manifest.file.decoded.as_ref().map_or(0, |decoded| decoded.size);
     let needed = manifest.file.size.saturating_add(decoded);
     let mut roomy = inventory.staging.iter().filter(|place| place.free_bytes >= needed);
-    if !modem.sole_uplink || allowance.allow_volatile_staging {
+    let router_allows = inventory.capabilities.iter().any(|name| name == VOLATILE_STAGING);
+    if !modem.sole_uplink || (allowance.allow_volatile_staging && router_allows) {
         return roomy.next().map(drop).ok_or(Reason::NoRoom);
     }
     roomy.find(|place| place.durable).map(drop).ok_or(Reason::NoDurableStaging)

@@ -80,7 +80,7 @@ fn a_mistake_names_its_key() {
         ("[\"--help\"]", "[\"--port\", \"{diag}\"]", "needs.probe_argv"),
         ("# min_voltage_mv = 3135", "min_voltage_mv = 3", "gates.min_voltage_mv"),
         ("# max_temperature_c = 85", "max_temperature_c = -1", "gates.max_temperature_c"),
-        ("[\"watchcat\"]", "[\"watch cat\"]", "holds.rebooters"),
+        ("[\"watchcat\",", "[\"watch cat\",", "holds.rebooters"),
         ("modemmanager = \"stop\"", "modemmanager = \"kill\"", "modemmanager"),
         ("restarts = [\"#FWSWITCH\", ", "restarts = [\"#QSS\", ", "restarts"),
         ("commands = [\"#FWSWITCH\", ", "commands = [", "restore.restarts"),
@@ -96,7 +96,7 @@ fn what_is_around_the_tool_is_read() {
     let profile = ToolProfile::parse(&text).unwrap();
     assert_eq!(profile.gates, Gates { min_voltage_mv: Some(3135), max_temperature_c: Some(85) });
     assert_eq!(profile.holds.modemmanager, ModemManager::Inhibit);
-    assert_eq!(profile.holds.rebooters, ["watchcat"]);
+    assert_eq!(profile.holds.rebooters, ["watchcat", "internet-detector", "ping_reboot"]);
     let restarts = [Setting::FirmwareSwitch, Setting::UsbComposition];
     assert_eq!(profile.restore.restarts, restarts);
     assert_eq!(profile.restore.commands, [&restarts[..], &[Setting::Contexts]].concat());

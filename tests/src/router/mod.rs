@@ -303,13 +303,13 @@ impl Router {
     /// The phase of the upgrade under way, by the agent's own word.
     #[must_use]
     pub fn phase(&self) -> Option<Phase> {
-        self.status()?.phase
+        self.status()?.upgrades.first().map(|tick| tick.phase)
     }
 
     /// Image bytes that came over the network, as the agent counts them.
     #[must_use]
     pub fn fetched(&self) -> Option<u64> {
-        self.status()?.progress?.fetched
+        self.status()?.upgrades.first()?.fetched
     }
 
     #[must_use]

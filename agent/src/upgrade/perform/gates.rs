@@ -5,16 +5,16 @@
 use super::{chain, lost_context, untouched};
 use crate::{
     clock,
-    environment::Environment,
+    environment::{self, Environment},
     files,
     hooks::{self, Postponed, Stage},
     route::{Network, Sole, Way},
-    staging::{self, Durability, NoPlace, Unusable},
+    staging::{self, Durability, Mounts, NoPlace, Unusable},
     sysupgrade,
     upgrade::state::{Gates, Outcome, State},
 };
 use shared::{failure::FailureKind, hex::Sha256, profile::ToolProfile};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// Bytes that must be free where journal and outbox lie: file systems that write out of place need
 /// room for every save.
@@ -155,6 +155,9 @@ impl Environment {
             return refuse(format!("the results of past upgrades are not certain: {trouble}"));
         }
         let directory = &self.settings.paths.state_dir;
+        if let Some(reason) = late_after_a_cut(&environment::mounts(), directory) {
+            return Err(Outcome::Again { reason });
+        }
         match staging::free_bytes(directory) {
             Ok(free) if free < STATE_ROOM => {
                 log::info!("{} has {free} bytes free", directory.display());
@@ -297,9 +300,28 @@ impl Environment {
     }
 }
 
+/// ◆ Why the journals do not lie where they are read right after a power cut, before anything starts that would
+/// use the modem.
+fn late_after_a_cut(mounts: &Mounts, state_dir: &Path) -> Option<String> {
+    let (point, state_dir) = (mounts.point_of(state_dir)?.display(), state_dir.display());
+    Some(format!(
+        "{state_dir} is below {point}, which is mounted only after what would have to be held has started: \
+         paths.state_dir belongs on the router's own flash"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn journals_are_there_before_the_network() {
+        let mounts = Mounts::of(vec!["/mnt".into()]);
+        let late = |path: &str| late_after_a_cut(&mounts, Path::new(path));
+        assert!(late("/mnt/stick/state").unwrap().contains("below /mnt,"));
+        assert_eq!(late("/etc/modem-upgrader/state"), None);
+        assert_eq!(late("/mnt2/state"), None);
+    }
 
     #[test]
     fn only_what_may_change_by_itself_is_waited_for() {

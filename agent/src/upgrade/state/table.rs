@@ -28,8 +28,20 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Downloading, Outcome::GatesClosed) => {
             state.to(Step::Waiting { gates: Gates::Download })
         }
-        (Step::Verifying, Outcome::Verified) => state.to(Step::Waiting { gates: Gates::Commit }),
+        (Step::Verifying, Outcome::Verified) => {
+            let mut state = state;
+            state.lost = 0;
+            state.to(Step::Waiting { gates: Gates::Commit })
+        }
+        // A medium that does not keep what it was given costs a transfer each time.
+        (Step::Verifying, Outcome::ImageLost) if state.lost >= policy.max_losses => {
+            let detail = "what is staged does not stay as it was written";
+            let phase = state.phase();
+            state.fail(Failure::new(phase, FailureKind::Storage, ModemCondition::Untouched, detail))
+        }
         (Step::Verifying | Step::Waiting { gates: Gates::Commit }, Outcome::ImageLost) => {
+            let mut state = state;
+            state.lost += 1;
             state.to(Step::Waiting { gates: Gates::Download })
         }
         (Step::Waiting { gates: Gates::Commit }, Outcome::GatesOpen) => state.to(Step::Baselining),

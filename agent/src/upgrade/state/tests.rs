@@ -114,7 +114,7 @@ fn every_sighting_has_its_own_end() {
     (record.attempts, record.holding) = (3, true);
     let kind = |sighting| {
         let step = Step::Probing { end: ToolEnd::Lost, recoveries: 0, silent: 99 };
-        let state = State { step, tries: 0, refusals: 0, record: record.clone() };
+        let state = State { step, tries: 0, refusals: 0, lost: 0, record: record.clone() };
         match apply(state, Outcome::Probed(sighting)).step {
             Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } => {
                 Ok((failure.kind, failure.condition))
@@ -328,6 +328,24 @@ fn a_gate_that_is_closed_at_the_last_look_costs_no_attempt_however_often() {
     }
     assert_eq!(apply(state.clone(), Outcome::Cancelled).ending(), Some(&Ending::Cancelled));
     assert_eq!(apply(state, Outcome::Paused).step, Step::Inspecting);
+}
+
+#[test]
+fn a_medium_that_keeps_nothing_is_not_written_for_ever() {
+    let mut state = at(Step::Verifying);
+    for _ in 0..2 {
+        state = apply(state, Outcome::ImageLost);
+        assert_eq!(state.step, Step::Waiting { gates: Gates::Download });
+        state = apply(apply(state, Outcome::GatesOpen), Outcome::Downloaded);
+    }
+    let again = apply(apply(state.clone(), Outcome::Verified), Outcome::ImageLost);
+    assert_eq!(again.step, Step::Waiting { gates: Gates::Download }, "it was right in between");
+    let Some(Ending::Failed { failure }) = apply(state, Outcome::ImageLost).ending().cloned()
+    else {
+        panic!("it goes on")
+    };
+    let told = (failure.kind, failure.condition);
+    assert_eq!(told, (FailureKind::Storage, ModemCondition::Untouched), "{failure:?}");
 }
 
 #[test]

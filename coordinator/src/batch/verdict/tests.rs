@@ -138,8 +138,14 @@ fn what_was_asked_for_is_let_through() {
     let image = image().id;
     let volatile = Case::verdict(|c| {
         of(c).staging[0].durable = false;
+        of(c).capabilities.push(VOLATILE_STAGING.into());
         c.allowance.allow_volatile_staging = true;
     });
+    let unwilling = Case::verdict(|c| {
+        of(c).staging[0].durable = false;
+        c.allowance.allow_volatile_staging = true;
+    });
+    assert_eq!(unwilling, Err(Reason::NoDurableStaging), "its router does not allow it");
     let unsigned = Case::verdict(|c| {
         of(c).require_signature = false;
         c.allowance.include_unsigned = true;

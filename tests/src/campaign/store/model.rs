@@ -159,5 +159,5 @@ fn unnumbered(event: &Event) -> Event {
 
 /// As it is journaled.
 fn plain(state: &State) -> State {
-    State { tries: 0, refusals: 0, ..state.clone() }
+    State { tries: 0, refusals: 0, lost: 0, ..state.clone() }
 }
