@@ -291,6 +291,11 @@ async fn the_predecessors_scripts_are_followed_to_their_end() {
 async fn a_script_that_says_nothing_or_the_same_for_ever_is_no_success() {
     let came = run("openwisp-safe-update", "not-started", b"bin").await;
     assert_eq!((came.verdict, came.status()), (Verdict::Failed, Some(1)));
+    // Whoever works on beyond its time is not disturbed by a second one.
+    let mut overdue = Run::new("openwisp-safe-update", "overdue", b"bin");
+    overdue.total_ms = 10_000;
+    let came = overdue.go().await;
+    assert_eq!((came.verdict, came.status()), (Verdict::Succeeded, Some(0)));
     // Its worker died and left "RUNNING" behind.
     let mut crashed = Run::new("openwisp-safe-update", "crash", b"bin");
     crashed.total_ms = 2_500;

@@ -43,6 +43,7 @@ pub struct Following {
     running: Patterns,
     asked_ms: Option<u64>,
     speechless: u32,
+    works: bool,
     /// Bytes of the log that were read.
     read: u64,
 }
@@ -51,7 +52,21 @@ impl Following {
     pub fn new(follow: Follow, environment: BTreeMap<String, String>, answer: PathBuf) -> Self {
         let running = Texts { success: follow.running.clone(), ..Texts::default() };
         let running = Patterns::of(&running);
-        Self { follow, environment, answer, running, asked_ms: None, speechless: 0, read: 0 }
+        Self {
+            follow,
+            environment,
+            answer,
+            running,
+            asked_ms: None,
+            speechless: 0,
+            works: false,
+            read: 0,
+        }
+    }
+
+    /// Whether the last answer was that the work goes on.
+    pub fn is_running(&self) -> bool {
+        self.works
     }
 
     /// Reads on in the log, which may not be there yet, and may begin anew.
@@ -90,7 +105,8 @@ impl Following {
             log::warn!("{}: {error}", self.follow.program.display());
             Vec::new()
         });
-        if self.is_running(&answer) {
+        self.works = self.says_running(&answer);
+        if self.works {
             self.speechless = 0;
             return Word::Running;
         }
@@ -102,7 +118,7 @@ impl Following {
         Word::Ended(answer)
     }
 
-    fn is_running(&self, answer: &[u8]) -> bool {
+    fn says_running(&self, answer: &[u8]) -> bool {
         let (mut lines, mut running) = (Lines::default(), false);
         let mut look = |line: &str| {
             running |= matches!(self.running.read(line), Meaning::Success(_));

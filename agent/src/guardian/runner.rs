@@ -33,6 +33,10 @@ const PUBLISH_MS: u64 = 200;
 /// Most output read at one look, so that a flood does not keep the guardian from the clock.
 const READ: usize = 256 * 1024;
 
+/// How many times its total time a tool has whose own program says that its work goes on: after that it is taken for
+/// the word of a worker that died.
+const BELIEVED: u64 = 3;
+
 pub struct Runner {
     plan: Plan,
     run: RunDir,
@@ -129,10 +133,13 @@ impl Runner {
     )]
     fn follow(&mut self) {
         let Some(mut following) = self.following.take() else { return };
-        // Beyond the total time there is nothing to end, and it is reported as any other timeout.
+        // Beyond its time there is nothing to end, and it is reported as any other timeout. But a modem that is
+        // still written must not get a second tool, nor those back who open its ports.
         while self.ending == Ending::NotAsked {
             following.log(&mut self.watch, clock::boottime_ms());
-            self.keep_time();
+            if !following.is_running() || self.is_over(BELIEVED) {
+                self.keep_time();
+            }
             self.publish();
             match following.ask(clock::boottime_ms()) {
                 Word::Later | Word::Running => std::thread::sleep(LOOK),
@@ -188,6 +195,12 @@ impl Runner {
             }
         }
         false
+    }
+
+    /// Whether so many times the tool's total time has passed.
+    fn is_over(&self, times: u64) -> bool {
+        let elapsed = clock::boottime_ms().saturating_sub(self.watch.started_ms());
+        elapsed >= self.plan.timeouts.total_ms.saturating_mul(times)
     }
 
     fn keep_time(&mut self) {

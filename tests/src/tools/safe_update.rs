@@ -5,6 +5,7 @@ use super::{hang, mode, pause, print, value};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 fn state_dir() -> PathBuf {
     value("--state-dir").unwrap_or_else(|| "/root/modem-update".into()).into()
@@ -52,8 +53,13 @@ pub fn worker() -> ExitCode {
         }
     }
     print("\n");
-    // Somebody else is still at it: two answers later it is done.
-    say(&dir, if mode() == "late" { "RUNNING 2" } else { "SUCCESS" });
+    match mode().as_str() {
+        // Somebody else is still at it: two answers later it is done.
+        "late" => say(&dir, "RUNNING 2"),
+        // Or some seconds later.
+        "overdue" => say(&dir, &format!("UNTIL {}", unix_ms() + 10_000)),
+        _ => say(&dir, "SUCCESS"),
+    }
     ExitCode::SUCCESS
 }
 
@@ -68,12 +74,23 @@ pub fn verify_update() -> ExitCode {
         }
         _ => {}
     }
+    let until = state.strip_prefix("UNTIL ").and_then(|until| until.parse::<u128>().ok());
+    let state = match until {
+        Some(until) if unix_ms() < until => "RUNNING".to_owned(),
+        Some(_) => "SUCCESS".to_owned(),
+        None => state,
+    };
     let word = state.split(' ').next().unwrap_or_default();
     if !word.is_empty() {
         let code = u8::from(word == "FAILED");
         print(&format!("state={word}\nexit_code={code}\n"));
     }
     ExitCode::SUCCESS
+}
+
+fn unix_ms() -> u128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_millis()
 }
 
 fn say(dir: &Path, state: &str) {
