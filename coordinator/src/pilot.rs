@@ -81,6 +81,10 @@ struct Seen {
     /// When the clock alone changes something, unix milliseconds.
     due: Option<u64>,
     filling: Option<Filling>,
+    /// How many were in an attempt's hands.
+    granted: u64,
+    /// Who was woken last for a place that had become free.
+    woken: i64,
 }
 
 /// A wave that has opened, and those who are still to join it.
@@ -149,6 +153,7 @@ impl Pilot {
             let decision = decide(&report.batch, &report.tally, report.now);
             if let Decision::Wait { until } = decision {
                 self.wait(&report.batch, until);
+                self.offer_places(&report.batch).await?;
                 return self.fill_on(&report.batch).await;
             }
             if !self.act(&report.batch, decision).await? {
@@ -235,6 +240,27 @@ impl Pilot {
         self.lock().entry(batch.id).or_default().filling = None;
         let joined = self.join(batch.id, Filling { wave, members }).await?;
         Ok(joined > 0)
+    }
+
+    /// Whoever was refused because as many as allowed were being flashed asks again by itself, ever more rarely. Where
+    /// one has ended, some are told at once; two for a place, for one may be away or have a gate that is closed.
+    async fn offer_places(&self, batch: &Batch) -> Result<(), StoreError> {
+        let before = match self.lock().get_mut(&batch.id) {
+            Some(seen) => std::mem::replace(&mut seen.granted, batch.granted),
+            None => return Ok(()),
+        };
+        let Some(most) = batch.strategy.max_concurrent.map(u64::from) else { return Ok(()) };
+        let free = most.saturating_sub(batch.granted);
+        if batch.course != Course::Open || batch.granted >= before || free == 0 {
+            return Ok(());
+        }
+        let after = self.lock().get(&batch.id).map_or(0, |seen| seen.woken);
+        let some = usize::try_from(free.saturating_mul(2)).unwrap_or(usize::MAX).min(PIECE);
+        let woken = self.store.wake_some(batch, after, some).await?;
+        if let Some(seen) = self.lock().get_mut(&batch.id) {
+            seen.woken = woken;
+        }
+        Ok(())
     }
 
     /// Goes on where the last turn ended, unless the wave was overtaken.

@@ -17,6 +17,32 @@ struct Reached {
 }
 
 impl Store {
+    /// Has some of the newest wave ask again, for whom a place has become free: those after `row`, and from the
+    /// beginning again where there are none. Answers where to go on.
+    pub(crate) async fn wake_some(
+        &self,
+        batch: &Batch,
+        row: i64,
+        most: usize,
+    ) -> Result<i64, StoreError> {
+        let Some(wave) = batch.wave else { return Ok(0) };
+        let (id, quiet) = (batch.id, self.off_record());
+        let starts = if row > 0 { &[row, 0][..] } else { &[0] };
+        for row in starts.iter().copied() {
+            let reached = Reached { deferred: false, row };
+            let mut some = self.read(move |conn| Ok(waiting(conn, id, wave, reached)?)).await?;
+            some.truncate(most);
+            let Some((last, _)) = some.last().copied() else { continue };
+            let woken = quiet.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
+                some.into_iter().for_each(|(_, device)| tx.note(Note::Desired(device)));
+                Ok(())
+            });
+            woken.await?;
+            return Ok(last);
+        }
+        Ok(0)
+    }
+
     /// Has those who were refused while the batch was paused ask again at once. What is lost of it is no
     /// more than time: they ask again by themselves.
     pub(super) async fn wake_wave(&self, batch: &Batch) -> Result<(), StoreError> {

@@ -218,6 +218,38 @@ async fn resuming_wakes_whoever_may_go_on() {
 }
 
 #[tokio::test]
+async fn a_place_that_becomes_free_is_offered_to_whoever_waits_for_one() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let batch = launch(&f, image, &[f.device(1).await, f.device(2).await]).await;
+    let alone = f.store.write::<_, Never, _>(move |tx| {
+        let sql = "UPDATE batches SET strategy = json_set(strategy, '$.max_concurrent', 1)";
+        Ok(tx.execute(sql, [])?)
+    });
+    alone.await.unwrap();
+    let pilot = Pilot::new(f.store.clone(), Feed::new(f.store.clock()), Arc::default());
+    pilot.fly(batch).await.unwrap();
+    let wave = operations(&f.store, batch).await;
+    f.store.start(wave[0].device, wave[0].id, request(1)).await.unwrap();
+    f.store.start(wave[1].device, wave[1].id, request(1)).await.unwrap_err();
+    pilot.fly(batch).await.unwrap();
+    let (told, heard) = channel();
+    f.store.on_commit(move |note| {
+        if let Note::Desired(device) = note {
+            told.send(device).unwrap();
+        }
+    });
+    pilot.fly(batch).await.unwrap();
+    assert_eq!(heard.try_iter().count(), 0, "there is none");
+    assert_eq!(tell(&f, wave[0].device, wave[0].id, 1, succeeded()).await, Verdict::Accepted);
+    heard.try_iter().for_each(drop);
+    pilot.fly(batch).await.unwrap();
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [wave[1].device]);
+    pilot.fly(batch).await.unwrap();
+    assert_eq!(heard.try_iter().count(), 0, "once");
+}
+
+#[tokio::test]
 async fn who_watches_hears_of_a_member_that_waits_for_a_later_wave() {
     let f = Fixture::new().await;
     let image = f.image("v2").await;
