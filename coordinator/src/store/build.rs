@@ -61,7 +61,9 @@ pub enum BuildRefusal {
     UnknownCategory,
     #[error("the category has a build of this version")]
     VersionTaken,
-    #[error("an unfinished upgrade needs firmware of it")]
+    #[error(
+        "an upgrade needs firmware of it that is unfinished, or was given up and may be going on"
+    )]
     InUse,
     #[error("devices or batches of another organization use firmware of it")]
     UsedElsewhere,

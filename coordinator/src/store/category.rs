@@ -54,7 +54,9 @@ pub enum CategoryRefusal {
     NameTaken,
     #[error("there is no such organization")]
     UnknownOrganization,
-    #[error("an unfinished upgrade needs firmware of it")]
+    #[error(
+        "an upgrade needs firmware of it that is unfinished, or was given up and may be going on"
+    )]
     InUse,
     #[error("devices or batches of another organization use firmware of it")]
     UsedElsewhere,

@@ -6,6 +6,7 @@ use shared::hex::{Sha256, sha256};
 use shared::ids::{DeviceId, ImageId};
 
 use super::column::parsed;
+use super::operation::MAY_RECOVER;
 use super::{Store, StoreError, device, operation};
 use crate::operation::{Operation, options};
 
@@ -39,20 +40,23 @@ impl Store {
         .await
     }
 
-    /// The image, if the device has a job with it.
+    /// The image, if the device has a job with it, or had one that was given up: its modem may be in
+    /// download mode, with nothing but this image to bring it back.
     pub async fn job_image(
         &self,
         device: DeviceId,
         image: ImageId,
     ) -> Result<Option<JobImage>, StoreError> {
         self.read(move |conn| {
+            let sql = format!(
+                "SELECT i.sha256, i.size, i.manifest, i.signature FROM images i
+                 WHERE i.id = ?2 AND i.manifest IS NOT NULL AND EXISTS (
+                     SELECT 1 FROM operations p WHERE p.device = ?1 AND +p.image = i.id
+                         AND ((+p.status IN ('idle', 'in-progress') AND NOT p.held)
+                              OR {MAY_RECOVER}))"
+            );
             let found = conn
-                .prepare_cached(
-                    "SELECT i.sha256, i.size, i.manifest, i.signature FROM images i
-                     WHERE i.id = ?2 AND i.manifest IS NOT NULL AND EXISTS (
-                         SELECT 1 FROM operations p WHERE p.device = ?1 AND p.image = i.id
-                             AND p.status IN ('idle', 'in-progress') AND NOT p.held)",
-                )?
+                .prepare_cached(&sql)?
                 .query_row((device.to_string(), image.to_string()), |row| {
                     Ok(JobImage {
                         sha256: parsed(row, "sha256")?,

@@ -16,6 +16,7 @@ use super::{
     audit::Told,
     column::{json, parsed, parsed_opt},
     listing::{Found, Order, Rows, Where, list},
+    operation::MAY_RECOVER,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub enum ImageRefusal {
     TypeTaken,
     #[error("the image has another manifest, and images never change")]
     HasManifest,
-    #[error("an unfinished upgrade needs it")]
+    #[error("an upgrade needs it that is unfinished, or was given up and may be going on")]
     InUse,
 }
 
@@ -175,10 +176,12 @@ impl Store {
     }
 }
 
-/// Whether an unfinished operation needs one of the images that `select` finds by `?1`.
+/// Whether an operation needs one of the images that `select` finds by `?1`: an unfinished one, or one that was
+/// given up and may be going on.
 pub(super) fn any_in_use(conn: &Connection, select: &str, key: &str) -> rusqlite::Result<bool> {
     let sql = format!(
-        "SELECT 1 FROM operations WHERE +status IN ('idle', 'in-progress') AND image IN ({select})"
+        "SELECT 1 FROM operations p WHERE p.image IN ({select})
+             AND (+p.status IN ('idle', 'in-progress') OR {MAY_RECOVER})"
     );
     conn.prepare_cached(&sql)?.exists([key])
 }

@@ -57,6 +57,16 @@ pub enum ChangeRefused<R> {
 
 pub(super) const FROM: &str = "operations t";
 
+/// Of an operation `p` that was given up: its device may be bringing the modem back still, and need the image
+/// for it, until it says how that ended, or has got leave for a later upgrade of the modem.
+pub(super) const MAY_RECOVER: &str = "p.granted_attempt IS NOT NULL AND +p.status = 'failed'
+    AND p.late_result IS NULL
+    AND p.failure ->> 'kind' = 'attempt_lost' AND p.failure ->> 'condition' = 'unknown'
+    AND EXISTS (SELECT 1 FROM devices d WHERE d.id = p.device AND d.state <> 'revoked')
+    AND NOT EXISTS (SELECT 1 FROM operations n
+        WHERE n.device = p.device AND n.slot = p.slot AND n.granted_attempt IS NOT NULL
+            AND (n.created, n.rowid) > (p.created, p.rowid))";
+
 /// Where in its batch an operation stands; the default is before all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
