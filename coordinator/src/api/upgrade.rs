@@ -165,7 +165,8 @@ async fn launch(
     strategy
         .check_for(members.len().try_into().unwrap_or(u64::MAX))
         .map_err(|bad| ApiError::field("strategy", format!("{bad}.")))?;
-    let now = app.store.clock().now();
+    let begins = wish.roll_out.start_at.unwrap_or(0).max(app.store.clock().now());
+    let in_time = begins.saturating_add(EXPIRY_DAYS * DAY_MS);
     let new = NewBatch {
         organization,
         build: build.id,
@@ -175,7 +176,7 @@ async fn launch(
         strategy,
         retry_of: selection.retry_of,
         start_at: wish.roll_out.start_at,
-        expires_at: wish.roll_out.expires_at.unwrap_or(now + EXPIRY_DAYS * DAY_MS),
+        expires_at: wish.roll_out.expires_at.unwrap_or(in_time),
     };
     let record = operator.store_for(app, asked).answering(answer);
     make(app, &record, &operator.user.name, new, members).await

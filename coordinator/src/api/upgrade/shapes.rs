@@ -32,7 +32,7 @@ pub struct StrategyBody {
     pub patience_s: Option<u64>,
     #[schema(example = "2026-01-31T22:00:00Z")]
     pub start_at: Option<Time>,
-    /// By default in 30 days.
+    /// By default 30 days after it begins.
     #[schema(example = "2099-12-31T00:00:00Z")]
     pub expires_at: Option<Time>,
     /// Null: windows are set on the routers.

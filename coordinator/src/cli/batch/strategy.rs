@@ -41,7 +41,7 @@ pub struct Strategy {
     /// Not before: 2026-11-23T01:00:00Z, or +2h
     #[arg(long, value_name = "TIME", value_parser = when::time)]
     start_at: Option<String>,
-    /// Cancel what has not begun by then [default: +30d]
+    /// Cancel what has not begun by then [default: 30 days after it begins]
     #[arg(long, value_name = "TIME", value_parser = when::time)]
     expires_at: Option<String>,
     /// A device not heard of for so long does not hold its wave up [default: 1h]

@@ -135,6 +135,22 @@ async fn it_begins_and_ends_at_its_times() {
 }
 
 #[tokio::test]
+async fn what_begins_late_has_its_thirty_days_all_the_same() {
+    let fleet = Fleet::new(1).await;
+    let batch = fleet.start(json!({})).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!(shown["strategy"]["expires_at"], "2023-12-14T22:13:20.000Z");
+    fleet.act(&batch, "cancel").await.ok(200);
+    let batch = fleet.start(json!({"start_at": "2023-12-24T22:13:20Z"})).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!(shown["strategy"]["expires_at"], "2024-01-23T22:13:20.000Z");
+    fleet.pass(40 * 24 * 3600);
+    fleet.see_all().await;
+    fleet.fly(&batch).await;
+    assert_eq!(fleet.work(success).await, 1);
+}
+
+#[tokio::test]
 async fn a_silent_modem_counts_in_the_grant_before_the_pilot_has_looked() {
     let fleet = Fleet::new(3).await;
     fleet.start(json!({"canary": 3, "failure_threshold": {"count": 1}})).await;
