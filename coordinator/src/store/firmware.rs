@@ -8,7 +8,7 @@ use shared::ids::{DeviceId, ImageId, OperationId, OrganizationSlug, Slot};
 use uuid::Uuid;
 
 use super::{
-    Rejection, Store, StoreError, Tx, audit,
+    Rejection, Store, StoreError, Tx, audit, batch,
     column::{parsed, parsed_opt},
     device,
     listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list},
@@ -108,13 +108,15 @@ impl Store {
     }
 
     /// Assigns the image and asks for the upgrade to it, unless it is installed. The same request
-    /// again finds the upgrade it asked for.
+    /// again finds the upgrade it asked for. Whatever is found: no batch that was begun before has this
+    /// modem any more.
     pub async fn assign_firmware(
         &self,
         wanted: Assignment,
     ) -> Result<Assigned, Rejection<FirmwareRefused>> {
         self.write(move |tx| {
             let before = find(tx, wanted.device, &wanted.slot)?;
+            batch::give_up_takeovers(tx, wanted.device, &wanted.slot)?;
             let operation = match &before {
                 Some(found)
                     if found.installed

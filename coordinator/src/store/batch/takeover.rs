@@ -102,13 +102,19 @@ pub(in crate::store) fn give_up(
     device: DeviceId,
     slot: &Slot,
 ) -> rusqlite::Result<()> {
-    tx.prepare_cached("DELETE FROM batch_takeovers WHERE device = ?1 AND slot = ?2")?
-        .execute((device.to_string(), slot.as_str()))?;
+    let mut given_up = tx.prepare_cached(
+        "DELETE FROM batch_takeovers WHERE device = ?1 AND slot = ?2 RETURNING batch",
+    )?;
+    let batches =
+        given_up.query_map((device.to_string(), slot.as_str()), |row| parsed(row, "batch"))?;
+    for batch in batches {
+        tx.note(Note::Batch(batch?));
+    }
     Ok(())
 }
 
 const PROMISED: &str = "SELECT 1 FROM batch_takeovers w JOIN batches b ON b.id = w.batch
-    WHERE w.device = ?1 AND w.slot = ?2 AND b.course = 'open'
+    WHERE w.device = ?1 AND w.slot = ?2 AND b.course IN ('open', 'paused')
         AND b.rowid > coalesce((SELECT rowid FROM batches WHERE id = ?3), 0)";
 
 /// Whether the operation is about to give way to a batch that was launched.

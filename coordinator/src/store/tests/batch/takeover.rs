@@ -59,6 +59,52 @@ async fn what_is_asked_of_one_modem_after_a_batch_was_begun_stays() {
     assert_eq!(shown(&f, batch).await.0.counts.cancelled, 1);
 }
 
+fn assignment(op: &Operation) -> Assignment {
+    Assignment {
+        device: op.device,
+        slot: op.slot.clone(),
+        image: op.image.unwrap(),
+        upgrade_options: op.upgrade_options.clone(),
+        by: "admin".into(),
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_one_modem_once_more_stays_too() {
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    let found = f.store.assign_firmware(assignment(&older[0])).await.unwrap().operation;
+    assert_eq!(found, Some(older[0].id), "the one that there is");
+    f.store.launch_batch(batch).await.unwrap();
+    assert_eq!(f.operation(older[0].id).await.status, Status::Idle);
+    assert_eq!(f.operation(older[1].id).await.status, Status::Cancelled);
+
+    // So too where it is there by now.
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    f.store.start(older[0].device, older[0].id, request(1)).await.unwrap();
+    tell(&f, older[0].device, older[0].id, 2, succeeded()).await;
+    assert_eq!(f.store.assign_firmware(assignment(&older[0])).await.unwrap().operation, None);
+    f.store.launch_batch(batch).await.unwrap();
+    assert_eq!(shown(&f, batch).await.0.counts.total(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_nobody_joins_any_more_is_told_of() {
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    f.store.write(move |tx| launch_some(tx, batch, 1)).await.unwrap();
+    let left = match f.operation(older[0].id).await.status {
+        Status::Idle => &older[0],
+        _ => &older[1],
+    };
+    let (heard, notes) = channel();
+    f.store.on_commit(move |note| heard.send(note).unwrap());
+    f.store.assign_firmware(assignment(left)).await.unwrap();
+    assert_eq!(shown(&f, batch).await.0.takeovers, 0);
+    assert!(notes.try_iter().any(|note| matches!(note, Note::Batch(id) if id == batch)));
+}
+
 async fn crash(f: &mut Fixture) {
     f.store.stop();
     f.store = Store::open(&f.dir.path().join("db"), f.store.clock().clone()).unwrap();
@@ -171,6 +217,12 @@ async fn a_batch_that_is_cancelled_or_paused_takes_no_more() {
     f.store.pause_batch(Scope::Everything, batch, reason()).await.unwrap();
     fly(&f.store, batch).await;
     assert_eq!(shown(&f, batch).await.0.takeovers, 1);
+    for asked in &older {
+        let refused = f.store.start(asked.device, asked.id, request(1)).await.unwrap_err();
+        let gone = f.operation(asked.id).await.status.is_terminal();
+        let expected = if gone { RefusalCode::Superseded } else { RefusalCode::Paused };
+        assert_eq!(code(&refused), expected, "it gives way, or has");
+    }
     f.store.cancel_batch(Scope::Everything, batch, reason()).await.unwrap();
     fly(&f.store, batch).await;
     let (ended, _) = shown(&f, batch).await;
