@@ -143,14 +143,10 @@ pub async fn pause(
 ) -> Answer<Json<Done>> {
     may_change(&app, &operator, id).await?;
     let reason = Reason::Operator { by: operator.user.name.clone() };
-    operator
-        .store(&app)
-        .pause_batch(operator.sees(), id, reason)
-        .await
-        .map_err(refused("paused"))?;
-    let granted = find(&app, &operator, id).await?.tally.silence.granted;
+    let paused = operator.store(&app).pause_batch(operator.sees(), id, reason).await;
+    let paused = paused.map_err(refused("paused"))?;
     let message = "The batch is paused: nothing new is granted.";
-    Ok(Json(Done { message, will_finish: Some(granted), cancelled: None }))
+    Ok(Json(Done { message, will_finish: Some(paused.granted), cancelled: None }))
 }
 
 /// Grants again. Where the batch stopped by itself, what stopped it is forgiven.
@@ -178,12 +174,11 @@ pub async fn cancel(
     Ids(id): Ids<BatchId>,
 ) -> Answer<Json<Done>> {
     let report = may_change(&app, &operator, id).await?;
+    let restored = app.store.restored_at().await?;
     let reason = Reason::Operator { by: operator.user.name.clone() };
     let cancelled = operator.store(&app).cancel_batch(operator.sees(), id, reason).await;
     let withdrawal = cancelled.map_err(refused("cancelled"))?;
-    // From the commit on nothing is granted; this makes it visible, and the pilot would as well.
-    while app.store.withdraw(id).await? > 0 {}
-    let restored = app.store.restored_at().await?;
+    withdraw(&app, id).await;
     let message = if restored.is_some_and(|restored| report.batch.created < restored) {
         "The batch is cancelled. It is older than the last restore: what devices were granted after the backup \
          they finish all the same, and report."
@@ -195,6 +190,21 @@ pub async fn cancel(
         will_finish: Some(withdrawal.will_finish),
         cancelled: Some(withdrawal.cancelled),
     }))
+}
+
+/// Makes a cancellation visible, from whose commit on nothing is granted. It is done, whatever fails here: the
+/// pilot goes on.
+async fn withdraw(app: &App, id: BatchId) {
+    loop {
+        match app.store.withdraw(id).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(batch = %id, %error, "what was cancelled is not shown so yet");
+                return;
+            }
+        }
+    }
 }
 
 pub(super) async fn find(app: &App, operator: &Operator, id: BatchId) -> Answer<Report> {

@@ -75,6 +75,24 @@ async fn one_that_cannot_be_launched_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_cancellation_that_is_committed_is_told_whatever_comes_then() {
+    let fleet = Fleet::new(2).await;
+    let batch = fleet.start(json!({"canary": 2})).await;
+    let db = rusqlite::Connection::open(fleet.world.folder.path().join("db")).unwrap();
+    db.execute_batch(
+        "CREATE TRIGGER full BEFORE UPDATE OF status ON operations
+         BEGIN SELECT RAISE(ABORT, 'full'); END",
+    )
+    .unwrap();
+    assert_eq!(fleet.act(&batch, "cancel").await.ok(200)["cancelled"], 2);
+    let (device, id) = fleet.working().await[0];
+    assert_eq!(fleet.ask(device, id).await, Err(RefusalCode::Cancelled));
+    db.execute_batch("DROP TRIGGER full").unwrap();
+    fleet.fly(&batch).await;
+    assert_eq!(fleet.show(&batch).await["status"], "cancelled");
+}
+
+#[tokio::test]
 async fn what_is_done_with_places_and_batches_is_on_record_in_their_organization() {
     let fleet = Fleet::new(2).await;
     let log = async || {
