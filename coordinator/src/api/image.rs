@@ -19,7 +19,7 @@ use super::{
     document::shapes::Conflict,
     error::{Answer, ApiError},
     manifest,
-    page::{ListQuery, Listing, Paging, Site},
+    page::{ListQuery, Listing, Page, Site},
     path::Ids,
     time::Time,
     upload::{Incoming, Parts},
@@ -95,9 +95,7 @@ fn view(image: Image, site: &Site) -> ImageView {
 }
 
 #[utoipa::path(get, path = "/build/{id}/image/", tag = "firmware",
-    params(("id" = Uuid, Path), Paging,
-        ("ordering" = Option<String>, Query, description = "A column, with `-` in front for the other direction."),
-        ("type" = Option<String>, Query)),
+    params(("id" = Uuid, Path), Page, ("type" = Option<String>, Query)),
     responses((status = 200, body = Listing<ImageView>)))]
 pub async fn list(
     State(app): State<App>,
@@ -109,6 +107,7 @@ pub async fn list(
     let newest = Order { column: "created", descending: true };
     let wanted = ImageList {
         build: id,
+        organization: query.organization()?,
         tool: query.text("type").map(str::to_owned),
         order: query.order(&["created", "modified", "type"], newest),
         rows: query.rows()?,
@@ -186,6 +185,7 @@ async fn record(app: &App, operator: &Operator, build: BuildId, parts: Parts) ->
 async fn brought_back(app: &App, build: BuildId, tool: String, sha256: Sha256) -> Answer<Image> {
     let wanted = ImageList {
         build,
+        organization: None,
         tool: Some(tool),
         order: Order { column: "created", descending: false },
         rows: Rows { offset: 0, limit: 1 },

@@ -219,6 +219,7 @@ fn check_known(preview: &Preview) -> Answer<()> {
 async fn check_for_all(app: &App, build: &Build, options: &Map<String, Value>) -> Answer<()> {
     let images = ImageList {
         build: build.id,
+        organization: None,
         tool: None,
         order: Order { column: "created", descending: false },
         rows: Rows { offset: 0, limit: 100 },

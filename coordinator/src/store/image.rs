@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::{Value, json};
 use shared::{
     hex::Sha256,
-    ids::{BuildId, ImageId, OrganizationId},
+    ids::{BuildId, ImageId, OrganizationId, OrganizationSlug},
     signature::KeyNumber,
 };
 
@@ -66,6 +66,8 @@ pub struct NewImage {
 #[derive(Debug, Clone)]
 pub struct ImageList {
     pub build: BuildId,
+    /// Whose category it is in.
+    pub organization: Option<OrganizationSlug>,
     pub tool: Option<String>,
     pub order: Order,
     pub rows: Rows,
@@ -95,6 +97,10 @@ impl Store {
         self.read(move |conn| {
             let mut filter = Where::default();
             filter.and("t.build = ?", wanted.build.to_string());
+            filter.and_if(
+                "c.organization = (SELECT id FROM organizations WHERE slug = ?)",
+                wanted.organization,
+            );
             filter.and_if("t.type = ?", wanted.tool);
             list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, image)
         })

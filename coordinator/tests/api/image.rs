@@ -38,7 +38,11 @@ async fn upload_list_download_delete() {
     let path = format!("build/{build}/image/{id}/");
     world.get(VIEWER, &path).await.is(200, expected.clone());
     let listing = json!({"count": 1, "next": null, "previous": null, "results": [expected]});
-    world.get(VIEWER, &format!("build/{build}/image/?type=telit-uxfp")).await.is(200, listing);
+    for query in ["type=telit-uxfp", "organization=acme&ordering=-type"] {
+        world.get(VIEWER, &format!("build/{build}/image/?{query}")).await.is(200, listing.clone());
+    }
+    let none = world.get(VIEWER, &format!("build/{build}/image/?organization=rival")).await.ok(200);
+    assert_eq!(none["count"], 0);
 
     for download in [format!("{path}download/"), format!("firmware-image/{id}/download/")] {
         let file = world.get(VIEWER, &download).await;
