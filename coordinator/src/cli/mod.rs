@@ -26,6 +26,8 @@ mod places;
 mod profile;
 mod profiles;
 mod prompt;
+#[cfg(test)]
+mod scripted;
 mod serve;
 mod token;
 mod tokens;

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::strategy::Strategy;
-use super::{path, watch};
+use super::{path, show, watch};
 use crate::cli::client::Client;
 use crate::cli::output::{Output, cell};
 
@@ -52,7 +52,7 @@ pub async fn retry(client: &Client, arguments: Retry, output: Output) -> anyhow:
     }
     if arguments.strategy.is_given() {
         // The API takes a whole one: the flags change that of the batch that failed.
-        let failed = client.get(&path, &[]).await?;
+        let failed = show::state(client, &arguments.batch).await?;
         body["strategy"] = arguments.strategy.over(failed["strategy"].clone());
     }
     let answer = client.start(&format!("{path}retry/"), &body).await?;
@@ -62,4 +62,33 @@ pub async fn retry(client: &Client, arguments: Retry, output: Output) -> anyhow:
     }
     output.say(&answer, format!("batch {new}; `batch watch {new}` follows it"));
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::scripted::{Scripted, event, good};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        retry: Retry,
+    }
+
+    #[tokio::test]
+    async fn what_is_changed_of_a_batch_is_learned_without_its_operations() {
+        let server = Scripted::new(|path| match path {
+            "batch-upgrade-operation/old/events/" => {
+                event("batch", &json!({"id": "old", "strategy": {"canary": 3}}))
+            }
+            "batch-upgrade-operation/old/retry/" => good(&json!({"batch": "new"})),
+            other => panic!("{other} may be of any size"),
+        });
+        let server = server.await;
+        let arguments = Line::parse_from(["x", "old", "--soak", "1h"]).retry;
+        retry(&server.client, arguments, Output { json: true }).await.unwrap();
+        assert_eq!(server.asked().len(), 2);
+    }
 }
