@@ -110,6 +110,17 @@ impl Client {
         self.answer(self.request(Method::DELETE, path)).await.map(drop)
     }
 
+    /// As `get`, for one of many: where the server wants that, it waits. A long list is more requests than a
+    /// minute has.
+    pub async fn page(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
+        loop {
+            let answer = self.get(path, query).await;
+            let Some(seconds) = answer.as_ref().err().and_then(throttled) else { return answer };
+            eprintln!("the server takes no more requests in this minute: going on in {seconds} s");
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+        }
+    }
+
     /// Every row of a list.
     pub async fn all(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Vec<Value>> {
         self.first(path, query, usize::MAX).await
@@ -127,7 +138,7 @@ impl Client {
         for page in 1_u32.. {
             let mut query = query.to_vec();
             query.extend([("page", page.to_string()), ("page_size", size.to_string())]);
-            let mut listing = self.get(path, &query).await?;
+            let mut listing = self.page(path, &query).await?;
             if let Value::Array(results) = listing["results"].take() {
                 rows.extend(results);
             }
@@ -213,6 +224,14 @@ pub fn escaped(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
+/// Seconds after which the server may be asked again.
+fn throttled(error: &anyhow::Error) -> Option<u64> {
+    match error.downcast_ref()? {
+        Failure::Throttled(seconds) => Some(seconds.parse().unwrap_or(60).max(1)),
+        _ => None,
+    }
+}
+
 fn is_running(failure: &Failure) -> bool {
     matches!(failure, Failure::Conflict(told) if told.starts_with("A request with this key is running"))
 }
@@ -267,7 +286,26 @@ fn told(body: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use serde_json::json;
+
     use super::*;
+    use crate::cli::scripted::{Scripted, good, throttled};
+
+    #[tokio::test]
+    async fn a_list_that_is_longer_than_a_minute_has_requests_is_read_to_its_end() {
+        let refused = Arc::new(AtomicBool::new(false));
+        let server = Scripted::new(move |path| match path {
+            "x/?page=1&page_size=100" => good(&json!({"results": [1], "next": "2"})),
+            _ if !refused.swap(true, Ordering::Relaxed) => throttled(),
+            _ => good(&json!({"results": [2], "next": null})),
+        });
+        let server = server.await;
+        assert_eq!(server.client.all("x/", &[]).await.unwrap(), [json!(1), json!(2)]);
+        assert_eq!(server.asked().len(), 3);
+    }
 
     #[test]
     fn refusals_are_told_on_one_line() {

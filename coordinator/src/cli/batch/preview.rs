@@ -53,7 +53,7 @@ async fn whole(client: &Client, selected: &Selected) -> anyhow::Result<Value> {
     for page in 1_u32.. {
         let mut query = selected.query();
         query.extend([("page", page.to_string()), ("page_size", "100".to_owned())]);
-        let mut part = client.get(&path, &query).await?;
+        let mut part = client.page(&path, &query).await?;
         if let Value::Array(more) = part["verdicts"].take() {
             verdicts.extend(more);
         }
