@@ -29,7 +29,7 @@ pub struct Arguments {
 const FRAME: Duration = Duration::from_secs(1);
 /// Modems in flight that are shown.
 const SHOWN: usize = 10;
-/// Failures that are asked for at a time.
+/// Failures of a status that are told one by one, a look: the newest.
 const FAILURES: usize = 100;
 
 pub async fn run(
@@ -110,8 +110,8 @@ struct Around<'a> {
     batch: String,
     names: HashMap<String, String>,
     told: HashSet<String>,
-    /// Failed and aborted, as of the last look.
-    troubled: u64,
+    /// Failed and aborted ones that were told of, or counted.
+    known: HashMap<&'static str, u64>,
 }
 
 /// A modem under way.
@@ -125,8 +125,8 @@ pub struct Flight {
 
 impl<'a> Around<'a> {
     fn new(client: &'a Client, batch: &str) -> Self {
-        let (names, told) = (HashMap::new(), HashSet::new());
-        Self { client, batch: batch.to_owned(), names, told, troubled: 0 }
+        let (names, told, known) = (HashMap::new(), HashSet::new(), HashMap::new());
+        Self { client, batch: batch.to_owned(), names, told, known }
     }
 
     /// Shows what is new. A server that does not answer now is asked again; whether it is gone, the
@@ -161,39 +161,57 @@ impl<'a> Around<'a> {
         Ok(flights)
     }
 
-    /// What has failed since the last look, a line each.
+    /// What has failed since the last look: a line each, and how many more.
     async fn troubles(&mut self, batch: &Value) -> anyhow::Result<Vec<String>> {
-        let count = |field: &str| batch["tally"][field].as_u64().unwrap_or(0);
-        let troubled = count("failed") + count("aborted");
-        if troubled == self.troubled {
-            return Ok(Vec::new());
-        }
         let mut lines = Vec::new();
         for status in ["failed", "aborted"] {
-            for operation in self.operations(status, FAILURES).await? {
-                let id = cell(&operation["id"]);
-                if !self.told.contains(&id) {
-                    let device = self.name(&operation["device"]).await?;
-                    let why = show::why(&operation["failure"]);
-                    lines.push((id, format!("{device} {status}: {why}")));
-                }
-            }
+            lines.extend(self.troubles_of(status, &batch["tally"][status]).await?);
         }
-        self.troubled = troubled;
-        let tell = |(id, line)| {
-            self.told.insert(id);
-            line
-        };
-        Ok(lines.into_iter().map(tell).collect())
+        Ok(lines)
     }
 
+    async fn troubles_of(
+        &mut self,
+        status: &'static str,
+        all: &Value,
+    ) -> anyhow::Result<Vec<String>> {
+        let (known, all) = (self.known.get(status).copied(), all.as_u64().unwrap_or(0));
+        let known = known.unwrap_or(0);
+        if all <= known {
+            return Ok(Vec::new());
+        }
+        let (mut ids, mut lines) = (Vec::new(), Vec::new());
+        for operation in self.operations(status, FAILURES).await? {
+            let id = cell(&operation["id"]);
+            if !self.told.contains(&id) {
+                let device = self.name(&operation["device"]).await?;
+                lines.push(format!("{device} {status}: {}", show::why(&operation["failure"])));
+                ids.push(id);
+            }
+        }
+        let now = known + lines.len() as u64;
+        if let more @ 1.. = all.saturating_sub(now) {
+            let list = format!("operations --batch {} --status {status}", self.batch);
+            lines.push(format!("and {more} more {status}: {list}"));
+        }
+        self.told.extend(ids);
+        self.known.insert(status, now.max(all));
+        Ok(lines)
+    }
+
+    /// Those that changed last. One that is throttled is left for the next look: nobody waits for it.
     async fn operations(&self, status: &str, most: usize) -> anyhow::Result<Vec<Value>> {
         let query: Query = vec![
             ("batch", self.batch.clone()),
             ("status", status.to_owned()),
             ("ordering", "-modified".to_owned()),
+            ("page_size", most.to_string()),
         ];
-        self.client.first("upgrade-operation/", &query, most).await
+        let mut listing = self.client.get("upgrade-operation/", &query).await?;
+        match listing["results"].take() {
+            Value::Array(operations) => Ok(operations),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// A device's name, asked for once.
@@ -211,9 +229,40 @@ impl<'a> Around<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use serde_json::json;
 
     use super::*;
+    use crate::cli::scripted::{Scripted, good};
+
+    #[tokio::test]
+    async fn failures_beyond_a_page_are_counted_and_none_is_told_twice() {
+        let newest = Arc::new(AtomicU64::new(250));
+        let last = newest.clone();
+        let server = Scripted::new(move |path| {
+            if path.starts_with("device/") {
+                return good(&json!({"name": "van"}));
+            }
+            let newest = last.load(Ordering::Relaxed);
+            let operation = |n| json!({"id": format!("{n}"), "device": "d", "failure": null});
+            let page: Vec<_> = (newest - 100..newest).rev().map(operation).collect();
+            good(&json!({"results": page, "next": "more"}))
+        });
+        let server = server.await;
+        let mut around = Around::new(&server.client, "b");
+        let batch = |aborted: u64| json!({"tally": {"failed": 0, "aborted": aborted}});
+        let lines = around.troubles(&batch(250)).await.unwrap();
+        assert_eq!(lines.len(), 101);
+        assert_eq!(lines[0], "van aborted: ");
+        assert_eq!(lines[100], "and 150 more aborted: operations --batch b --status aborted");
+        assert!(around.troubles(&batch(250)).await.unwrap().is_empty());
+        // The list is ahead of the count.
+        newest.store(252, Ordering::Relaxed);
+        assert_eq!(around.troubles(&batch(251)).await.unwrap().len(), 2);
+        assert!(around.troubles(&batch(252)).await.unwrap().is_empty());
+    }
 
     #[test]
     fn it_is_over_when_only_a_person_can_go_on() {
