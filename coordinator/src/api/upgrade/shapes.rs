@@ -130,9 +130,9 @@ pub struct Started {
 /// What would become of every modem of the selection.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PreviewView {
-    /// The associations that would change.
+    /// The associations that would change: all of them, on the first page; empty on the others.
     device_modem_firmwares: Vec<Uuid>,
-    /// Devices that have none yet and would get one.
+    /// Devices that have none yet and would get one: all of them, on the first page; empty on the others.
     #[schema(value_type = Vec<Uuid>)]
     devices: Vec<DeviceId>,
     /// Modems that would be upgraded.
@@ -200,11 +200,13 @@ pub struct PreviewQuery {
 /// The page of a preview that was asked for.
 pub fn shown(preview: &Preview, query: &ListQuery) -> Answer<PreviewView> {
     let chosen = || preview.verdicts.iter().filter(|verdict| verdict.image.is_ok());
-    let firmwares: Vec<Uuid> = chosen().filter_map(|verdict| verdict.firmware).collect();
-    let without = chosen().filter(|verdict| verdict.firmware.is_none());
-    let devices: Vec<DeviceId> = without.map(|verdict| verdict.device).collect();
     let (count, all) = (chosen().count(), preview.verdicts.len());
     let rows = query.rows()?;
+    // Once is enough: there may be a hundred thousand of them, and a thousand pages.
+    let named = || chosen().filter(|_| rows.offset == 0);
+    let firmwares: Vec<Uuid> = named().filter_map(|verdict| verdict.firmware).collect();
+    let without = named().filter(|verdict| verdict.firmware.is_none());
+    let devices: Vec<DeviceId> = without.map(|verdict| verdict.device).collect();
     let (skip, take) = (rows.offset as usize, rows.limit as usize);
     let page: Vec<_> = preview.verdicts.iter().skip(skip).take(take).map(verdict).collect();
     if page.is_empty() && skip > 0 {
