@@ -224,6 +224,7 @@ fn memory(report: &Report, when: &str, memory: Memory, budget: f64) {
 
 async fn all_cpu(report: &Report, lab: &Lab, dist: &Path, target: &Path) -> anyhow::Result<()> {
     let mut number = 10;
+    let native = hashing(lab, Command::new("sha256sum"))?;
     for kind in TARGETS {
         let name = format!("{}, emulated: download + verify", kind.name);
         let (Some(binary), Some(emulator)) = (kind.binary(dist), kind.emulator()) else {
@@ -236,14 +237,19 @@ async fn all_cpu(report: &Report, lab: &Lab, dist: &Path, target: &Path) -> anyh
             let seconds = cpu(lab, &[&emulator, &binary], suite, number).await?;
             let per_gib = seconds * GIB / IMAGE as f64;
             let figure = Figure::new(format!("{name}, {}", suite.name()), per_gib, "s/GiB");
-            report.print(&match reference {
-                Some(reference) => figure.compared_with(format!(
-                    "{} × busybox' sha256sum under the same emulator, {} s/GiB; hashed twice",
+            let emulated = reference.map(|reference| {
+                format!(
+                    "{} × busybox' sha256sum under the same emulator, {} s/GiB; ",
                     short(per_gib / reference),
                     short(reference)
-                )),
-                None => figure,
+                )
             });
+            report.print(&figure.compared_with(format!(
+                "{}{} × this machine's own sha256sum, {} s/GiB; hashed twice",
+                emulated.unwrap_or_default(),
+                short(per_gib / native),
+                short(native)
+            )));
         }
     }
     Ok(())
@@ -262,20 +268,22 @@ fn reference(
         report.skip(&name, "there is none to compare with: .ci/busybox fetches it");
         return Ok(None);
     };
+    let mut emulated = Command::new(emulator);
+    emulated.arg(busybox).arg("sha256sum");
+    hashing(lab, emulated).map(Some)
+}
+
+/// CPU seconds a GiB of a command that reads the file that is its last argument.
+fn hashing(lab: &Lab, mut command: Command) -> anyhow::Result<f64> {
     let file = lab.flash.path().join("bytes");
     std::fs::write(&file, vec![0x5a; IMAGE])?;
     let own = std::process::id();
     let before = machine::cpu_seconds_of_children(own)?;
-    let status = Command::new(emulator)
-        .arg(busybox)
-        .arg("sha256sum")
-        .arg(&file)
-        .stdout(Stdio::null())
-        .status()
-        .context("the emulator does not start")?;
-    ensure!(status.success(), "busybox ended with {status}");
+    let status = command.arg(&file).stdout(Stdio::null()).status();
+    let status = status.with_context(|| format!("{command:?} does not start"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
     let seconds = machine::cpu_seconds_of_children(own)? - before;
-    Ok(Some(seconds * GIB / IMAGE as f64))
+    Ok(seconds * GIB / IMAGE as f64)
 }
 
 /// CPU seconds from the first byte of the image to its last proof.
