@@ -35,6 +35,9 @@ pub struct Ended {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Flash {
     slot: Slot,
+    /// Of the modem, whatever its slot is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    imei: Option<String>,
     /// Unix milliseconds; of unknown time if nobody had proved the clock.
     at: Option<u64>,
 }
@@ -116,20 +119,36 @@ impl Results {
     /// more: `state_dir` is the one above all slots'.
     #[must_use]
     pub fn sequence_anywhere(state_dir: &Path, vendor: &str, model: &str) -> Option<u64> {
-        let slots = std::fs::read_dir(state_dir).into_iter().flatten().flatten();
-        let directories = slots.map(|entry| entry.path()).filter(|path| path.is_dir());
-        directories.filter_map(|slot| Self::open(&slot).sequence(vendor, model)).max()
+        everywhere(state_dir).filter_map(|results| results.sequence(vendor, model)).max()
     }
 
-    /// Tool starts in `slot` since `since` (unix milliseconds). Those of unknown time count, unless a later
-    /// one is known to lie before it.
+    /// Why what any slot's file remembers is not certain, also that of one which the settings do not name any more.
     #[must_use]
-    pub fn flashes_since(&self, slot: &Slot, since: u64) -> u32 {
+    pub fn trouble_anywhere(state_dir: &Path) -> Option<String> {
+        everywhere(state_dir).find_map(|results| results.trouble)
+    }
+
+    /// Tool starts of the modem since `since` (unix milliseconds), whatever its slot was called then; where its IMEI
+    /// is not known, those in `slot`.
+    #[must_use]
+    pub fn flashes_anywhere(state_dir: &Path, slot: &Slot, imei: Option<&str>, since: u64) -> u32 {
+        let counts = everywhere(state_dir).map(|results| results.flashes_since(slot, imei, since));
+        counts.fold(0, u32::saturating_add)
+    }
+
+    /// As [`Results::flashes_anywhere`], by this file alone. Those of unknown time count, unless a later one is known
+    /// to lie before it.
+    #[must_use]
+    pub fn flashes_since(&self, slot: &Slot, imei: Option<&str>, since: u64) -> u32 {
+        let is_ours = |flash: &Flash| match (flash.imei.as_deref(), imei) {
+            (Some(flashed), Some(imei)) => flashed == imei,
+            _ => flash.slot == *slot,
+        };
         let flashes = &self.content.flashes;
         let before = |f: &Flash| f.at.is_some_and(|at| at < since);
         let old = flashes.iter().rposition(before).map_or(0, |last| last + 1);
         let recent = |(index, f): &(usize, &Flash)| {
-            &f.slot == slot && f.at.map_or(*index >= old, |at| at >= since)
+            is_ours(f) && f.at.map_or(*index >= old, |at| at >= since)
         };
         let count = flashes.iter().enumerate().filter(recent).count();
         u32::try_from(count).unwrap_or(u32::MAX)
@@ -139,9 +158,10 @@ impl Results {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn flash(&mut self, slot: &Slot, at: Option<u64>) -> io::Result<()> {
+    pub fn flash(&mut self, slot: &Slot, imei: Option<&str>, at: Option<u64>) -> io::Result<()> {
         crate::failpoint::at!("results.flash");
-        self.content.flashes.push(Flash { slot: slot.clone(), at });
+        let imei = imei.map(str::to_owned);
+        self.content.flashes.push(Flash { slot: slot.clone(), imei, at });
         let surplus = self.content.flashes.len().saturating_sub(FLASHES);
         self.content.flashes.drain(..surplus);
         self.write()
@@ -178,6 +198,12 @@ impl Results {
     }
 }
 
+/// The results of every slot that has or had any.
+fn everywhere(state_dir: &Path) -> impl Iterator<Item = Results> {
+    let slots = std::fs::read_dir(state_dir).into_iter().flatten().flatten();
+    slots.map(|entry| entry.path()).filter(|path| path.is_dir()).map(|slot| Results::open(&slot))
+}
+
 fn read(path: &Path) -> io::Result<Content> {
     match files::read_limited(path, LIMIT) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
@@ -206,18 +232,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut results = Results::open(directory.path());
         for byte in 0..20 {
-            results.flash(&Slot::default(), Some(u64::from(byte))).unwrap();
+            results.flash(&Slot::default(), None, Some(u64::from(byte))).unwrap();
             results.add(ended(byte, Some(u64::from(byte))), None).unwrap();
         }
         let installed = Installed { vendor: "Telit".into(), model: "FN990A28".into(), sequence: 7 };
         results.add(ended(20, None), Some(installed)).unwrap();
-        results.flash(&Slot::default(), None).unwrap();
+        results.flash(&Slot::default(), None, None).unwrap();
         let results = Results::open(directory.path());
         assert!(results.of(OperationId::from_random([4; 16])).is_none());
         assert!(results.of(OperationId::from_random([5; 16])).is_some());
         assert_eq!(results.sequence("Telit", "FN990A28"), Some(7));
         assert_eq!(results.sequence("Telit", "FN990A40"), None);
-        assert_eq!(results.flashes_since(&Slot::default(), 18), 3);
+        assert_eq!(results.flashes_since(&Slot::default(), None, 18), 3);
     }
 
     #[test]
@@ -225,9 +251,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut results = Results::open(directory.path());
         for at in [None, Some(10), None, Some(30)] {
-            results.flash(&Slot::default(), at).unwrap();
+            results.flash(&Slot::default(), None, at).unwrap();
         }
-        let since = |since| results.flashes_since(&Slot::default(), since);
+        let since = |since| results.flashes_since(&Slot::default(), None, since);
         assert_eq!((since(0), since(20), since(31)), (4, 2, 0));
     }
 
@@ -243,6 +269,25 @@ mod tests {
         }
         let highest = |model| Results::sequence_anywhere(state.path(), "Telit", model);
         assert_eq!((highest("FN990A28"), highest("FN990A40")), (Some(7), None));
+    }
+
+    #[test]
+    fn a_modems_flashes_are_counted_whatever_its_slot_is_called() {
+        let state = tempfile::tempdir().unwrap();
+        let open = |slot: &str| {
+            std::fs::create_dir_all(state.path().join(slot)).unwrap();
+            Results::open(&state.path().join(slot))
+        };
+        let [old, new] = ["old", "new"].map(|name| name.parse::<Slot>().unwrap());
+        let (ours, other) = (Some("351234560000014"), Some("351234560000022"));
+        open("old").flash(&old, ours, Some(20)).unwrap();
+        open("old").flash(&old, other, Some(21)).unwrap();
+        open("new").flash(&new, ours, Some(22)).unwrap();
+        let count = |slot, imei| Results::flashes_anywhere(state.path(), slot, imei, 10);
+        assert_eq!((count(&new, ours), count(&new, other), count(&new, None)), (2, 1, 1));
+        assert_eq!(Results::trouble_anywhere(state.path()), None);
+        std::fs::write(state.path().join("old/results.json"), "{").unwrap();
+        assert!(Results::trouble_anywhere(state.path()).unwrap().contains("old/results.json"));
     }
 
     #[test]

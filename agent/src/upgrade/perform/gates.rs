@@ -11,7 +11,10 @@ use crate::{
     route::{Network, Sole, Way},
     staging::{self, Durability, Mounts, NoPlace, Unusable},
     sysupgrade,
-    upgrade::state::{Gates, Outcome, State},
+    upgrade::{
+        results::Results,
+        state::{Gates, Outcome, State},
+    },
 };
 use shared::{failure::FailureKind, hex::Sha256, profile::ToolProfile};
 use std::{path::Path, time::Duration};
@@ -151,7 +154,9 @@ impl Environment {
     fn check_memory(&self, state: &State) -> Result<(), Outcome> {
         let refuse =
             |detail: String| Err(Outcome::Failed(untouched(state, FailureKind::Storage, detail)));
-        if let Some(trouble) = self.results.trouble() {
+        let own = self.results.trouble().map(str::to_owned);
+        let anywhere = || Results::trouble_anywhere(&self.settings.paths.state_dir);
+        if let Some(trouble) = own.or_else(anywhere) {
             return refuse(format!("the results of past upgrades are not certain: {trouble}"));
         }
         let directory = &self.settings.paths.state_dir;

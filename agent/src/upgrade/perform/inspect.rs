@@ -119,7 +119,7 @@ impl Environment {
             let detail = format!("the firmware does not start from {found}");
             return Err(refuse(FailureKind::WrongStartVersion, detail));
         }
-        self.check_history(state, manifest, model)?;
+        self.check_history(state, manifest, &told.before)?;
         Ok(Outcome::Inspected(target))
     }
 
@@ -192,11 +192,11 @@ impl Environment {
         &self,
         state: &State,
         manifest: &Manifest,
-        model: &str,
+        modem: &Before,
     ) -> Result<(), Outcome> {
         let refuse = |kind, detail: String| Err(Outcome::Failed(untouched(state, kind, detail)));
         let state_dir = &self.settings.paths.state_dir;
-        let installed = Results::sequence_anywhere(state_dir, &manifest.vendor, model);
+        let installed = Results::sequence_anywhere(state_dir, &manifest.vendor, &modem.model);
         if let Some(installed) = installed.filter(|i| manifest.sequence < *i)
             && !manifest.allow_rollback
         {
@@ -206,7 +206,8 @@ impl Environment {
         }
         let now = self.clock_ms();
         let since = now.unwrap_or(0).saturating_sub(THIRTY_DAYS_MS);
-        let flashed = self.results.flashes_since(&self.slot.slot, since);
+        let slot = &self.slot.slot;
+        let flashed = Results::flashes_anywhere(state_dir, slot, Some(&modem.imei), since);
         let most = self.settings.upgrade.max_flashes_per_30_days;
         if flashed < most {
             return Ok(());

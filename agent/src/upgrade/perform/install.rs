@@ -104,7 +104,8 @@ impl Environment {
         };
         // Counted before it is started, so that a crash cannot uncount it.
         let at = self.clock_ms();
-        if let Err(error) = self.results.flash(&self.slot.slot, at) {
+        let imei = state.record.before.as_ref().map(|before| before.imei.as_str());
+        if let Err(error) = self.results.flash(&self.slot.slot, imei, at) {
             if purpose == Purpose::Install {
                 return not_started(state, FailureKind::ToolNotStarted, chain(&error));
             }

@@ -127,7 +127,7 @@ impl Model {
         if lost > 0 {
             self.wrong(format!("{lost} results were lost"));
         }
-        let counted = results.flashes_since(&shared::ids::Slot::default(), 0);
+        let counted = results.flashes_since(&shared::ids::Slot::default(), None, 0);
         if counted < self.flashes {
             self.wrong(format!("{counted} flashes are counted, {} were", self.flashes));
         }

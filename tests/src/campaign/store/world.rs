@@ -134,7 +134,7 @@ impl Life<'_> {
         if !self.is_staged(state) {
             return refuse(FailureKind::ChecksumMismatch);
         }
-        if results.flash(&Slot::default(), Some(1)).is_err() {
+        if results.flash(&Slot::default(), None, Some(1)).is_err() {
             return refuse(FailureKind::ToolNotStarted);
         }
         if self.control.is_dead() {
