@@ -43,7 +43,13 @@ pub struct Change {
 /// Whose state a change tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    Operation { device: DeviceId, slot: Slot, operation: OperationId },
+    Operation {
+        device: DeviceId,
+        slot: Slot,
+        operation: OperationId,
+        /// Unix milliseconds.
+        created: u64,
+    },
     Batch(BatchId),
 }
 
@@ -67,6 +73,8 @@ pub struct Published {
     /// The `id` of a server-sent event.
     pub id: u64,
     pub change: Change,
+    /// An operation with a late word: a later one of its slot was told of before, and is the slot's state.
+    pub outlived: bool,
 }
 
 /// The one thing that a subscriber follows.
@@ -192,8 +200,11 @@ impl Feed {
 impl State {
     fn push(&mut self, change: Change) -> u64 {
         self.latest += 1;
-        let published = Arc::new(Published { id: self.latest, change });
-        self.retain(published.clone());
+        let outlived = self.is_outlived(&change);
+        let published = Arc::new(Published { id: self.latest, change, outlived });
+        if !outlived {
+            self.retain(published.clone());
+        }
         self.ring_bytes += published.change.payload.len();
         self.ring.push_back(published);
         while self.ring.len() > RING_CHANGES || self.ring_bytes > RING_BYTES {
@@ -201,6 +212,17 @@ impl State {
             self.ring_bytes -= oldest.change.payload.len();
         }
         self.latest
+    }
+
+    /// Whether a later operation of the slot was told of already.
+    fn is_outlived(&self, change: &Change) -> bool {
+        let Subject::Operation { created, .. } = &change.subject else { return false };
+        let places = self.retained.get(&change.organization);
+        let known = places.and_then(|places| places.get(&Place::of(&change.subject)));
+        known.is_some_and(|known| match &known.change.subject {
+            Subject::Operation { created: later, .. } => later > created,
+            Subject::Batch(_) => false,
+        })
     }
 
     fn retain(&mut self, published: Arc<Published>) {

@@ -16,6 +16,7 @@ fn change(organization: &str, device: u128, payload: &str) -> Change {
             device: DeviceId(Uuid::from_u128(device)),
             slot: Slot::default(),
             operation: OperationId(Uuid::from_u128(device + 1000)),
+            created: 1,
         },
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     }
@@ -64,6 +65,30 @@ async fn a_subscriber_hears_its_own_in_order_and_nothing_of_others() {
     feed.publish(change("acme", 2, "d"));
     assert_eq!(texts(&soon(&mut one).await), ["d"]);
     assert_eq!(texts(&soon(&mut acme).await), ["c", "{}", "d"]);
+}
+
+#[tokio::test]
+async fn an_older_operation_that_ends_late_is_not_the_state_of_its_slot() {
+    let feed = feed();
+    let created_at = |at: u64, payload| {
+        let mut change = change("acme", 1, payload);
+        let Subject::Operation { operation, created, .. } = &mut change.subject else {
+            panic!("no operation");
+        };
+        (*operation, *created) = (OperationId(Uuid::from_u128(at.into())), at);
+        change
+    };
+    let mut all = feed.subscribe(of("acme"));
+    feed.publish(created_at(1, "v2 waits"));
+    feed.publish(created_at(2, "v3 waits"));
+    feed.publish(created_at(1, "v2 is cancelled"));
+    let (retained, _) = feed.retained(&org("acme"));
+    assert_eq!(texts(&retained), ["v3 waits"]);
+    let heard = soon(&mut all).await;
+    assert_eq!(texts(&heard), ["v2 waits", "v3 waits", "v2 is cancelled"]);
+    assert!(heard[2].outlived && !heard[1].outlived);
+    feed.publish(created_at(2, "v3 begins"));
+    assert_eq!(texts(&feed.retained(&org("acme")).0), ["v3 begins"]);
 }
 
 #[tokio::test]

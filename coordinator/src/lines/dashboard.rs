@@ -190,7 +190,8 @@ impl<'a> Dashboard<'a> {
             let wanted = |heard: &Heard| {
                 heard.since < change.id && heard.filter.matches(&change.change.subject)
             };
-            if self.filters.iter().any(wanted) {
+            // The topic is the slot's.
+            if !change.outlived && self.filters.iter().any(wanted) {
                 self.send(change, false).await?;
             }
         }

@@ -158,6 +158,7 @@ pub(super) fn change(operation: &Operation) -> Change {
             device: operation.device,
             slot: operation.slot.clone(),
             operation: operation.id,
+            created: operation.created,
         },
         payload: api::operation::payload(operation),
     }

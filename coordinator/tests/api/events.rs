@@ -49,7 +49,8 @@ async fn publish(world: &World, id: &str) {
     let scope = coordinator::store::listing::Scope::Everything;
     let operation = world.app.store.operation(scope, id.parse().unwrap()).await.unwrap().unwrap();
     let (device, slot) = (operation.device, operation.slot.clone());
-    let subject = Subject::Operation { device, slot, operation: operation.id };
+    let created = operation.created;
+    let subject = Subject::Operation { device, slot, operation: operation.id, created };
     let organization = operation.organization.clone();
     world.app.feed.publish(Change { organization, subject, payload: payload(&operation) });
 }

@@ -16,7 +16,7 @@ pub fn state(n: u128, payload: &str) -> Change {
     let operation = OperationId(Uuid::from_u128(n));
     Change {
         organization: organization(),
-        subject: Subject::Operation { device, slot, operation },
+        subject: Subject::Operation { device, slot, operation, created: 1 },
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     }
 }
@@ -36,6 +36,11 @@ async fn a_dashboard_gets_what_is_retained_and_then_what_changes() {
     assert_eq!(dashboard.subscribe("mu/acme/+/+/operation").await, 0);
     assert_eq!(dashboard.hear().await, (operation_topic(1), "now".to_owned(), true));
     stand.lines.feed.publish(other);
+    // The late word of an operation before the slot's last one.
+    let mut late = state(1, "late");
+    let Subject::Operation { created, .. } = &mut late.subject else { panic!("no operation") };
+    *created = 0;
+    stand.lines.feed.publish(late);
     stand.lines.feed.publish(state(2, "live"));
     assert_eq!(dashboard.hear().await, (operation_topic(2), "live".to_owned(), false));
 

@@ -121,6 +121,7 @@ fn filters_match_what_they_name() {
         device: device.parse().unwrap(),
         slot: slot.parse().unwrap(),
         operation: OperationId(Uuid::from_u128(9)),
+        created: 1,
     };
     let batch = Subject::Batch(OWN.parse().unwrap());
     let matches =
