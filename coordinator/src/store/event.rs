@@ -10,6 +10,7 @@ use shared::manifest::Manifest;
 
 use super::column::to_json;
 use super::{Never, Priority, Store, StoreError, Tx, device, operation, restored};
+use crate::api::throttle::Throttle;
 use crate::operation::event::{Refused, apply};
 use crate::operation::{Effects, Operation, cancel, tick};
 
@@ -42,12 +43,25 @@ const ENDS: u32 = 64;
 
 /// Dead letters kept for a device; the oldest go.
 const DEAD_LETTERS: u32 = 256;
+/// Dead letters of a device that are written down and logged in a minute. Each is work for the writer, which
+/// a key that was stolen may not take from everybody else; beyond that they are only refused.
+const LETTERS_A_MINUTE: u32 = 60;
+
+/// How many of them each device has had lately.
+pub(super) struct Letters(Throttle);
+
+impl Default for Letters {
+    fn default() -> Self {
+        Self(Throttle::new(LETTERS_A_MINUTE))
+    }
+}
 
 impl Store {
     /// Records milestones of any devices in one transaction; the acks are in the same order.
     pub async fn record_events(&self, reported: Vec<Reported>) -> Result<Vec<Ack>, StoreError> {
+        let letters = self.shared.letters.clone();
         let recorded = self.write::<_, Never, _>(move |tx| {
-            let mut recording = Recording { tx, operations: HashMap::new() };
+            let mut recording = Recording { tx, letters: &letters, operations: HashMap::new() };
             let acks = reported.iter().map(|reported| recording.record(reported));
             let acks = acks.collect::<rusqlite::Result<_>>()?;
             recording.save()?;
@@ -96,6 +110,7 @@ fn record_sign(tx: &Tx<'_>, sign: &Sign) -> rusqlite::Result<()> {
 /// Operations are read once and saved once a transaction, however many milestones are theirs.
 struct Recording<'a, 'tx> {
     tx: &'a Tx<'tx>,
+    letters: &'a Letters,
     operations: HashMap<OperationId, Option<Loaded>>,
 }
 
@@ -118,7 +133,8 @@ impl Recording<'_, '_> {
         let verdict = match tried {
             Ok(verdict) => verdict,
             Err(refused) => {
-                if refused != Refused::TooMany {
+                let has_room = || self.letters.0.take(reported.device.0, self.tx.now).is_ok();
+                if refused != Refused::TooMany && has_room() {
                     bury(self.tx, reported, refused)?;
                 }
                 Verdict::Refused { reason: refused.code().into() }

@@ -126,6 +126,7 @@ struct Shared {
     changes: Listener,
     looks: batch::Looks,
     listening: listening::Listening,
+    letters: Arc<event::Letters>,
     _checkpointer: checkpoint::Checkpointer,
 }
 
@@ -146,7 +147,9 @@ impl Store {
         let listening = listening::Listening::start(clock.now(), clock.awake());
         let _checkpointer = checkpointer;
         let looks = batch::Looks::default();
-        let shared = Shared { writer, readers, clock, changes, looks, listening, _checkpointer };
+        let letters = Arc::default();
+        let shared =
+            Shared { writer, readers, clock, changes, looks, listening, letters, _checkpointer };
         Ok(Self { shared: Arc::new(shared), entry: None, once: None })
     }
 

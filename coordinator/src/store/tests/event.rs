@@ -27,8 +27,25 @@ async fn dead_letters_are_bounded() {
         let events = (1..=64u64)
             .map(|seq| reported(device, event(nothing, round * 64 + seq, 0, succeeded())));
         f.store.record_events(events.collect()).await.unwrap();
+        f.pass(60_000);
     }
     assert_eq!(count(&f.store, "dead_letters").await, 256);
+}
+
+#[tokio::test]
+async fn one_router_s_key_cannot_have_dead_letters_written_without_end() {
+    let f = Fixture::new().await;
+    let (thief, other) = (f.device(1).await, f.device(2).await);
+    let nothing = OperationId(Uuid::from_u128(5));
+    let flood = (1..=200).map(|seq| reported(thief, event(nothing, seq, 0, succeeded())));
+    let acks = f.store.record_events(flood.collect()).await.unwrap();
+    assert!(acks.iter().all(|ack| refused(&ack.verdict) == Some("unknown_operation")));
+    assert_eq!(count(&f.store, "dead_letters").await, 60);
+    tell(&f, other, nothing, 1, succeeded()).await;
+    assert_eq!(count(&f.store, "dead_letters").await, 61, "others have room of their own");
+    f.pass(60_000);
+    tell(&f, thief, nothing, 201, succeeded()).await;
+    assert_eq!(count(&f.store, "dead_letters").await, 62);
 }
 
 #[tokio::test]
