@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::audit::Told;
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
-use super::{Rejection, Store, StoreError, Tx};
+use super::{Priority, Rejection, Store, StoreError, Tx};
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,9 @@ pub enum PlaceRefusal {
     NameTaken,
 }
 
+/// Devices that leave it in one transaction.
+const PIECE: usize = 100;
+
 const COLUMNS: &str = "t.*,
     (SELECT slug FROM organizations o WHERE o.id = t.organization) AS organization_slug";
 
@@ -55,6 +58,14 @@ impl Kind {
         match self {
             Self::Group => "device_groups",
             Self::Location => "locations",
+        }
+    }
+
+    /// Of a device.
+    fn column(self) -> &'static str {
+        match self {
+            Self::Group => "device_group",
+            Self::Location => "location",
         }
     }
 }
@@ -117,8 +128,16 @@ impl Store {
         .await
     }
 
-    /// Its devices are in none then.
+    /// Its devices are in none then: they leave it before, a piece at a time, for a row of each is rewritten.
     pub async fn delete_place(&self, kind: Kind, id: Uuid) -> Result<(), Rejection<PlaceRefusal>> {
+        let quiet = self.off_record();
+        loop {
+            let piece = move |tx: &Tx<'_>| Ok(empty(tx, kind, id)?);
+            let left = quiet.write_at::<_, PlaceRefusal, _>(Priority::Bulk, piece);
+            if left.await? < PIECE {
+                break;
+            }
+        }
         self.write(move |tx| {
             let unknown = Rejection::Refused(PlaceRefusal::Unknown);
             let Some(place) = find(tx, kind, id)? else { return Err(unknown) };
@@ -130,6 +149,16 @@ impl Store {
         })
         .await
     }
+}
+
+/// Some devices leave it; answers how many.
+fn empty(tx: &Tx<'_>, kind: Kind, id: Uuid) -> rusqlite::Result<usize> {
+    let column = kind.column();
+    let sql = format!(
+        "UPDATE devices SET {column} = NULL WHERE rowid IN (
+             SELECT rowid FROM devices WHERE {column} = ?1 LIMIT ?2)"
+    );
+    tx.prepare_cached(&sql)?.execute((id.to_string(), PIECE))
 }
 
 fn free(

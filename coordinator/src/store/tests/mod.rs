@@ -5,6 +5,7 @@ mod enrolment;
 mod event;
 mod inventory;
 mod migration;
+mod place;
 mod plans;
 mod presence;
 mod preview;
