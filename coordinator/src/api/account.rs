@@ -24,6 +24,9 @@ use crate::store::{
     user::{Role, UserRefusal},
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["name", "created", "modified"];
+
 /// Organizations that one user may belong to.
 const MEMBERSHIPS: usize = 1000;
 
@@ -149,7 +152,7 @@ pub async fn list(
         active: query.boolean("active")?,
         superuser: query.boolean("superuser")?,
         organization: query.organization()?,
-        order: query.order(&["name", "created", "modified"], by_name),
+        order: query.order(COLUMNS, by_name),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.users(wanted).await?, view)?))

@@ -33,6 +33,9 @@ use crate::store::{
 use view::bytes;
 pub use view::{BatchPhase, BatchView, payload};
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["created", "modified"];
+
 /// Operations up to which a batch shows their logs.
 const WITH_LOGS: u64 = 1000;
 /// Operations that are read at a time.
@@ -73,7 +76,7 @@ pub async fn list(
         organization: query.organization()?,
         build: query.id("build")?,
         status: query.filter("status", choice)?,
-        order: query.order(&["created", "modified"], Order { column: "created", descending: true }),
+        order: query.order(COLUMNS, Order { column: "created", descending: true }),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.batches(wanted).await?, |report| BatchView::of(&report))?))

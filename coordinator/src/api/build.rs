@@ -22,6 +22,9 @@ use crate::store::{
     listing::Order,
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["version", "created", "modified"];
+
 /// What a build is made of.
 #[derive(Debug, ToSchema)]
 pub struct BuildBody {
@@ -109,7 +112,7 @@ pub async fn list(
         category: query.id("category")?,
         version: query.text("version").map(str::to_owned),
         modem_model: query.text("modem_model").map(str::to_owned),
-        order: query.order(&["version", "created", "modified"], newest),
+        order: query.order(COLUMNS, newest),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.builds(wanted).await?, view)?))

@@ -21,6 +21,9 @@ use crate::store::{
     listing::Order,
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["name", "created", "modified"];
+
 /// What a category is made of.
 #[derive(Debug, ToSchema)]
 pub struct CategoryBody {
@@ -86,7 +89,7 @@ pub async fn list(
         scope: operator.sees(),
         organization: query.organization()?,
         name: query.text("name").map(str::to_owned),
-        order: query.order(&["name", "created", "modified"], newest),
+        order: query.order(COLUMNS, newest),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.categories(wanted).await?, view)?))

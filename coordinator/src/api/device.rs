@@ -27,6 +27,9 @@ use crate::store::{
     listing::Order,
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["name", "created", "modified", "last_seen"];
+
 /// What of a device can be set.
 #[derive(Debug, ToSchema)]
 pub struct DevicePatch {
@@ -152,6 +155,9 @@ fn whole(device: Device) -> Value {
         ("board" = Option<String>, Query),
         ("online" = Option<bool>, Query),
         ("duplicate" = Option<bool>, Query),
+        ("group" = Option<Uuid>, Query),
+        ("location" = Option<Uuid>, Query),
+        ("tag" = Option<String>, Query, description = "Devices that have it."),
     ),
     responses((status = 200, body = Listing<DeviceView>)))]
 pub async fn list(
@@ -171,7 +177,7 @@ pub async fn list(
         group: query.id("group")?,
         location: query.id("location")?,
         tag: query.text("tag").map(str::to_owned),
-        order: query.order(&["name", "created", "modified", "last_seen"], newest),
+        order: query.order(COLUMNS, newest),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.devices(wanted).await?, |device| view(device).0)?))

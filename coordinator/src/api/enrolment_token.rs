@@ -24,6 +24,9 @@ use crate::store::{
     listing::Order,
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["name", "created"];
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EnrolmentTokenView {
     id: Uuid,
@@ -95,7 +98,7 @@ pub async fn list(
     let wanted = EnrolmentTokenList {
         scope: operator.looks_after()?,
         organization: query.organization()?,
-        order: query.order(&["name", "created"], newest),
+        order: query.order(COLUMNS, newest),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.enrolment_tokens(wanted).await?, view)?))

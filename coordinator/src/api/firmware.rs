@@ -30,6 +30,9 @@ use crate::store::{
     repeat::Answered,
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["created", "modified"];
+
 /// Which image a modem is to have.
 #[derive(Debug, ToSchema)]
 pub struct FirmwareBody {
@@ -135,7 +138,7 @@ pub async fn list(
         organization: query.organization()?,
         device: query.id("device")?,
         image: query.id("image")?,
-        order: query.order(&["created", "modified"], newest),
+        order: query.order(COLUMNS, newest),
         rows: query.rows()?,
     };
     let found = app.store.device_firmwares(wanted).await?;
@@ -207,9 +210,7 @@ pub async fn put(
 #[utoipa::path(patch, path = "/device/{id}/modem-firmware/", tag = "upgrades",
     params(("id" = Uuid, Path), ("slot" = Option<String>, Query, description = "Which modem, where there are several.")),
     request_body = FirmwarePatch,
-    responses(
-        (status = 200, body = AssignedView), (status = 201, body = AssignedView),
-    ))]
+    responses((status = 200, body = AssignedView)))]
 pub async fn patch(
     State(app): State<App>,
     operator: Operator,

@@ -21,6 +21,9 @@ use crate::store::{
     place::{Kind, Place, PlaceList, PlaceRefusal},
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["name", "created", "modified"];
+
 /// A name, and whose it is.
 #[derive(Debug, ToSchema)]
 pub struct PlaceBody {
@@ -166,8 +169,7 @@ async fn list(
         scope: operator.sees(),
         organization: query.organization()?,
         name: query.text("name").map(str::to_owned),
-        order: query
-            .order(&["name", "created", "modified"], Order { column: "created", descending: true }),
+        order: query.order(COLUMNS, Order { column: "created", descending: true }),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.places(kind, wanted).await?, view)?))

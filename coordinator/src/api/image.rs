@@ -31,6 +31,9 @@ use crate::store::{
     listing::{Order, Rows},
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["created", "modified", "type"];
+
 /// The parts of an upload.
 #[derive(Debug, ToSchema)]
 pub struct ImageUpload {
@@ -109,7 +112,7 @@ pub async fn list(
         build: id,
         organization: query.organization()?,
         tool: query.text("type").map(str::to_owned),
-        order: query.order(&["created", "modified", "type"], newest),
+        order: query.order(COLUMNS, newest),
         rows: query.rows()?,
     };
     let found = app.store.images(wanted).await?;

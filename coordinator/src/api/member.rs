@@ -22,6 +22,9 @@ use crate::store::{
     user::Role,
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["name"];
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MemberView {
     #[schema(value_type = Uuid)]
@@ -60,7 +63,7 @@ pub async fn list(
 ) -> Answer<Json<Listing<MemberView>>> {
     find(&app, &operator, id).await?;
     let by_name = Order { column: "name", descending: false };
-    let order = query.order(&["name"], by_name);
+    let order = query.order(COLUMNS, by_name);
     let found = app.store.members(id, order, query.rows()?).await?;
     Ok(Json(query.listing(found, view)?))
 }

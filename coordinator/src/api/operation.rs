@@ -35,6 +35,9 @@ use crate::store::{
     operation::{ChangeRefused, OperationList},
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["created", "modified"];
+
 /// An operation as the API, the live events and the dashboards' topics show it.
 /// The word of a device's script.
 #[derive(Debug, ToSchema)]
@@ -217,7 +220,7 @@ async fn listing(
         image: query.id("image")?,
         batch: query.id("batch")?,
         status: query.filter("status", choice)?,
-        order: query.order(&["created", "modified"], newest),
+        order: query.order(COLUMNS, newest),
         rows: query.rows()?,
     };
     let found = app.store.operations(wanted).await?;

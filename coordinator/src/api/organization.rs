@@ -22,6 +22,9 @@ use crate::store::{
     organization::{Organization, OrganizationList, OrganizationRefusal},
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["slug", "name", "created"];
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OrganizationView {
     #[schema(value_type = Uuid)]
@@ -77,7 +80,7 @@ pub async fn list(
     let wanted = OrganizationList {
         scope: operator.sees(),
         slug: asked.or(query.organization()?),
-        order: query.order(&["slug", "name", "created"], by_slug),
+        order: query.order(COLUMNS, by_slug),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.organizations_of(wanted).await?, view)?))

@@ -26,6 +26,9 @@ use crate::store::{
     user::{NewApiToken, TokenScope},
 };
 
+/// What its list is ordered by.
+pub const COLUMNS: &[&str] = &["name", "created"];
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TokenView {
     id: Uuid,
@@ -108,7 +111,7 @@ pub async fn list(
     mut query: ListQuery,
 ) -> Answer<Json<Listing<TokenView>>> {
     let newest = Order { column: "created", descending: true };
-    let order = query.order(&["name", "created"], newest);
+    let order = query.order(COLUMNS, newest);
     let found = app.store.own_tokens(operator.user.user, order, query.rows()?).await?;
     Ok(Json(query.listing(found, view)?))
 }

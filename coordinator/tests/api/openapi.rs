@@ -5,9 +5,13 @@ use std::path::Path;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use coordinator::api::document::shapes::meaning;
 use coordinator::api::document::{DOCUMENT, PAGE, operations};
+use coordinator::operation::Status;
+use shared::stages::Phase;
 use tower::ServiceExt;
 
+use crate::batch::Fleet;
 use crate::world::*;
 
 const METHODS: [(&str, Method); 5] = [
@@ -59,6 +63,37 @@ async fn the_document_has_every_method_of_every_route() {
 }
 
 #[test]
+fn the_document_says_what_lists_are_ordered_by() {
+    let mut document = coordinator::api::openapi();
+    let mut said = 0;
+    for (path, item) in &mut document.paths.paths {
+        for (_, operation) in operations(item) {
+            let parameters = operation.parameters.iter().flatten();
+            for ordering in parameters.filter(|parameter| parameter.name == "ordering") {
+                let text = ordering.description.as_deref().unwrap_or_default();
+                assert!(text.starts_with("One of "), "{path}: {text}");
+                said += 1;
+            }
+        }
+    }
+    assert!(said > 10, "{said}");
+}
+
+#[test]
+fn each_status_and_phase_of_an_operation_is_explained() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/batches.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once("### Of one operation").unwrap();
+    for status in Status::ALL {
+        assert!(section.contains(&format!("| `{status}` | ")), "{status}");
+    }
+    for phase in Phase::ALL.iter().copied().chain([Phase::Unknown]) {
+        let row = format!("| `{}` | {} |", phase.as_str(), meaning(phase));
+        assert!(section.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn the_document_is_as_checked_in() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
     let now = coordinator::api::openapi().to_pretty_json().unwrap() + "\n";
@@ -92,4 +127,40 @@ async fn it_is_served_with_a_page_that_loads_nothing_from_elsewhere() {
         "default-src 'none'; frame-ancestors 'none'"
     );
     assert_eq!(answer.headers["cache-control"], "no-store");
+}
+
+/// The names of the fields of a shape.
+fn fields(shape: &str) -> BTreeSet<String> {
+    let document = serde_json::to_value(coordinator::api::openapi()).unwrap();
+    let properties = &document["components"]["schemas"][shape]["properties"];
+    properties.as_object().unwrap().keys().cloned().collect()
+}
+
+fn keys(shown: &serde_json::Value) -> BTreeSet<String> {
+    shown.as_object().unwrap().keys().cloned().collect()
+}
+
+#[tokio::test]
+async fn operations_batches_and_devices_have_the_fields_of_the_document_and_no_others() {
+    let fleet = Fleet::new(1).await;
+    let batch = fleet.start(serde_json::json!({})).await;
+    let world = &fleet.world;
+    for (path, listed, whole) in [
+        ("upgrade-operation/", "OperationView", "OperationView"),
+        ("batch-upgrade-operation/", "BatchView", "BatchDetail"),
+        ("device/", "DeviceView", "DeviceDetail"),
+    ] {
+        let listing = world.get(VIEWER, path).await.ok(200);
+        let row = &listing["results"][0];
+        assert_eq!(keys(row), fields(listed), "{path}");
+        let id = row["id"].as_str().unwrap();
+        let shown = world.get(VIEWER, &format!("{path}{id}/")).await.ok(200);
+        assert_eq!(keys(&shown), fields(whole), "{path}{{id}}/");
+        if path.starts_with("batch") {
+            assert_eq!(id, batch);
+            assert_eq!(keys(&shown["upgradeoperations"][0]), fields("OperationView"));
+            assert_eq!(keys(&shown["tally"]), fields("TallyView"));
+            assert_eq!(keys(&shown["waves"][0]), fields("WaveView"));
+        }
+    }
 }

@@ -24,6 +24,7 @@ use utoipa::{PartialSchema, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::repeat;
+use crate::api;
 use shapes::{Conflict, Mistakes, Problem};
 
 /// Where the document lies.
@@ -100,6 +101,25 @@ fn joined(all: &AllOf, known: &BTreeMap<String, RefOr<Schema>>) -> Option<Object
     Some(whole)
 }
 
+/// What each list is ordered by.
+const ORDERED: [(&str, &[&str]); 15] = [
+    ("/batch-upgrade-operation/", api::batch::COLUMNS),
+    ("/build/", api::build::COLUMNS),
+    ("/build/{id}/image/", api::image::COLUMNS),
+    ("/category/", api::category::COLUMNS),
+    ("/device/", api::device::COLUMNS),
+    ("/device-firmware/", api::firmware::COLUMNS),
+    ("/device/{id}/upgrade-operation/", api::operation::COLUMNS),
+    ("/enrolment-token/", api::enrolment_token::COLUMNS),
+    ("/group/", api::group::COLUMNS),
+    ("/location/", api::group::COLUMNS),
+    ("/organization/", api::organization::COLUMNS),
+    ("/organization/{id}/member/", api::member::COLUMNS),
+    ("/token/", api::token::COLUMNS),
+    ("/upgrade-operation/", api::operation::COLUMNS),
+    ("/user/", api::account::COLUMNS),
+];
+
 const BEARER: &str = "token";
 
 /// The operations of a path, with their methods.
@@ -131,6 +151,9 @@ fn describe(path: &str, method: &str, operation: &mut Operation) {
         let known = Ref::from_response_name("Unprocessable");
         operation.responses.responses.insert("422".to_owned(), RefOr::Ref(known));
     }
+    if let Some((_, columns)) = ORDERED.iter().find(|(of, _)| *of == short) {
+        say_columns(operation, columns);
+    }
     let with_query = operation.parameters.is_some();
     let with_body = operation.request_body.is_some();
     for (status, response, comes) in [
@@ -149,6 +172,17 @@ fn describe(path: &str, method: &str, operation: &mut Operation) {
             let known = RefOr::Ref(Ref::from_response_name(response));
             responses.entry(status.to_owned()).or_insert(known);
         }
+    }
+}
+
+/// Names the columns that `ordering` takes.
+fn say_columns(operation: &mut Operation, columns: &[&str]) {
+    let parameters = operation.parameters.iter_mut().flatten();
+    for ordering in parameters.filter(|parameter| parameter.name == "ordering") {
+        ordering.description = Some(format!(
+            "One of {}; with `-` in front for the other direction.",
+            columns.join(", ")
+        ));
     }
 }
 

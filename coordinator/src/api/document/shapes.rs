@@ -61,13 +61,65 @@ macro_rules! words_of {
     )+};
 }
 
+/// What an operation is at in this phase; docs/batches.md has the same.
+pub fn meaning(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Inspecting => "it looks which modem it is and whether it may be upgraded at all",
+        Phase::Waiting => {
+            "a gate is closed: the window, the signal, the memory, the traffic; `detail` says which"
+        }
+        Phase::Downloading => "the image is fetched",
+        Phase::Verifying => "signature and bytes of the image are checked",
+        Phase::Baselining => "it reads what the modem and its connection are like before",
+        Phase::Committing => "it asks for the grant, the point of no return",
+        Phase::Preparing => {
+            "the grant is there: whoever uses the modem is stopped, and the tool is got ready"
+        }
+        Phase::Installing => "the vendor's tool writes the modem; its uplink is down",
+        Phase::Probing => "it looks what the modem has become",
+        Phase::Restarting => {
+            "the modem is restarted; no agent says so yet, for vendors' tools do that themselves"
+        }
+        Phase::Restoring => "settings that the flash has reset are written back",
+        Phase::Confirming => "the modem is compared with what it was before",
+        Phase::Releasing => "hooks run, and the modem is given back to whoever used it",
+        Phase::Backoff => {
+            "an attempt failed, with the old version running or the modem untouched; the next one comes after a pause"
+        }
+        Phase::Recovering => {
+            "the modem is in download mode or gone, and is brought back by the tool, for as long as it takes"
+        }
+        Phase::Held => {
+            "only a person can go on: the journal is damaged, or more than one modem could be meant"
+        }
+        Phase::Finished => "it has ended by its router's own word",
+        Phase::Unknown => "a phase of a newer agent",
+    }
+}
+
+/// What its router is doing.
+#[derive(Debug)]
+pub struct PhaseName;
+
+impl PartialSchema for PhaseName {
+    fn schema() -> RefOr<Schema> {
+        let phases = || Phase::ALL.iter().copied().chain([Phase::Unknown]);
+        let said = phases().map(|phase| format!("- `{}`: {}.", phase.as_str(), meaning(phase)));
+        let mut names = words(phases().map(Phase::as_str));
+        names.description = Some(said.collect::<Vec<_>>().join("\n"));
+        names.into()
+    }
+}
+
+impl ToSchema for PhaseName {}
+
 words_of! {
-    PhaseName = Phase,
     FailureKindName = FailureKind,
     ModemConditionName = ModemCondition,
     DeviceStateName = DeviceState,
 }
 
+/// Of an operation, and of a batch by those of its operations; docs/batches.md has what each means.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "kebab-case")]
 pub enum StatusName {

@@ -26,8 +26,8 @@ use shared::stages::Phase;
 use crate::world::*;
 
 /// Several routers that a build of `acme` fits, and whoever drives its batches.
-struct Fleet {
-    world: World,
+pub struct Fleet {
+    pub world: World,
     build: String,
     devices: Vec<DeviceId>,
     pilot: Arc<Pilot>,
@@ -41,7 +41,7 @@ fn fit(inventory: &mut Inventory) {
 }
 
 impl Fleet {
-    async fn new(size: usize) -> Self {
+    pub async fn new(size: usize) -> Self {
         let world = World::new().await;
         let image = world.image().await;
         let build = build_of(&world, &image).await;
@@ -59,7 +59,7 @@ impl Fleet {
     }
 
     /// Starts a batch of all, and flies it once.
-    async fn start(&self, strategy: Value) -> String {
+    pub async fn start(&self, strategy: Value) -> String {
         let body = json!({"upgrade_all": true, "strategy": strategy});
         let started = self.world.post(OPERATOR, &self.upgrade(), body).await.ok(201);
         let batch = started["batch"].as_str().unwrap().to_owned();
