@@ -73,3 +73,44 @@ async fn it_can_be_deactivated_and_revoked() {
     let refused = world.put(OPERATOR, &firmware, json!({"image": image})).await.ok(409);
     assert!(refused["error"].as_str().unwrap().contains("not accepted"), "{refused}");
 }
+
+#[tokio::test]
+async fn ordered_by_every_column_and_in_either_direction() {
+    let world = World::new().await;
+    let mut made = Vec::new();
+    for name in ["b", "c", "a"] {
+        let device = world.device_with(&["main"], |_| {}).await;
+        let db = rusqlite::Connection::open(world.folder.path().join("db")).unwrap();
+        let renamed =
+            db.execute("UPDATE devices SET name = ?2 WHERE id = ?1", (device.to_string(), name));
+        assert_eq!(renamed.unwrap(), 1);
+        made.push(device);
+        world.pass(60_000);
+    }
+    let seen = async |device| {
+        let store = &world.app.store;
+        let seen = coordinator::store::event::Sign::Seen(device, store.clock().now());
+        store.record_signs(vec![seen]).await.unwrap();
+        world.pass(60_000);
+    };
+    for place in [1, 0, 2] {
+        seen(made[place]).await;
+    }
+    world.patch(OPERATOR, &format!("device/{}/", made[1]), json!({"tags": ["van"]})).await.ok(200);
+    for (ordering, expected) in [
+        ("created", [0, 1, 2]),
+        ("name", [2, 0, 1]),
+        ("last_seen", [1, 0, 2]),
+        ("modified", [0, 2, 1]),
+    ] {
+        let order = async |ordering: &str| {
+            let listing = world.get(VIEWER, &format!("device/?ordering={ordering}")).await.ok(200);
+            let rows = listing["results"].as_array().unwrap().iter();
+            rows.map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let expected = expected.map(|place| made[place].to_string());
+        assert_eq!(order(ordering).await, expected, "{ordering}");
+        let back = order(&format!("-{ordering}")).await;
+        assert_eq!(back, expected.into_iter().rev().collect::<Vec<_>>(), "-{ordering}");
+    }
+}

@@ -45,6 +45,31 @@ async fn the_predecessors_fields_and_ours() {
 }
 
 #[tokio::test]
+async fn ordered_by_either_column_and_in_either_direction() {
+    let world = World::new().await;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(requested(&world).await.2);
+        world.pass(1000);
+    }
+    // The first one changes last.
+    let path = format!("upgrade-operation/{}/", made[0]);
+    world.patch(OPERATOR, &path, json!({"progress_percent": 5})).await.ok(200);
+    for (ordering, expected) in [
+        ("created", [0, 1, 2]),
+        ("-created", [2, 1, 0]),
+        ("modified", [1, 2, 0]),
+        ("-modified", [0, 2, 1]),
+        ("nothing", [2, 1, 0]),
+    ] {
+        let path = format!("upgrade-operation/?ordering={ordering}");
+        let listing = world.get(VIEWER, &path).await.ok(200);
+        let ids: Vec<_> = listing["results"].as_array().unwrap().iter().map(|o| &o["id"]).collect();
+        assert_eq!(ids, expected.map(|place| &made[place]), "{ordering}");
+    }
+}
+
+#[tokio::test]
 async fn filters() {
     let world = World::new().await;
     let (device, image, id) = requested(&world).await;

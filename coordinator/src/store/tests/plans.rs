@@ -1,13 +1,20 @@
 //! Lists that grow with the fleet, in every combination of what they are filtered and ordered by: none is
 //! read from end to end, what they count is counted inside an index, and none is sorted; but for what is named.
 
-use shared::ids::{BatchId, ImageId, OrganizationId};
+use shared::ids::{BatchId, BuildId, CategoryId, ImageId, OrganizationId, UserId};
 
 use super::*;
+use crate::store::account::UserList;
 use crate::store::audit::AuditList;
+use crate::store::batch::BatchList;
+use crate::store::build::BuildList;
+use crate::store::category::CategoryList;
 use crate::store::device::DeviceList;
+use crate::store::enrolment_token::EnrolmentTokenList;
 use crate::store::firmware::FirmwareList;
+use crate::store::image::ImageList;
 use crate::store::listing::plans::{self, Plan};
+use crate::store::place::{Kind, PlaceList};
 
 const ROWS: Rows = Rows { offset: 0, limit: 10 };
 
@@ -42,6 +49,21 @@ impl Lists {
         let mut plans = plans::take(&self.path);
         assert_eq!(plans.len(), 1);
         plans.remove(0)
+    }
+
+    /// Counted and read by this key.
+    #[track_caller]
+    fn check_found_by(&self, key: &str) {
+        let Plan { counting, page, sql } = self.plan();
+        assert!(counting.contains(key) && page.contains(key), "{counting}\n{page}\n{sql}");
+    }
+
+    /// Read in the order of an index.
+    #[track_caller]
+    fn check_unsorted(&self) {
+        let Plan { page, sql, .. } = self.plan();
+        assert!(page.contains("SCAN t USING INDEX"), "{page}\n{sql}");
+        assert!(!page.contains("TEMP B-TREE"), "sorted: {page}\n{sql}");
     }
 
     /// Counted inside an index, and read from one in the order asked for, but for what is excepted.
@@ -264,5 +286,119 @@ async fn firmware_of_devices_and_the_audit_log_are_read_from_an_index() {
         }
         lists.f.store.audit_entries(AuditList { since: Some(1), ..none() }).await.unwrap();
         lists.check(But::FEW);
+    }
+}
+
+#[tokio::test]
+async fn batches_are_read_and_counted_from_an_index() {
+    let lists = Lists::new().await;
+    for scope in scopes() {
+        for column in ["created", "modified"] {
+            let none = || BatchList {
+                scope: scope.clone(),
+                organization: None,
+                build: None,
+                status: None,
+                order: order(column),
+                rows: ROWS,
+            };
+            lists.f.store.batches(none()).await.unwrap();
+            lists.check(But::default());
+            for wanted in [
+                BatchList { organization: "default".parse().ok(), ..none() },
+                BatchList { build: Some(BuildId(Uuid::nil())), ..none() },
+                BatchList { status: Some(Status::Idle), ..none() },
+            ] {
+                lists.f.store.batches(wanted).await.unwrap();
+                // A fleet's batches are thousands at most.
+                lists.check(But::FEW);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_belongs_to_one_thing_is_found_by_that() {
+    let lists = Lists::new().await;
+    let store = &lists.f.store;
+    for column in ["created", "name"] {
+        store.own_tokens(UserId(Uuid::nil()), order(column), ROWS).await.unwrap();
+        lists.check_found_by("user=?");
+    }
+    store.members(OrganizationId(Uuid::nil()), order("name"), ROWS).await.unwrap();
+    lists.check_found_by("organization=?");
+    for column in ["created", "modified", "type"] {
+        let (build, organization, tool) = (BuildId(Uuid::nil()), None, None);
+        let wanted = ImageList { build, organization, tool, order: order(column), rows: ROWS };
+        store.images(wanted).await.unwrap();
+        lists.check_found_by("build=?");
+    }
+    for column in ["created", "modified", "version"] {
+        let category = Some(CategoryId(Uuid::nil()));
+        for scope in scopes() {
+            store.builds(BuildList { category, ..builds(&scope, column) }).await.unwrap();
+            lists.check_found_by("category=?");
+        }
+    }
+    let [_, own, _] = scopes();
+    for column in ["created", "modified", "name"] {
+        for kind in [Kind::Group, Kind::Location] {
+            store.places(kind, places(&own, column)).await.unwrap();
+            lists.check_found_by("organization=?");
+        }
+    }
+    for column in ["created", "name"] {
+        let (organization, order) = (None, order(column));
+        let wanted = EnrolmentTokenList { scope: own.clone(), organization, order, rows: ROWS };
+        store.enrolment_tokens(wanted).await.unwrap();
+        lists.check_found_by("organization=?");
+    }
+}
+
+/// What people make one by one is never much: it is sorted where nobody has asked for its usual order.
+#[tokio::test]
+async fn what_people_make_is_read_from_an_index_in_its_usual_order() {
+    let lists = Lists::new().await;
+    let store = &lists.f.store;
+    for scope in scopes() {
+        store.builds(builds(&scope, "created")).await.unwrap();
+        lists.check_unsorted();
+        let (organization, name, order) = (None, None, order("created"));
+        let wanted = CategoryList { scope: scope.clone(), organization, name, order, rows: ROWS };
+        store.categories(wanted).await.unwrap();
+        lists.check_unsorted();
+    }
+    for kind in [Kind::Group, Kind::Location] {
+        store.places(kind, places(&Scope::Everything, "created")).await.unwrap();
+        lists.check_unsorted();
+    }
+    for column in ["created", "name"] {
+        let (name, active, superuser, organization) = (None, None, None, None);
+        let order = order(column);
+        let wanted = UserList { name, active, superuser, organization, order, rows: ROWS };
+        store.users(wanted).await.unwrap();
+        lists.check_unsorted();
+    }
+}
+
+fn builds(scope: &Scope, column: &'static str) -> BuildList {
+    BuildList {
+        scope: scope.clone(),
+        organization: None,
+        category: None,
+        version: None,
+        modem_model: None,
+        order: order(column),
+        rows: ROWS,
+    }
+}
+
+fn places(scope: &Scope, column: &'static str) -> PlaceList {
+    PlaceList {
+        scope: scope.clone(),
+        organization: None,
+        name: None,
+        order: order(column),
+        rows: ROWS,
     }
 }

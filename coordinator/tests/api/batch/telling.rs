@@ -66,3 +66,27 @@ async fn a_batch_ends_in_the_moment_of_its_last_operation() {
     fleet.fly(&batch).await;
     assert_eq!(fleet.show(&batch).await, shown);
 }
+
+#[tokio::test]
+async fn batches_are_ordered_by_either_column_and_in_either_direction() {
+    let fleet = Fleet::new(3).await;
+    let mut made = Vec::new();
+    for device in &fleet.devices {
+        let body = json!({"devices": [device]});
+        let started = fleet.world.post(OPERATOR, &fleet.upgrade(), body).await.ok(201);
+        made.push(started["batch"].as_str().unwrap().to_owned());
+        fleet.pass(1);
+    }
+    fleet.act(&made[0], "pause").await.ok(200);
+    for (ordering, expected) in [
+        ("created", [0, 1, 2]),
+        ("-created", [2, 1, 0]),
+        ("modified", [1, 2, 0]),
+        ("-modified", [0, 2, 1]),
+    ] {
+        let path = format!("batch-upgrade-operation/?ordering={ordering}");
+        let listing = fleet.world.get(VIEWER, &path).await.ok(200);
+        let ids: Vec<_> = listing["results"].as_array().unwrap().iter().map(|b| &b["id"]).collect();
+        assert_eq!(ids, expected.map(|place| &made[place]), "{ordering}");
+    }
+}
