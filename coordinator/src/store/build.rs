@@ -62,7 +62,7 @@ pub enum BuildRefusal {
     #[error("the category has a build of this version")]
     VersionTaken,
     #[error(
-        "an upgrade needs firmware of it that is unfinished, or was given up and may be going on"
+        "an unfinished upgrade needs firmware of it, or one that was given up and may be going on"
     )]
     InUse,
     #[error("devices or batches of another organization use firmware of it")]

@@ -55,7 +55,7 @@ pub enum CategoryRefusal {
     #[error("there is no such organization")]
     UnknownOrganization,
     #[error(
-        "an upgrade needs firmware of it that is unfinished, or was given up and may be going on"
+        "an unfinished upgrade needs firmware of it, or one that was given up and may be going on"
     )]
     InUse,
     #[error("devices or batches of another organization use firmware of it")]

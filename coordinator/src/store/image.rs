@@ -83,7 +83,7 @@ pub enum ImageRefusal {
     TypeTaken,
     #[error("the image has another manifest, and images never change")]
     HasManifest,
-    #[error("an upgrade needs it that is unfinished, or was given up and may be going on")]
+    #[error("an unfinished upgrade needs it, or one that was given up and may be going on")]
     InUse,
 }
 

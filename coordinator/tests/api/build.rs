@@ -121,6 +121,18 @@ async fn a_build_keeps_its_name_while_somebody_upgrades_to_it() {
 }
 
 #[tokio::test]
+async fn a_category_stays_while_somebody_upgrades_to_firmware_of_it() {
+    let world = World::new().await;
+    let [build, category, cancel] = in_use(&world).await;
+    let refused = world.delete(OPERATOR, &category).await.ok(409);
+    assert!(refused["error"].as_str().unwrap().contains("unfinished upgrade"), "{refused}");
+    world.get(OPERATOR, &build).await.ok(200);
+    world.post(OPERATOR, &cancel, json!({})).await.ok(200);
+    world.delete(OPERATOR, &category).await.ok(204);
+    world.get(OPERATOR, &build).await.ok(404);
+}
+
+#[tokio::test]
 async fn firmware_in_use_is_not_given_to_another_organization() {
     let world = World::new().await;
     let [build, category, cancel] = in_use(&world).await;
