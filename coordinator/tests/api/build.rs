@@ -111,7 +111,7 @@ async fn a_build_keeps_its_name_while_somebody_upgrades_to_it() {
     let [build, _, cancel] = in_use(&world).await;
     for change in [json!({"version": "9"}), json!({"modem_model": "other"})] {
         let refused = world.patch(OPERATOR, &build, change).await.ok(409);
-        assert!(refused["error"].as_str().unwrap().contains("that is unfinished"), "{refused}");
+        assert!(refused["error"].as_str().unwrap().contains("unfinished upgrade"), "{refused}");
     }
     let whole = world.get(OPERATOR, &build).await.ok(200);
     world.put(OPERATOR, &build, whole).await.ok(200);
