@@ -255,9 +255,15 @@ impl ToolProfile {
     #[must_use]
     pub fn dark_window_s(&self) -> (u64, u64) {
         let t = &self.timeouts;
-        (t.typical_s + t.boot_s, t.total_s + t.grace_s + 2 * t.boot_s)
+        let total_s = t.total_s * if self.follow.is_some() { BELIEVED } else { 1 };
+        let longest = total_s + t.grace_s + 2 * t.boot_s + t.network_s.unwrap_or(0);
+        (t.typical_s + t.boot_s, longest)
     }
 }
+
+/// How many times its total time a tool has whose own program ([`Follow`]) says that its work goes on: after that it
+/// is taken for the word of a worker that died.
+pub const BELIEVED: u64 = 3;
 
 #[cfg(test)]
 #[path = "profile/tests.rs"]

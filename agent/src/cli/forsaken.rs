@@ -72,8 +72,10 @@ fn means_elsewhere(before: &Settings, slot: &SlotSettings, now: &Settings) -> Op
         return Some(format!("{}: [paths] staging keeps {directory} until then", unfinished()));
     }
     let profile = &state.record.target.as_ref()?.profile;
-    let finds = |directory: &Path| profiles::find(directory, profile).is_ok();
-    let gone = finds(&old.profiles_dir) && !finds(&new.profiles_dir);
+    let find = |directory: &Path| profiles::find(directory, profile).ok();
+    let before = find(&old.profiles_dir);
+    // One of the router's own may have the name of one that is built in.
+    let gone = before.is_some() && find(&new.profiles_dir) != before;
     let directory = old.profiles_dir.display();
     gone.then(|| {
         format!(

@@ -113,6 +113,7 @@ impl Following {
         let says_nothing = answer.iter().all(u8::is_ascii_whitespace);
         self.speechless = if says_nothing { self.speechless + 1 } else { 0 };
         if (1..SPEECHLESS).contains(&self.speechless) {
+            self.works = true;
             return Word::Running;
         }
         Word::Ended(answer)

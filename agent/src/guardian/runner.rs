@@ -19,6 +19,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, close};
+use shared::profile::BELIEVED;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -32,10 +33,6 @@ const LOOK: Duration = Duration::from_millis(50);
 const PUBLISH_MS: u64 = 200;
 /// Most output read at one look, so that a flood does not keep the guardian from the clock.
 const READ: usize = 256 * 1024;
-
-/// How many times its total time a tool has whose own program says that its work goes on: after that it is taken for
-/// the word of a worker that died.
-const BELIEVED: u64 = 3;
 
 pub struct Runner {
     plan: Plan,

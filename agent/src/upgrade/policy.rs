@@ -15,6 +15,9 @@ pub struct Policy {
     pub max_acceptance: u32,
     /// How often an image is fetched again because it was not what had been written.
     pub max_losses: u32,
+    /// How often a modem is looked for while somebody else's device is in its place: with the doubling pauses some
+    /// two hours. Then the slot waits for a person.
+    pub max_strangers: u32,
     /// How often giving back is tried before it is reported and left.
     pub max_releases: u32,
     /// First pause before another attempt, failed or postponed, in seconds; doubles.
@@ -40,6 +43,7 @@ impl Default for Policy {
             max_rounds: 3,
             max_acceptance: 8,
             max_losses: 2,
+            max_strangers: 8,
             max_releases: 8,
             backoff_s: 60,
             recovery_s: 30,

@@ -308,10 +308,10 @@ impl Environment {
 /// ◆ Why the journals do not lie where they are read right after a power cut, before anything starts that would
 /// use the modem.
 fn late_after_a_cut(mounts: &Mounts, state_dir: &Path) -> Option<String> {
-    let (point, state_dir) = (mounts.point_of(state_dir)?.display(), state_dir.display());
+    let (point, state_dir) = (mounts.late(state_dir)?.display(), state_dir.display());
     Some(format!(
         "{state_dir} is below {point}, which is mounted only after what would have to be held has started: \
-         paths.state_dir belongs on the router's own flash"
+         paths.state_dir belongs on the router's own flash, or on what fstab mounts"
     ))
 }
 

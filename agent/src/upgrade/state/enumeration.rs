@@ -29,7 +29,8 @@ impl Node {
             let before = r.before.as_ref().map(|before| before.by_modem);
             // So are those of grants handed back.
             let returned = r.returned.min(1);
-            format!("{:?}{counts:?}{before:?}{:?}{returned}", state.step, r.last_failure)
+            let ends = (&r.tool_end, state.lost);
+            format!("{:?}{counts:?}{before:?}{:?}{returned}{ends:?}", state.step, r.last_failure)
         };
         let text = format!("{}{}{:?}", state(&self.memory), state(&self.journal), self.world);
         let digest = shared::hex::sha256(text.as_bytes());

@@ -28,13 +28,11 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::Downloading, Outcome::GatesClosed) => {
             state.to(Step::Waiting { gates: Gates::Download })
         }
-        (Step::Verifying, Outcome::Verified) => {
-            let mut state = state;
-            state.lost = 0;
-            state.to(Step::Waiting { gates: Gates::Commit })
-        }
+        (Step::Verifying, Outcome::Verified) => state.to(Step::Waiting { gates: Gates::Commit }),
         // A medium that does not keep what it was given costs a transfer each time.
-        (Step::Verifying, Outcome::ImageLost) if state.lost >= policy.max_losses => {
+        (Step::Verifying | Step::Waiting { gates: Gates::Commit }, Outcome::ImageLost)
+            if state.lost >= policy.max_losses =>
+        {
             let detail = "what is staged does not stay as it was written";
             let phase = state.phase();
             state.fail(Failure::new(phase, FailureKind::Storage, ModemCondition::Untouched, detail))
@@ -44,7 +42,11 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
             state.lost += 1;
             state.to(Step::Waiting { gates: Gates::Download })
         }
-        (Step::Waiting { gates: Gates::Commit }, Outcome::GatesOpen) => state.to(Step::Baselining),
+        (Step::Waiting { gates: Gates::Commit }, Outcome::GatesOpen) => {
+            let mut state = state;
+            state.lost = 0;
+            state.to(Step::Baselining)
+        }
         (Step::Baselining, Outcome::Baselined(before)) => {
             let mut state = state;
             match &state.record.before {
@@ -124,7 +126,13 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         (Step::RecoveryPause { tries, .. }, Outcome::Paused) => {
             state.to(Step::Recovering { tries, run: Run::Start })
         }
-        (Step::Recovering { tries, .. }, Outcome::ToolEnded(end)) => state.probe(end, tries),
+        (Step::Recovering { tries, .. }, Outcome::ToolEnded(end)) => {
+            let mut state = state;
+            // One that a restart cut off before any tool was started says nothing.
+            let before = state.record.tool_end.take();
+            let end = if end == ToolEnd::Lost { before.unwrap_or(end) } else { end };
+            state.probe(end, tries)
+        }
         (Step::Recovering { tries, .. }, Outcome::Probed(sighting)) => {
             let mut state = state;
             let end = state.record.tool_end.take().unwrap_or(ToolEnd::Lost);
@@ -279,6 +287,15 @@ impl State {
         self
     }
 
+    /// Looks again for some hours, with somebody else's device in the place of ours. Then a person has to, and needs
+    /// the router as it was.
+    fn await_return(self, tries: u32, reason: String, policy: &Policy) -> Self {
+        if tries >= policy.max_strangers {
+            return self.release(Next::Hold { reason });
+        }
+        self.recover_later(tries, policy)
+    }
+
     fn recover_later(self, tries: u32, policy: &Policy) -> Self {
         let delay_s = policy.recovery(tries + 1);
         self.to(Step::RecoveryPause { tries: tries + 1, delay_s })
@@ -303,7 +320,11 @@ impl State {
                 let detail = format!("found {found}");
                 self.fail(failure(FailureKind::VersionMismatch, Modem::OtherVersion, detail))
             }
-            Sighting::WrongModem { .. } if recoveries > 0 => self.recover_later(recoveries, policy),
+            // Another modem in its place, or beside it for a while: somebody has to say which.
+            Sighting::WrongModem { imei } if recoveries > 0 => {
+                let reason = format!("modem {imei} answers, and ours is away");
+                self.await_return(recoveries, reason, policy)
+            }
             Sighting::WrongModem { imei } => {
                 let detail = format!("modem {imei} answers instead");
                 self.fail(failure(FailureKind::WrongModem, Modem::Unknown, detail))
@@ -320,9 +341,10 @@ impl State {
             Sighting::ForeignDownloadMode { usb } => {
                 let detail = format!("{usb} is in a download mode that the profile cannot recover");
                 let mut state = self;
-                state.record.last_failure =
-                    Some(failure(FailureKind::StuckInDownloadMode, Modem::Unknown, detail));
-                state.recover_later(recoveries, policy)
+                let stuck =
+                    failure(FailureKind::StuckInDownloadMode, Modem::Unknown, detail.clone());
+                state.record.last_failure = Some(stuck);
+                state.await_return(recoveries, detail, policy)
             }
             Sighting::DownloadMode if recoveries == 0 => {
                 self.to(Step::Recovering { tries: 1, run: Run::Start })

@@ -338,14 +338,20 @@ fn a_medium_that_keeps_nothing_is_not_written_for_ever() {
         assert_eq!(state.step, Step::Waiting { gates: Gates::Download });
         state = apply(apply(state, Outcome::GatesOpen), Outcome::Downloaded);
     }
-    let again = apply(apply(state.clone(), Outcome::Verified), Outcome::ImageLost);
-    assert_eq!(again.step, Step::Waiting { gates: Gates::Download }, "it was right in between");
-    let Some(Ending::Failed { failure }) = apply(state, Outcome::ImageLost).ending().cloned()
-    else {
-        panic!("it goes on")
-    };
-    let told = (failure.kind, failure.condition);
-    assert_eq!(told, (FailureKind::Storage, ModemCondition::Untouched), "{failure:?}");
+    let staged = apply(state.clone(), Outcome::Verified);
+    let late = apply(apply(staged.clone(), Outcome::GatesOpen), Outcome::GatesClosed);
+    let late =
+        apply(State { step: Step::Waiting { gates: Gates::Commit }, ..late }, Outcome::ImageLost);
+    assert_eq!(late.step, Step::Waiting { gates: Gates::Download }, "it was there in between");
+    // Right in the page cache, and gone at the next look.
+    for lost in [state, staged] {
+        let Some(Ending::Failed { failure }) = apply(lost, Outcome::ImageLost).ending().cloned()
+        else {
+            panic!("it goes on")
+        };
+        let told = (failure.kind, failure.condition);
+        assert_eq!(told, (FailureKind::Storage, ModemCondition::Untouched), "{failure:?}");
+    }
 }
 
 #[test]
@@ -363,6 +369,16 @@ fn somebody_elses_device_ends_no_recovery() {
         state = apply(state, Outcome::Probed(sighting));
     }
     assert!(state.may_need_image(), "{state:?}");
+    // A new modem in the place of one that died: the router is not kept from it for ever.
+    let stranger = Sighting::WrongModem { imei: "351234560000022".into() };
+    let mut looks = 0;
+    while !matches!(state.step, Step::Releasing { .. }) {
+        looks += 1;
+        assert!(looks < 20, "{state:?}");
+        state = apply(apply(state, Outcome::Paused), Outcome::Probed(stranger.clone()));
+    }
+    let Step::Releasing { next: Next::Hold { reason } } = &state.step else { panic!("{state:?}") };
+    assert!(reason.contains("351234560000022"), "{reason}");
 }
 
 #[test]
@@ -384,6 +400,13 @@ fn a_modem_that_is_away_for_a_while_does_not_change_how_its_tool_ended() {
         assert_eq!(failure.kind, kind);
         assert_eq!(state.record.tool_end, None, "it is told");
     }
+    // Nor does a restart in the middle of such a look.
+    let told = Record { attempts: 3, holding: true, tool_end: Some(ToolEnd::Success), ..record() };
+    let step = Step::Recovering { tries: 1, run: Run::Start };
+    let state = State { record: told, ..at(step) }.resume();
+    let state =
+        apply(apply(state, Outcome::ToolEnded(ToolEnd::Lost)), Outcome::Probed(Sighting::Old));
+    assert_eq!(state.record.last_failure.unwrap().kind, FailureKind::VersionMismatch);
     // A recovery has an end of its own.
     let step = Step::Recovering { tries: 1, run: Run::Start };
     let record =
