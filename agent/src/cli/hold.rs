@@ -13,7 +13,7 @@ use crate::guardian::holders::{Holder, Holders};
 use crate::guardian::{self, Presence};
 use crate::settings::{Paths, Settings, SlotSettings};
 use crate::upgrade::journal::{Found, peek};
-use crate::{clock, netifd, profiles};
+use crate::{clock, files, netifd, profiles};
 
 /// netifd starts some seconds after the early script.
 const INTERFACES_PATIENCE: Duration = Duration::from_secs(120);
@@ -105,6 +105,11 @@ fn starts_at_boot(init_dir: &Path, name: &str) -> bool {
 /// Keeps the interfaces of every slot down until an agent is there, and gives everything back once
 /// there has been none for `grace`. Ends when nothing is held any more.
 pub fn watch(settings: &Settings, grace: Duration) -> ExitCode {
+    // One of them is enough: each stop of the service asks for one.
+    let alone = files::try_lock(&settings.paths.run_dir.join("watch.lock"));
+    if matches!(alone, Ok(None)) {
+        return ExitCode::SUCCESS;
+    }
     let slots = settings.slots.iter().map(|slot| settings.paths.run_dir.join(slot.slot.as_str()));
     let held: Vec<_> = slots
         .filter(|run_dir| {
