@@ -49,6 +49,8 @@ pub enum Subject {
         operation: OperationId,
         /// Unix milliseconds.
         created: u64,
+        /// A slot has one at most that has not.
+        has_ended: bool,
     },
     Batch(BatchId),
 }
@@ -216,11 +218,15 @@ impl State {
 
     /// Whether a later operation of the slot was told of already.
     fn is_outlived(&self, change: &Change) -> bool {
-        let Subject::Operation { created, .. } = &change.subject else { return false };
+        let Subject::Operation { operation, created, has_ended: true, .. } = &change.subject else {
+            return false;
+        };
         let places = self.retained.get(&change.organization);
         let known = places.and_then(|places| places.get(&Place::of(&change.subject)));
         known.is_some_and(|known| match &known.change.subject {
-            Subject::Operation { created: later, .. } => later > created,
+            Subject::Operation { operation: known, created: later, has_ended, .. } => {
+                known != operation && (!has_ended || later > created)
+            }
             Subject::Batch(_) => false,
         })
     }

@@ -21,7 +21,7 @@ use crate::batch::decide::{Decision, Whom, decide};
 use crate::batch::{Batch, Course};
 use crate::feed::{Change, Feed, Subject};
 use crate::store::audit::Entry;
-use crate::store::batch::{BatchRefused, PIECE, Report};
+use crate::store::batch::{BatchRefused, PIECE, Reached, Report};
 use crate::store::listing::Scope;
 use crate::store::{Rejection, Store, StoreError};
 
@@ -81,10 +81,10 @@ struct Seen {
     /// When the clock alone changes something, unix milliseconds.
     due: Option<u64>,
     filling: Option<Filling>,
-    /// How many were in an attempt's hands.
-    granted: u64,
+    /// How many of the places under `max_concurrent` were taken.
+    taken: u64,
     /// Who was woken last for a place that had become free.
-    woken: i64,
+    woken: Reached,
 }
 
 /// A wave that has opened, and those who are still to join it.
@@ -243,20 +243,25 @@ impl Pilot {
     }
 
     /// Whoever was refused because as many as allowed were being flashed asks again by itself, ever more rarely. Where
-    /// one has ended, some are told at once; two for a place, for one may be away or have a gate that is closed.
+    /// a place has become free, some are told at once; two for a place, for one may be away or have a gate that is
+    /// closed.
     async fn offer_places(&self, batch: &Batch) -> Result<(), StoreError> {
-        let before = match self.lock().get_mut(&batch.id) {
-            Some(seen) => std::mem::replace(&mut seen.granted, batch.granted),
-            None => return Ok(()),
-        };
         let Some(most) = batch.strategy.max_concurrent.map(u64::from) else { return Ok(()) };
-        let free = most.saturating_sub(batch.granted);
-        if batch.course != Course::Open || batch.granted >= before || free == 0 {
+        if batch.course != Course::Open {
             return Ok(());
         }
-        let after = self.lock().get(&batch.id).map_or(0, |seen| seen.woken);
-        let some = usize::try_from(free.saturating_mul(2)).unwrap_or(usize::MAX).min(PIECE);
-        let woken = self.store.wake_some(batch, after, some).await?;
+        let taken = self.store.places_taken(batch).await?;
+        let (before, after) = {
+            let mut seen = self.lock();
+            let seen = seen.entry(batch.id).or_default();
+            (std::mem::replace(&mut seen.taken, taken), seen.woken)
+        };
+        // While there were any, nobody was refused for want of one.
+        if before < most || taken >= most {
+            return Ok(());
+        }
+        let some = usize::try_from((most - taken).saturating_mul(2)).unwrap_or(usize::MAX);
+        let woken = self.store.wake_some(batch, after, some.min(PIECE)).await?;
         if let Some(seen) = self.lock().get_mut(&batch.id) {
             seen.woken = woken;
         }

@@ -17,6 +17,7 @@ fn change(organization: &str, device: u128, payload: &str) -> Change {
             slot: Slot::default(),
             operation: OperationId(Uuid::from_u128(device + 1000)),
             created: 1,
+            has_ended: false,
         },
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     }
@@ -72,10 +73,11 @@ async fn an_older_operation_that_ends_late_is_not_the_state_of_its_slot() {
     let feed = feed();
     let created_at = |at: u64, payload| {
         let mut change = change("acme", 1, payload);
-        let Subject::Operation { operation, created, .. } = &mut change.subject else {
+        let Subject::Operation { operation, created, has_ended, .. } = &mut change.subject else {
             panic!("no operation");
         };
         (*operation, *created) = (OperationId(Uuid::from_u128(at.into())), at);
+        *has_ended = payload.contains("cancelled");
         change
     };
     let mut all = feed.subscribe(of("acme"));
@@ -89,6 +91,12 @@ async fn an_older_operation_that_ends_late_is_not_the_state_of_its_slot() {
     assert!(heard[2].outlived && !heard[1].outlived);
     feed.publish(created_at(2, "v3 begins"));
     assert_eq!(texts(&feed.retained(&org("acme")).0), ["v3 begins"]);
+    feed.publish(created_at(2, "v3 is cancelled"));
+    feed.publish(created_at(1, "v2 is cancelled, once more"));
+    assert_eq!(texts(&feed.retained(&org("acme")).0), ["v3 is cancelled"]);
+    // The server's clock was set back: what is under way is the slot's state whatever its time.
+    feed.publish(created_at(1, "v4 waits"));
+    assert_eq!(texts(&feed.retained(&org("acme")).0), ["v4 waits"]);
 }
 
 #[tokio::test]

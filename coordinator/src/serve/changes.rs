@@ -159,6 +159,7 @@ pub(super) fn change(operation: &Operation) -> Change {
             slot: operation.slot.clone(),
             operation: operation.id,
             created: operation.created,
+            has_ended: operation.status.is_terminal(),
         },
         payload: api::operation::payload(operation),
     }

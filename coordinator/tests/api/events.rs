@@ -50,7 +50,8 @@ async fn publish(world: &World, id: &str) {
     let operation = world.app.store.operation(scope, id.parse().unwrap()).await.unwrap().unwrap();
     let (device, slot) = (operation.device, operation.slot.clone());
     let created = operation.created;
-    let subject = Subject::Operation { device, slot, operation: operation.id, created };
+    let has_ended = operation.status.is_terminal();
+    let subject = Subject::Operation { device, slot, operation: operation.id, created, has_ended };
     let organization = operation.organization.clone();
     world.app.feed.publish(Change { organization, subject, payload: payload(&operation) });
 }

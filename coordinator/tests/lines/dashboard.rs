@@ -16,7 +16,7 @@ pub fn state(n: u128, payload: &str) -> Change {
     let operation = OperationId(Uuid::from_u128(n));
     Change {
         organization: organization(),
-        subject: Subject::Operation { device, slot, operation, created: 1 },
+        subject: Subject::Operation { device, slot, operation, created: 1, has_ended: false },
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     }
 }
@@ -38,8 +38,10 @@ async fn a_dashboard_gets_what_is_retained_and_then_what_changes() {
     stand.lines.feed.publish(other);
     // The late word of an operation before the slot's last one.
     let mut late = state(1, "late");
-    let Subject::Operation { created, .. } = &mut late.subject else { panic!("no operation") };
-    *created = 0;
+    let Subject::Operation { operation, created, has_ended, .. } = &mut late.subject else {
+        panic!("no operation")
+    };
+    (*operation, *created, *has_ended) = (OperationId(Uuid::from_u128(99)), 0, true);
     stand.lines.feed.publish(late);
     stand.lines.feed.publish(state(2, "live"));
     assert_eq!(dashboard.hear().await, (operation_topic(2), "live".to_owned(), false));

@@ -110,8 +110,24 @@ struct Around<'a> {
     batch: String,
     names: HashMap<String, String>,
     told: HashSet<String>,
-    /// Failed and aborted ones that were told of, or counted.
-    known: HashMap<&'static str, u64>,
+    /// By status.
+    known: HashMap<&'static str, Known>,
+}
+
+/// Failed or aborted ones.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// That were told of, or counted.
+    all: u64,
+    /// That were only counted.
+    counted: u64,
+}
+
+/// What is new of them.
+struct News {
+    lines: Vec<String>,
+    ids: Vec<String>,
+    known: Known,
 }
 
 /// A modem under way.
@@ -163,40 +179,47 @@ impl<'a> Around<'a> {
 
     /// What has failed since the last look: a line each, and how many more.
     async fn troubles(&mut self, batch: &Value) -> anyhow::Result<Vec<String>> {
-        let mut lines = Vec::new();
+        let (mut lines, mut told, mut known) = (Vec::new(), Vec::new(), Vec::new());
         for status in ["failed", "aborted"] {
-            lines.extend(self.troubles_of(status, &batch["tally"][status]).await?);
+            let all = batch["tally"][status].as_u64().unwrap_or(0);
+            let new = self.troubles_of(status, all).await?;
+            lines.extend(new.lines);
+            told.extend(new.ids);
+            known.push((status, new.known));
         }
+        // What could not be asked for is asked for again, all of it.
+        self.told.extend(told);
+        self.known.extend(known);
         Ok(lines)
     }
 
-    async fn troubles_of(
-        &mut self,
-        status: &'static str,
-        all: &Value,
-    ) -> anyhow::Result<Vec<String>> {
-        let (known, all) = (self.known.get(status).copied(), all.as_u64().unwrap_or(0));
-        let known = known.unwrap_or(0);
-        if all <= known {
-            return Ok(Vec::new());
+    async fn troubles_of(&mut self, status: &'static str, all: u64) -> anyhow::Result<News> {
+        let known = self.known.get(status).copied().unwrap_or_default();
+        let mut new = News { lines: Vec::new(), ids: Vec::new(), known };
+        if all <= known.all {
+            return Ok(new);
         }
-        let (mut ids, mut lines) = (Vec::new(), Vec::new());
         for operation in self.operations(status, FAILURES).await? {
             let id = cell(&operation["id"]);
-            if !self.told.contains(&id) {
-                let device = self.name(&operation["device"]).await?;
-                lines.push(format!("{device} {status}: {}", show::why(&operation["failure"])));
-                ids.push(id);
+            if self.told.contains(&id) {
+                continue;
+            }
+            let device = self.name(&operation["device"]).await?;
+            new.lines.push(format!("{device} {status}: {}", show::why(&operation["failure"])));
+            new.ids.push(id);
+            // A late word brings an older one to the front again, which was counted.
+            if !operation["late_result"].is_null() && new.known.counted > 0 {
+                new.known.counted -= 1;
+            } else {
+                new.known.all += 1;
             }
         }
-        let now = known + lines.len() as u64;
-        if let more @ 1.. = all.saturating_sub(now) {
+        if let more @ 1.. = all.saturating_sub(new.known.all) {
             let list = format!("operations --batch {} --status {status}", self.batch);
-            lines.push(format!("and {more} more {status}: {list}"));
+            new.lines.push(format!("and {more} more {status}: {list}"));
+            new.known = Known { all, counted: new.known.counted + more };
         }
-        self.told.extend(ids);
-        self.known.insert(status, now.max(all));
-        Ok(lines)
+        Ok(new)
     }
 
     /// Those that changed last. One that is throttled is left for the next look: nobody waits for it.
@@ -235,19 +258,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cli::scripted::{Scripted, good};
+    use crate::cli::scripted::{Scripted, good, throttled};
 
     #[tokio::test]
     async fn failures_beyond_a_page_are_counted_and_none_is_told_twice() {
         let newest = Arc::new(AtomicU64::new(250));
-        let last = newest.clone();
+        let late = Arc::new(AtomicU64::new(0));
+        let (last, told_late) = (newest.clone(), late.clone());
         let server = Scripted::new(move |path| {
             if path.starts_with("device/") {
                 return good(&json!({"name": "van"}));
             }
             let newest = last.load(Ordering::Relaxed);
             let operation = |n| json!({"id": format!("{n}"), "device": "d", "failure": null});
-            let page: Vec<_> = (newest - 100..newest).rev().map(operation).collect();
+            let mut page: Vec<_> = (newest - 100..newest).rev().map(operation).collect();
+            if let old @ 1.. = told_late.load(Ordering::Relaxed) {
+                page[99] = json!({"id": format!("{old}"), "device": "d", "failure": null,
+                    "late_result": "succeeded"});
+            }
             good(&json!({"results": page, "next": "more"}))
         });
         let server = server.await;
@@ -262,6 +290,37 @@ mod tests {
         newest.store(252, Ordering::Relaxed);
         assert_eq!(around.troubles(&batch(251)).await.unwrap().len(), 2);
         assert!(around.troubles(&batch(252)).await.unwrap().is_empty());
+        // Who was only counted says something late, and is no new one.
+        late.store(7, Ordering::Relaxed);
+        newest.store(253, Ordering::Relaxed);
+        assert_eq!(around.troubles(&batch(253)).await.unwrap().len(), 2);
+        newest.store(254, Ordering::Relaxed);
+        assert_eq!(around.troubles(&batch(254)).await.unwrap(), ["van aborted: "]);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_asked_for_is_told_at_the_next_look() {
+        let broken = Arc::new(AtomicU64::new(1));
+        let state = broken.clone();
+        let server = Scripted::new(move |path| {
+            if path.contains("status=aborted") && state.load(Ordering::Relaxed) == 1 {
+                return throttled();
+            }
+            let status = if path.contains("status=failed") { "f" } else { "a" };
+            match path.starts_with("device/") {
+                true => good(&json!({"name": "van"})),
+                false => {
+                    let one = json!({"id": status, "device": "d", "failure": null});
+                    good(&json!({"results": [one], "next": null}))
+                }
+            }
+        });
+        let server = server.await;
+        let mut around = Around::new(&server.client, "b");
+        let batch = json!({"tally": {"failed": 1, "aborted": 1}});
+        around.troubles(&batch).await.unwrap_err();
+        broken.store(0, Ordering::Relaxed);
+        assert_eq!(around.troubles(&batch).await.unwrap(), ["van failed: ", "van aborted: "]);
     }
 
     #[test]

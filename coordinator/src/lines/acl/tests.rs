@@ -122,6 +122,7 @@ fn filters_match_what_they_name() {
         slot: slot.parse().unwrap(),
         operation: OperationId(Uuid::from_u128(9)),
         created: 1,
+        has_ended: false,
     };
     let batch = Subject::Batch(OWN.parse().unwrap());
     let matches =

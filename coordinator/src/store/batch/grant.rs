@@ -1,7 +1,7 @@
 //! What a batch says to a grant, inside the grant's own transaction: from counters and a few entries of
 //! an index, however many operations it has.
 
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{Connection, OptionalExtension, named_params};
 
 use super::{find, overdue, row, takeover};
 use crate::batch::{Batch, Course};
@@ -70,15 +70,26 @@ fn is_crowded(tx: &Tx<'_>, batch: &Batch, op: &Operation) -> rusqlite::Result<bo
     if others >= most || op.attempts_granted > 0 {
         return Ok(others >= most);
     }
-    let heard = tx.now.saturating_sub(batch.strategy.offline_after_ms());
-    let between: u64 = tx.prepare_cached(BETWEEN)?.query_row(
+    Ok(taken(tx, batch, others, tx.now)? >= most)
+}
+
+/// The places that are taken, counted up to all that there are: `granted`, and those between two attempts.
+pub(super) fn taken(
+    conn: &Connection,
+    batch: &Batch,
+    granted: u64,
+    now: u64,
+) -> rusqlite::Result<u64> {
+    let most = batch.strategy.max_concurrent.map_or(u64::MAX, u64::from);
+    let heard = now.saturating_sub(batch.strategy.offline_after_ms());
+    let between: u64 = conn.prepare_cached(BETWEEN)?.query_row(
         named_params! {
             ":batch": batch.id.to_string(), ":heard": heard,
-            ":room": i64::try_from(most - others).unwrap_or(i64::MAX),
+            ":room": i64::try_from(most.saturating_sub(granted)).unwrap_or(i64::MAX),
         },
         |row| row.get(0),
     )?;
-    Ok(others + between >= most)
+    Ok(granted + between)
 }
 
 const BETWEEN: &str =

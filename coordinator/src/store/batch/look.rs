@@ -15,11 +15,11 @@ use crate::store::{Store, StoreError, Unavailable};
 /// How long a look waits for others.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pages of one look are read within this time.
-const KEPT_MS: u64 = 60_000;
+const KEPT_MS: u64 = 180_000;
 
 /// Who looks. One user looks once at a time, so nobody waits behind more than one look of each other one;
-/// and who begins a batch does not wait for those who only look.
-#[derive(Debug, Clone, Copy)]
+/// and who begins a batch does not wait for those who only look, be it themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Looker {
     DryRun(UserId),
     Start(UserId),
@@ -29,7 +29,7 @@ pub enum Looker {
 pub(in crate::store) struct Looks {
     dry_runs: Arc<Semaphore>,
     starts: Arc<Semaphore>,
-    of_users: Mutex<HashMap<UserId, Arc<Semaphore>>>,
+    of_users: Mutex<HashMap<Looker, Arc<Semaphore>>>,
     last: Mutex<Option<Look>>,
 }
 
@@ -62,11 +62,11 @@ impl Looks {
     /// # Errors
     /// [`Unavailable::Looking`] after a long wait.
     pub(in crate::store) async fn turn(&self, looker: Looker) -> Result<Turn, Unavailable> {
-        let (user, shared) = match looker {
-            Looker::DryRun(user) => (user, self.dry_runs.clone()),
-            Looker::Start(user) => (user, self.starts.clone()),
+        let shared = match looker {
+            Looker::DryRun(_) => self.dry_runs.clone(),
+            Looker::Start(_) => self.starts.clone(),
         };
-        let own = self.of(user);
+        let own = self.of(looker);
         let both = async {
             let own = own.acquire_owned().await.map_err(|_| Unavailable::Stopped)?;
             let shared = shared.acquire_owned().await.map_err(|_| Unavailable::Stopped)?;
@@ -75,11 +75,11 @@ impl Looks {
         timeout(PATIENCE, both).await.map_err(|_| Unavailable::Looking)?
     }
 
-    fn of(&self, user: UserId) -> Arc<Semaphore> {
+    fn of(&self, looker: Looker) -> Arc<Semaphore> {
         let mut users = self.of_users.lock().unwrap_or_else(PoisonError::into_inner);
         // Those whose turn nobody has or waits for.
         users.retain(|_, own| Arc::strong_count(own) > 1);
-        users.entry(user).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
+        users.entry(looker).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 }
 
@@ -106,7 +106,7 @@ impl Store {
     }
 
     /// The same for a page of it: the `first` looks, the others are of the last look, if it was at the
-    /// same a minute ago at most.
+    /// same three minutes ago at most.
     ///
     /// # Errors
     /// As of [`Store::preview`].

@@ -36,6 +36,7 @@ pub(super) use look::Looks;
 pub(super) use restored::pause_all;
 pub use select::{Ask, Preview, Selection, Verdict};
 pub(super) use takeover::give_up as give_up_takeovers;
+pub(crate) use wake::Reached;
 
 /// Bulk work is done in pieces, so that the writer is free in between: so many at most, and no more than a
 /// verb has [time](super::Tx::had_its_turn) for.

@@ -4,43 +4,57 @@ use rusqlite::{Connection, named_params};
 use shared::ids::{BatchId, DeviceId};
 
 use super::PIECE;
+use super::grant::taken;
 use crate::batch::Batch;
 use crate::store::column::parsed;
 use crate::store::note::Note;
 use crate::store::{Never, Priority, Store, StoreError};
 
 /// Where among a wave's members a look goes on.
-#[derive(Debug, Clone, Copy, Default)]
-struct Reached {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Reached {
     deferred: bool,
     row: i64,
 }
 
 impl Store {
-    /// Has some of the newest wave ask again, for whom a place has become free: those after `row`, and from the
-    /// beginning again where there are none. Answers where to go on.
+    /// How many of the places under `max_concurrent` are taken, as those who ask for one are told.
+    pub(crate) async fn places_taken(&self, batch: &Batch) -> Result<u64, StoreError> {
+        let (batch, now) = (batch.clone(), self.clock().now());
+        self.read(move |conn| Ok(taken(conn, &batch, batch.granted, now)?)).await
+    }
+
+    /// Has so many of the newest wave ask again, for whom a place has become free: those after whoever was woken
+    /// last, and from the beginning again where there are none. Answers where to go on.
     pub(crate) async fn wake_some(
         &self,
         batch: &Batch,
-        row: i64,
+        after: Reached,
         most: usize,
-    ) -> Result<i64, StoreError> {
-        let Some(wave) = batch.wave else { return Ok(0) };
+    ) -> Result<Reached, StoreError> {
+        let Some(wave) = batch.wave else { return Ok(Reached::default()) };
         let (id, quiet) = (batch.id, self.off_record());
-        let starts = if row > 0 { &[row, 0][..] } else { &[0] };
-        for row in starts.iter().copied() {
-            let reached = Reached { deferred: false, row };
-            let mut some = self.read(move |conn| Ok(waiting(conn, id, wave, reached)?)).await?;
-            some.truncate(most);
-            let Some((last, _)) = some.last().copied() else { continue };
-            let woken = quiet.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
-                some.into_iter().for_each(|(_, device)| tx.note(Note::Desired(device)));
-                Ok(())
-            });
-            woken.await?;
-            return Ok(last);
-        }
-        Ok(0)
+        let found = self.read(move |conn| {
+            let mut found = Vec::new();
+            let beginning = Reached::default();
+            let deferred = Reached { deferred: true, row: 0 };
+            for place in [after, deferred.max(after), beginning, deferred] {
+                for (row, device) in waiting(conn, id, wave, place)? {
+                    if found.len() < most && !found.iter().any(|(_, known)| *known == device) {
+                        found.push((Reached { row, ..place }, device));
+                    }
+                }
+            }
+            Ok(found)
+        });
+        let found = found.await?;
+        let Some((last, _)) = found.last().copied() else { return Ok(Reached::default()) };
+        let woken = quiet.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
+            found.into_iter().for_each(|(_, device)| tx.note(Note::Desired(device)));
+            Ok(())
+        });
+        woken.await?;
+        Ok(last)
     }
 
     /// Has those who were refused while the batch was paused ask again at once. What is lost of it is no

@@ -40,9 +40,12 @@ async fn one_dry_run_at_a_time_has_a_reader_and_starts_have_another() {
         async { timeout(Duration::from_millis(200), looking).await.is_err() }
     };
     assert!(waits(Looker::DryRun(OTHER)).await, "two at once");
-    f.store.preview(ask.clone(), Looker::Start(OTHER)).await.unwrap();
-    assert!(waits(Looker::Start(ONE)).await, "two of one user");
-    drop(running);
+    for user in [ONE, OTHER] {
+        f.store.preview(ask.clone(), Looker::Start(user)).await.unwrap();
+    }
+    let starting = f.store.shared.looks.turn(Looker::Start(ONE)).await.unwrap();
+    assert!(waits(Looker::Start(OTHER)).await, "two starts at once");
+    drop((running, starting));
     f.store.preview(ask, Looker::DryRun(OTHER)).await.unwrap();
 }
 
