@@ -108,7 +108,12 @@ pub fn export(package: &Package) -> String {
     }
     for section in &package.sections {
         let name = section.name.as_ref().map(|name| format!(" {}", quoted(name)));
-        let _ = writeln!(text, "\nconfig {}{}", section.kind, name.unwrap_or_default());
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+        let kind = match &section.kind {
+            kind if kind.bytes().all(is_plain) => kind.clone(),
+            kind => quoted(kind),
+        };
+        let _ = writeln!(text, "\nconfig {kind}{}", name.unwrap_or_default());
         for option in &section.options {
             let (word, values) = match &option.value {
                 Value::One(value) => ("option", std::slice::from_ref(value)),

@@ -107,7 +107,8 @@ fn value() -> impl Strategy<Value = Value> {
 
 fn package() -> impl Strategy<Value = Package> {
     let options = prop::collection::btree_map(name(), value(), 0..5);
-    let section = (name(), options).prop_map(|(kind, options)| {
+    let kind = prop_oneof![name(), "[!-~]{1,12}"];
+    let section = (kind, options).prop_map(|(kind, options)| {
         let options = options.into_iter();
         let options = options.map(|(name, value)| UciOption { name, value, line: 0 }).collect();
         Section { kind, name: None, options, line: 0 }
