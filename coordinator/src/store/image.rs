@@ -186,8 +186,9 @@ impl Store {
 /// given up and may be going on.
 pub(super) fn any_in_use(conn: &Connection, select: &str, key: &str) -> rusqlite::Result<bool> {
     let sql = format!(
-        "SELECT 1 FROM operations p WHERE p.image IN ({select})
-             AND (+p.status IN ('idle', 'in-progress') OR {MAY_RECOVER})"
+        "SELECT 1 FROM operations p INDEXED BY operations_that_may_need_an_image
+         WHERE p.image IN ({select}) AND p.status IN ('idle', 'in-progress', 'failed')
+             AND (p.status <> 'failed' OR {MAY_RECOVER})"
     );
     conn.prepare_cached(&sql)?.exists([key])
 }
