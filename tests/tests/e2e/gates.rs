@@ -97,9 +97,8 @@ async fn an_upgrade_waits_for_each_gate_and_says_why() {
     assert_eq!(waiting.router.modem.versions().unwrap().package, TO);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_weak_signal_stops_no_upgrade_where_there_is_another_uplink() {
-    let scene = scene("gates-two-ways");
+/// An upgrade that waits because the only uplink's signal is too weak.
+async fn weak(scene: Scene) -> Waiting {
     let image = scene.image(&Wanted::default()).unwrap();
     let mut router = scene.router(1, true).await.unwrap();
     router.edit("agent.toml", "[upgrade]", "[gates]\nmin_rsrp_dbm = -100\n\n[upgrade]").unwrap();
@@ -108,6 +107,12 @@ async fn a_weak_signal_stops_no_upgrade_where_there_is_another_uplink() {
     let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
     let waiting = Waiting { router, scene, operation };
     waiting.postponed("the signal is below -100 dBm and the modem is the only uplink").await;
+    waiting
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weak_signal_stops_no_upgrade_where_there_is_another_uplink() {
+    let waiting = weak(scene("gates-two-ways")).await;
     waiting.router.set_sole_uplink(false).unwrap();
     let operation = watch::ended(&waiting.scene.api, &waiting.operation).await.unwrap();
     assert_eq!(operation["status"], "success", "{operation:#}\n{}", waiting.router.agent_log());
@@ -115,15 +120,7 @@ async fn a_weak_signal_stops_no_upgrade_where_there_is_another_uplink() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_revoked_while_an_upgrade_waits_flashes_nothing_any_more() {
-    let scene = scene("gates-revoked");
-    let image = scene.image(&Wanted::default()).unwrap();
-    let mut router = scene.router(1, true).await.unwrap();
-    router.edit("agent.toml", "[upgrade]", "[gates]\nmin_rsrp_dbm = -100\n\n[upgrade]").unwrap();
-    router.modem.surround(Surroundings { rsrp_dbm: -120, ..Default::default() }).unwrap();
-    let device = scene.enrol(&mut router).await.unwrap();
-    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
-    let waiting = Waiting { router, scene, operation };
-    waiting.postponed("the signal is below -100 dBm").await;
+    let waiting = weak(scene("gates-revoked")).await;
     let revoked = waiting.router.dir.join("keys/revoked");
     fs::create_dir_all(&revoked).unwrap();
     fs::write(revoked.join("operator.pub"), &waiting.scene.key.public).unwrap();
