@@ -4,11 +4,11 @@
 pub mod read;
 pub mod shapes;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Map, Value};
-use shared::ids::{BatchId, BuildId, OrganizationId};
+use shared::ids::{BatchId, BuildId, DeviceId, OrganizationId};
 
 use super::{
     App, Operator,
@@ -22,10 +22,8 @@ use super::{
     page::ListQuery,
     path::Ids,
 };
-use crate::batch::verdict::{Allowance, Reason};
-use crate::store::batch::{
-    Ask, BatchRefused, Looker, Member, NewBatch, PIECE, Preview, Report, Selection,
-};
+use crate::batch::verdict::Allowance;
+use crate::store::batch::{Ask, BatchRefused, Look, Looker, NewBatch, PIECE, Report, Selection};
 use crate::store::build::Build;
 use crate::store::image::ImageList;
 use crate::store::listing::{Order, Rows};
@@ -51,11 +49,11 @@ pub async fn preview(
 ) -> Answer<Json<PreviewView>> {
     let build = build::find(&app, &operator, id).await?;
     let asked = asked_in(&mut query)?;
-    let first = query.rows()?.offset == 0;
+    let rows = query.rows()?;
     let ask = ask(&app, &operator, &build, asked).await?;
-    let preview = app.store.preview_page(ask, operator.user.user, first).await?;
-    check_known(&preview)?;
-    Ok(Json(shown(&preview, &query)?))
+    let (look, verdicts) = app.store.preview(ask, operator.user.user, rows).await?;
+    check_known(&look)?;
+    Ok(Json(shown(&look, &verdicts, &query)?))
 }
 
 /// Starts the batch.
@@ -155,15 +153,14 @@ async fn launch(
     operator.may_change(Some(ask.organization))?;
     let (organization, selection) = (ask.organization, ask.selection.clone());
     let asked = on_record(&ask, &wish.upgrade_options);
-    let preview = app.store.preview(ask, Looker::Start(operator.user.user)).await?;
-    check_known(&preview)?;
-    let members = preview.members();
-    if members.is_empty() {
-        return Err(ApiError::bad_request(nobody(&preview)));
+    let look = app.store.look(ask.clone(), Looker::Start(operator.user.user)).await?;
+    check_known(&look)?;
+    if look.count == 0 {
+        return Err(ApiError::bad_request(nobody(&look)));
     }
     let strategy = wish.roll_out.strategy;
     strategy
-        .check_for(members.len().try_into().unwrap_or(u64::MAX))
+        .check_for(look.count.try_into().unwrap_or(u64::MAX))
         .map_err(|bad| ApiError::field("strategy", format!("{bad}.")))?;
     let begins = wish.roll_out.start_at.unwrap_or(0).max(app.store.clock().now());
     let in_time = begins.saturating_add(EXPIRY_DAYS * DAY_MS);
@@ -179,22 +176,25 @@ async fn launch(
         expires_at: wish.roll_out.expires_at.unwrap_or(in_time),
     };
     let record = operator.store_for(app, asked).answering(answer);
-    make(app, &record, &operator.user.name, new, members).await
+    make(app, &record, &operator.user.name, new, ask, &look.chosen()).await
 }
 
-/// In pieces, so that the writer is free in between. The last step is what goes on record, and what
-/// the request is answered by.
+/// In pieces, so that the writer is free in between, and each as its devices are by then. The last step is
+/// what goes on record, and what the request is answered by.
 async fn make(
     app: &App,
     record: &Store,
     by: &str,
     new: NewBatch,
-    members: Vec<Member>,
+    ask: Ask,
+    devices: &[DeviceId],
 ) -> Answer<Report> {
+    let ask = Arc::new(ask);
     let batch = app.store.create_batch(new).await.map_err(batch::refused("started"))?;
     let filled = async {
-        for piece in members.chunks(PIECE) {
-            app.store.add_members(batch, piece.to_vec(), by.to_owned()).await?;
+        for some in devices.chunks(PIECE) {
+            let members = app.store.chosen_members(ask.clone(), some.to_vec()).await?;
+            app.store.add_members(batch, members, by.to_owned()).await?;
         }
         record.launch_batch(batch).await
     };
@@ -210,8 +210,8 @@ async fn make(
     Err(batch::refused("started")(error))
 }
 
-fn check_known(preview: &Preview) -> Answer<()> {
-    let unknown = preview.unknown.first().copied();
+fn check_known(look: &Look) -> Answer<()> {
+    let unknown = look.unknown.first().copied();
     unknown.map_or(Ok(()), |id| Err(ApiError::field("devices", missing(id))))
 }
 
@@ -277,14 +277,10 @@ async fn whose(app: &App, operator: &Operator, asked: &Asked) -> Answer<Organiza
 }
 
 /// Why there is no batch.
-fn nobody(preview: &Preview) -> String {
-    let mut reasons = BTreeMap::<Reason, usize>::new();
-    for reason in preview.verdicts.iter().filter_map(|verdict| verdict.image.err()) {
-        *reasons.entry(reason).or_default() += 1;
-    }
-    if reasons.is_empty() {
+fn nobody(look: &Look) -> String {
+    if look.excluded.is_empty() {
         return "Nobody would be upgraded: no device is selected.".into();
     }
-    let told = reasons.iter().map(|(reason, count)| format!("{count} × {}", reason.detail()));
+    let told = look.excluded.iter().map(|(reason, count)| format!("{count} × {}", reason.detail()));
     format!("Nobody would be upgraded: {}", told.collect::<Vec<_>>().join(" "))
 }

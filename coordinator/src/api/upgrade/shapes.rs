@@ -11,7 +11,7 @@ use crate::api::error::{Answer, ApiError};
 use crate::api::page::ListQuery;
 use crate::api::time::Time;
 use crate::batch::verdict::Reason;
-use crate::store::batch::{Preview, Verdict};
+use crate::store::batch::{Look, Verdict};
 
 /// How to roll out; see docs/batches.md. Every field has a default.
 #[derive(Debug, ToSchema)]
@@ -197,27 +197,21 @@ pub struct PreviewQuery {
     pub allow_volatile_staging: Option<bool>,
 }
 
-/// The page of a preview that was asked for.
-pub fn shown(preview: &Preview, query: &ListQuery) -> Answer<PreviewView> {
-    let chosen = || preview.verdicts.iter().filter(|verdict| verdict.image.is_ok());
-    let (count, all) = (chosen().count(), preview.verdicts.len());
-    let rows = query.rows()?;
-    // Once is enough: there may be a hundred thousand of them, and a thousand pages.
-    let named = || chosen().filter(|_| rows.offset == 0);
-    let firmwares: Vec<Uuid> = named().filter_map(|verdict| verdict.firmware).collect();
-    let without = named().filter(|verdict| verdict.firmware.is_none());
-    let devices: Vec<DeviceId> = without.map(|verdict| verdict.device).collect();
-    let (skip, take) = (rows.offset as usize, rows.limit as usize);
-    let page: Vec<_> = preview.verdicts.iter().skip(skip).take(take).map(verdict).collect();
-    if page.is_empty() && skip > 0 {
+/// A page of it.
+pub fn shown(look: &Look, verdicts: &[Verdict], query: &ListQuery) -> Answer<PreviewView> {
+    let (all, first) = (look.modems(), query.rows()?.offset == 0);
+    if verdicts.is_empty() && !first {
         return Err(ApiError::invalid_page());
     }
+    // Once is enough: there may be a hundred thousand of them, and a thousand pages.
+    let named = first.then(|| (look.firmware.clone(), look.without.clone()));
+    let (device_modem_firmwares, devices) = named.unwrap_or_default();
     Ok(PreviewView {
-        device_modem_firmwares: firmwares,
+        device_modem_firmwares,
         devices,
-        count,
-        excluded: all - count,
-        verdicts: page,
+        count: look.count,
+        excluded: all - look.count,
+        verdicts: verdicts.iter().map(verdict).collect(),
         verdicts_next: query.next(all.try_into().unwrap_or(u64::MAX)),
     })
 }

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared::ids::UserId;
+use shared::ids::{DeviceId, UserId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::select::{Ask, Preview, preview};
+use super::create::Member;
+use super::select::{Ask, Look, Verdict, look, members, page};
+use crate::store::listing::Rows;
 use crate::store::{Store, StoreError, Unavailable};
 
 /// How long a look waits for others.
@@ -30,7 +32,7 @@ pub(in crate::store) struct Looks {
     dry_runs: Arc<Semaphore>,
     starts: Arc<Semaphore>,
     of_users: Mutex<HashMap<Looker, Arc<Semaphore>>>,
-    last: Mutex<Option<Look>>,
+    last: Mutex<Option<Kept>>,
 }
 
 /// Given back by being dropped.
@@ -39,11 +41,11 @@ pub(in crate::store) struct Turn {
     _shared: OwnedSemaphorePermit,
 }
 
-struct Look {
+struct Kept {
     ask: Ask,
     /// Unix milliseconds.
     at: u64,
-    preview: Arc<Preview>,
+    look: Arc<Look>,
 }
 
 impl Default for Looks {
@@ -55,7 +57,7 @@ impl Default for Looks {
 }
 
 impl Looks {
-    fn lock(&self) -> MutexGuard<'_, Option<Look>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,7 +85,7 @@ impl Looks {
     }
 }
 
-impl Look {
+impl Kept {
     fn is_of(&self, now: u64) -> bool {
         (self.at..self.at.saturating_add(KEPT_MS)).contains(&now)
     }
@@ -94,45 +96,66 @@ impl Store {
     ///
     /// # Errors
     /// [`Unavailable::Looking`] where it would have to wait for long.
-    pub async fn preview(&self, ask: Ask, looker: Looker) -> Result<Preview, StoreError> {
+    pub async fn look(&self, ask: Ask, looker: Looker) -> Result<Look, StoreError> {
         let turn = self.shared.looks.turn(looker).await?;
         let now = self.clock().now();
         // With the query, which goes on where its asker goes away.
         self.read(move |conn| {
             let _turn = turn;
-            Ok(preview(conn, &ask, now)?)
+            Ok(look(conn, &ask, now)?)
         })
         .await
     }
 
-    /// The same for a page of it: the `first` looks, the others are of the last look, if it was at the
-    /// same three minutes ago at most.
+    /// The same, with the verdicts on a page of it: the `first` page looks, the others are of the last
+    /// look, if it was at the same three minutes ago at most.
     ///
     /// # Errors
-    /// As of [`Store::preview`].
-    pub async fn preview_page(
+    /// As of [`Store::look`].
+    pub async fn preview(
         &self,
         ask: Ask,
         user: UserId,
-        first: bool,
-    ) -> Result<Arc<Preview>, StoreError> {
-        let now = self.clock().now();
-        let last = self.shared.looks.lock().as_ref().and_then(|look| {
-            let same = !first && look.is_of(now) && look.ask == ask;
-            same.then(|| look.preview.clone())
+        rows: Rows,
+    ) -> Result<(Arc<Look>, Vec<Verdict>), StoreError> {
+        let (first, now) = (rows.offset == 0, self.clock().now());
+        let last = self.shared.looks.lock().as_ref().and_then(|kept| {
+            let same = !first && kept.is_of(now) && kept.ask == ask;
+            same.then(|| kept.look.clone())
         });
-        if let Some(preview) = last {
-            return Ok(preview);
+        if let Some(look) = last {
+            let seen = look.clone();
+            let verdicts = self.read(move |conn| Ok(page(conn, &ask, &seen, rows, now)?)).await?;
+            return Ok((look, verdicts));
         }
-        let preview = Arc::new(self.preview(ask.clone(), Looker::DryRun(user)).await?);
-        let look = Look { ask, at: now, preview: preview.clone() };
-        *self.shared.looks.lock() = Some(look);
-        Ok(preview)
+        let turn = self.shared.looks.turn(Looker::DryRun(user)).await?;
+        let (kept, now) = (ask.clone(), self.clock().now());
+        let (look, verdicts) = self
+            .read(move |conn| {
+                let _turn = turn;
+                let look = look(conn, &ask, now)?;
+                let verdicts = page(conn, &ask, &look, rows, now)?;
+                Ok((Arc::new(look), verdicts))
+            })
+            .await?;
+        *self.shared.looks.lock() = Some(Kept { ask: kept, at: now, look: look.clone() });
+        Ok((look, verdicts))
+    }
+
+    /// Those of these devices that the selection would upgrade by now: something may have come between
+    /// since the look.
+    pub async fn chosen_members(
+        &self,
+        ask: Arc<Ask>,
+        devices: Vec<DeviceId>,
+    ) -> Result<Vec<Member>, StoreError> {
+        let now = self.clock().now();
+        self.read(move |conn| Ok(members(conn, &ask, &devices, now)?)).await
     }
 
     /// Lets go of a look that nobody may read on from.
     pub fn forget_looks(&self) {
         let now = self.clock().now();
-        self.shared.looks.lock().take_if(|look| !look.is_of(now));
+        self.shared.looks.lock().take_if(|kept| !kept.is_of(now));
     }
 }

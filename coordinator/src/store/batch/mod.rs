@@ -34,7 +34,7 @@ pub(super) use grant::standing;
 pub use look::Looker;
 pub(super) use look::Looks;
 pub(super) use restored::pause_all;
-pub use select::{Ask, Preview, Selection, Verdict};
+pub use select::{Ask, Look, Selection, Verdict};
 pub(super) use takeover::give_up as give_up_takeovers;
 pub(crate) use wake::Reached;
 

@@ -1,8 +1,9 @@
-//! The dry run: every modem of a selection with its verdict, in a handful of queries however many
-//! devices there are.
+//! The dry run: every modem of a selection is judged, some hundred devices at a time, and what that comes
+//! to is kept in a few bytes each, however many they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 use shared::event::VersionLine;
 use shared::identity::DeviceState;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::create::Member;
 use crate::batch::verdict::{Active, Allowance, Candidate, Place, Reason, Router, concerns, judge};
 use crate::store::column::{json, json_opt, parsed, parsed_opt, word};
-use crate::store::listing::Where;
+use crate::store::listing::{Rows, Where};
 
 /// Which devices are looked at. Empty lists select all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,26 +61,90 @@ pub struct Verdict {
     pub replaces: Option<Active>,
 }
 
-/// Every modem of the selection, by the devices' names.
+/// A device that has modems in the selection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    device: DeviceId,
+    modems: usize,
+    /// One of them at least would be upgraded.
+    chosen: bool,
+}
+
+/// What a selection comes to. Of each device it keeps a few bytes and no verdict: those of a page, or of
+/// some members, are found when they are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Preview {
-    pub verdicts: Vec<Verdict>,
+pub struct Look {
+    /// By the devices' names.
+    seen: Vec<Seen>,
+    /// Modems that would be upgraded.
+    pub count: usize,
+    pub excluded: BTreeMap<Reason, usize>,
+    /// The firmware associations that would change.
+    pub firmware: Vec<Uuid>,
+    /// The device of each modem that has none yet and would get one.
+    pub without: Vec<DeviceId>,
     /// Devices that were named and are not there.
     pub unknown: Vec<DeviceId>,
 }
 
-impl Preview {
+impl Look {
+    /// Modems that were looked at.
+    pub fn modems(&self) -> usize {
+        self.count + self.excluded.values().sum::<usize>()
+    }
+
     /// Those that would be upgraded, in an order that has nothing to do with their names: a canary
     /// wave should not be one site's.
-    pub fn members(&self) -> Vec<Member> {
-        let member = |verdict: &Verdict| {
-            let (device, slot) = (verdict.device, verdict.slot.clone());
-            let image = verdict.image.ok()?;
-            Some(Member { device, slot, image, retry_of: verdict.retry_of })
-        };
-        let mut members: Vec<_> = self.verdicts.iter().filter_map(member).collect();
-        members.sort_by_key(|member| member.device);
-        members
+    pub fn chosen(&self) -> Vec<DeviceId> {
+        let chosen = self.seen.iter().filter(|seen| seen.chosen);
+        let mut chosen: Vec<_> = chosen.map(|seen| seen.device).collect();
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// The devices of the modems after the first `offset`, `limit` of them; and how many modems of these
+    /// devices come before those.
+    fn devices_of(&self, offset: usize, limit: usize) -> (Vec<DeviceId>, usize) {
+        let (mut before, mut skip, mut found) = (0, 0, Vec::new());
+        for seen in &self.seen {
+            if before >= offset.saturating_add(limit) {
+                break;
+            }
+            let until = before + seen.modems;
+            if until > offset {
+                if found.is_empty() {
+                    skip = offset - before;
+                }
+                found.push(seen.device);
+            }
+            before = until;
+        }
+        (found, skip)
+    }
+
+    fn add(&mut self, verdicts: Vec<Verdict>) {
+        for Verdict { device, firmware, image, .. } in verdicts {
+            match self.seen.last_mut() {
+                Some(last) if last.device == device => {
+                    last.modems += 1;
+                    last.chosen |= image.is_ok();
+                }
+                _ => self.seen.push(Seen { device, modems: 1, chosen: image.is_ok() }),
+            }
+            match (image, firmware) {
+                (Err(reason), _) => *self.excluded.entry(reason).or_default() += 1,
+                (Ok(_), Some(firmware)) => self.firmware.push(firmware),
+                (Ok(_), None) => self.without.push(device),
+            }
+            self.count += usize::from(image.is_ok());
+        }
+    }
+}
+
+impl Verdict {
+    pub(super) fn member(self) -> Option<Member> {
+        let Self { device, slot, image, retry_of, .. } = self;
+        Some(Member { device, slot, image: image.ok()?, retry_of })
     }
 }
 
@@ -102,34 +167,89 @@ struct Known {
     failed: Option<HashMap<Key, Failed>>,
 }
 
-pub(super) fn preview(conn: &Connection, ask: &Ask, now: u64) -> rusqlite::Result<Preview> {
-    let filter = filter(ask);
-    let (images, known) = (candidates(conn, ask.build)?, known(conn, ask, &filter)?);
-    let mut verdicts = Vec::new();
+/// Devices whose modems are judged together, in a handful of queries.
+const TOGETHER: usize = if cfg!(test) { 3 } else { 500 };
+
+/// Every modem of the selection is judged.
+pub(super) fn look(conn: &Connection, ask: &Ask, now: u64) -> rusqlite::Result<Look> {
+    let (filter, images) = (filter(ask), candidates(conn, ask.build)?);
+    let (clause, values) = filter.clause();
+    let sql = format!("SELECT t.id FROM devices t{clause} ORDER BY t.name, t.id");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params_from_iter(values), |row| parsed(row, "id"))?;
+    let devices: Vec<DeviceId> = rows.collect::<Result<_, _>>()?;
+    let mut look = Look { unknown: unknown(ask, &devices), ..Look::default() };
+    for some in devices.chunks(TOGETHER) {
+        look.add(judged(conn, ask, &images, some, now)?);
+    }
+    Ok(look)
+}
+
+/// The verdicts on a page of its modems, as they are by now.
+pub(super) fn page(
+    conn: &Connection,
+    ask: &Ask,
+    look: &Look,
+    rows: Rows,
+    now: u64,
+) -> rusqlite::Result<Vec<Verdict>> {
+    let (offset, limit) = (rows.offset as usize, rows.limit as usize);
+    let (devices, skip) = look.devices_of(offset, limit);
+    let verdicts = judged(conn, ask, &candidates(conn, ask.build)?, &devices, now)?;
+    Ok(verdicts.into_iter().skip(skip).take(limit).collect())
+}
+
+/// Those of these devices that would be upgraded by now.
+pub(super) fn members(
+    conn: &Connection,
+    ask: &Ask,
+    devices: &[DeviceId],
+    now: u64,
+) -> rusqlite::Result<Vec<Member>> {
+    let verdicts = judged(conn, ask, &candidates(conn, ask.build)?, devices, now)?;
+    let mut members: Vec<_> = verdicts.into_iter().filter_map(Verdict::member).collect();
+    members.sort_by_key(|member| member.device);
+    Ok(members)
+}
+
+/// The modems of those of these devices that are of the selection, by the devices' names.
+fn judged(
+    conn: &Connection,
+    ask: &Ask,
+    images: &[Candidate],
+    devices: &[DeviceId],
+    now: u64,
+) -> rusqlite::Result<Vec<Verdict>> {
+    let ids: Vec<_> = devices.iter().map(DeviceId::to_string).collect();
+    let ids = serde_json::Value::from(ids).to_string();
+    let (filter, known) = (filter(ask), known(conn, ask, &ids)?);
     let (clause, values) = filter.clause();
     let sql = format!(
         "SELECT t.id, t.name, t.state, t.deactivated, t.duplicate_since IS NOT NULL AS duplicate,
              t.inventory,
              (SELECT json_group_object(m.slot, m.versions) FROM modems m
               WHERE m.device = t.id) AS versions
-         FROM devices t{clause} ORDER BY t.name, t.id"
+         FROM json_each(?) some CROSS JOIN devices t ON t.id = some.value{clause}
+         ORDER BY t.name, t.id"
     );
     let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(values))?;
+    let ids = Value::from(ids);
+    let mut rows = statement.query(params_from_iter(std::iter::once(&ids).chain(values)))?;
+    let mut verdicts = Vec::new();
     while let Some(row) = rows.next()? {
-        of_device(row, ask, &images, &known, now, &mut verdicts)?;
+        of_device(row, ask, images, &known, now, &mut verdicts)?;
     }
-    let unknown = unknown(ask, &verdicts);
     verdicts.retain(|verdict| wanted(&known, verdict));
-    Ok(Preview { verdicts, unknown })
+    Ok(verdicts)
 }
 
-fn unknown(ask: &Ask, verdicts: &[Verdict]) -> Vec<DeviceId> {
-    let found: std::collections::HashSet<_> = verdicts.iter().map(|found| found.device).collect();
-    // A device whose modems were all filtered out is none that is not there.
-    let narrowed = !ask.selection.models.is_empty() || !ask.selection.from_versions.is_empty();
-    let missing = |id: &&DeviceId| !narrowed && !found.contains(*id);
-    ask.selection.devices.iter().filter(missing).copied().collect()
+fn unknown(ask: &Ask, found: &[DeviceId]) -> Vec<DeviceId> {
+    let named = &ask.selection.devices;
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let found: HashSet<_> = found.iter().collect();
+    named.iter().filter(|id| !found.contains(id)).copied().collect()
 }
 
 fn wanted(known: &Known, verdict: &Verdict) -> bool {
@@ -185,23 +305,22 @@ fn candidates(conn: &Connection, build: BuildId) -> rusqlite::Result<Vec<Candida
     images.collect()
 }
 
-fn known(conn: &Connection, ask: &Ask, filter: &Where) -> rusqlite::Result<Known> {
+/// Of the devices of this list.
+fn known(conn: &Connection, ask: &Ask, devices: &str) -> rusqlite::Result<Known> {
     Ok(Known {
         firmware: by_slot(
             conn,
-            filter,
-            "f.device, f.slot, f.id, b.category FROM device_firmware f
-                 JOIN devices t ON t.id = f.device
-                 LEFT JOIN images i ON i.id = f.image LEFT JOIN builds b ON b.id = i.build",
-            "",
+            devices,
+            "p.device, p.slot, p.id, b.category",
+            "device_firmware p ON p.device = some.value
+                 LEFT JOIN images i ON i.id = p.image LEFT JOIN builds b ON b.id = i.build",
             |row| Ok((parsed(row, "id")?, parsed_opt(row, "category")?)),
         )?,
         active: by_slot(
             conn,
-            filter,
-            "p.device, p.slot, p.id, p.image, p.grant_open, p.batch FROM operations p
-                 JOIN devices t ON t.id = p.device",
-            " AND p.status IN ('idle', 'in-progress')",
+            devices,
+            "p.device, p.slot, p.id, p.image, p.grant_open, p.batch",
+            "operations p ON p.device = some.value WHERE p.status IN ('idle', 'in-progress')",
             |row| {
                 Ok(Active {
                     id: parsed(row, "id")?,
@@ -213,10 +332,11 @@ fn known(conn: &Connection, ask: &Ask, filter: &Where) -> rusqlite::Result<Known
         )?,
         lost: by_slot(
             conn,
-            filter,
-            "p.device, p.slot, p.id FROM operations p JOIN devices t ON t.id = p.device",
+            devices,
+            "p.device, p.slot, p.id",
             // As `operation::expiry::is_lost` has it.
-            " AND p.status = 'failed' AND p.late_result IS NULL
+            "operations p ON p.device = some.value JOIN devices t ON t.id = p.device
+             WHERE p.status = 'failed' AND p.late_result IS NULL
                  AND json_extract(p.failure, '$.kind') = 'attempt_lost'
                  AND json_extract(p.failure, '$.condition') = 'unknown'
                  AND max(coalesce(t.last_seen, 0), coalesce(t.inventory_at, 0)) <= p.finished_at
@@ -225,36 +345,42 @@ fn known(conn: &Connection, ask: &Ask, filter: &Where) -> rusqlite::Result<Known
                          AND (n.created, n.rowid) > (p.created, p.rowid))",
             |row| parsed(row, "id"),
         )?,
-        failed: ask.selection.retry_of.map(|batch| failed_of(conn, batch)).transpose()?,
+        failed: ask.selection.retry_of.map(|batch| failed_of(conn, batch, devices)).transpose()?,
     })
 }
 
-/// Rows about slots of the selected devices, by the slot.
+/// Rows about slots of these devices, by the slot. The devices come first: each has a handful of rows.
 fn by_slot<T>(
     conn: &Connection,
-    filter: &Where,
+    devices: &str,
     what: &str,
-    and: &str,
+    of: &str,
     read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<HashMap<Key, T>> {
-    let (clause, values) = filter.clause();
-    let mut statement = conn.prepare_cached(&format!("SELECT {what}{clause}{and}"))?;
-    let rows = statement.query_map(params_from_iter(values), |row| {
+    let sql = format!("SELECT {what} FROM json_each(?) some CROSS JOIN {of}");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map([devices], |row| {
         Ok(((parsed(row, "device")?, parsed(row, "slot")?), read(row)?))
     })?;
     rows.collect()
 }
 
 /// What may be tried again: what failed, or was given up for a reason that may have gone.
-fn failed_of(conn: &Connection, batch: BatchId) -> rusqlite::Result<HashMap<Key, Failed>> {
+fn failed_of(
+    conn: &Connection,
+    batch: BatchId,
+    devices: &str,
+) -> rusqlite::Result<HashMap<Key, Failed>> {
     let mut statement = conn.prepare_cached(
+        // The sign keeps it from reading the whole batch for each of the devices.
         "SELECT f.device, f.slot, f.id, EXISTS (SELECT 1 FROM operations n
                  WHERE n.device = f.device AND n.slot = f.slot AND n.created >= f.created
                      AND (n.created, n.rowid) > (f.created, f.rowid)
                      AND n.status IN ('success', 'idle', 'in-progress')) AS moved_on
-         FROM operations f WHERE f.batch = ?1 AND f.status IN ('failed', 'aborted')",
+         FROM json_each(?2) some CROSS JOIN operations f ON f.device = some.value
+         WHERE +f.batch = ?1 AND f.status IN ('failed', 'aborted')",
     )?;
-    let rows = statement.query_map([batch.to_string()], |row| {
+    let rows = statement.query_map((batch.to_string(), devices), |row| {
         let failed = Failed { id: parsed(row, "id")?, moved_on: row.get("moved_on")? };
         Ok(((parsed(row, "device")?, parsed(row, "slot")?), failed))
     })?;

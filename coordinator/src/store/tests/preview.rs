@@ -1,11 +1,15 @@
 //! Dry runs beside everything else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 use axum::response::IntoResponse;
 use futures_util::FutureExt;
+use shared::desired::REQUIRED;
+use shared::hex::Hex;
 use shared::ids::{CategoryId, UserId};
+use shared::inventory::{Inventory, Modem, Staging};
 use tokio::time::timeout;
 
 use super::*;
@@ -33,20 +37,20 @@ const OTHER: UserId = UserId(Uuid::from_u128(2));
 async fn one_dry_run_at_a_time_has_a_reader_and_starts_have_another() {
     let f = Fixture::new().await;
     let ask = ask(&f).await;
-    f.store.preview(ask.clone(), Looker::DryRun(ONE)).await.unwrap();
+    f.store.look(ask.clone(), Looker::DryRun(ONE)).await.unwrap();
     let running = f.store.shared.looks.turn(Looker::DryRun(ONE)).await.unwrap();
     let waits = |looker| {
-        let looking = f.store.preview(ask.clone(), looker);
+        let looking = f.store.look(ask.clone(), looker);
         async { timeout(Duration::from_millis(200), looking).await.is_err() }
     };
     assert!(waits(Looker::DryRun(OTHER)).await, "two at once");
     for user in [ONE, OTHER] {
-        f.store.preview(ask.clone(), Looker::Start(user)).await.unwrap();
+        f.store.look(ask.clone(), Looker::Start(user)).await.unwrap();
     }
     let starting = f.store.shared.looks.turn(Looker::Start(ONE)).await.unwrap();
     assert!(waits(Looker::Start(OTHER)).await, "two starts at once");
     drop((running, starting));
-    f.store.preview(ask, Looker::DryRun(OTHER)).await.unwrap();
+    f.store.look(ask, Looker::DryRun(OTHER)).await.unwrap();
 }
 
 #[tokio::test]
@@ -70,7 +74,7 @@ async fn who_would_wait_for_long_is_told_when_to_come_again() {
     let f = Fixture::new().await;
     let ask = ask(&f).await;
     let other = f.store.shared.looks.turn(Looker::DryRun(OTHER)).await.unwrap();
-    let refused = f.store.preview(ask.clone(), Looker::DryRun(ONE)).await.unwrap_err();
+    let refused = f.store.look(ask.clone(), Looker::DryRun(ONE)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable(Unavailable::Looking)), "{refused}");
     let answer = ApiError::from(refused).into_response();
     assert_eq!(
@@ -78,7 +82,7 @@ async fn who_would_wait_for_long_is_told_when_to_come_again() {
         (503, &HeaderValue::from_static("2"))
     );
     drop(other);
-    f.store.preview(ask, Looker::DryRun(ONE)).await.unwrap();
+    f.store.look(ask, Looker::DryRun(ONE)).await.unwrap();
 }
 
 #[tokio::test]
@@ -102,7 +106,108 @@ async fn a_damaged_row_is_one_devices_matter() {
         selection: Selection::default(),
         allowance: Allowance::default(),
     };
-    let preview = f.store.preview(ask, Looker::DryRun(ONE)).await.unwrap();
-    let told: Vec<_> = preview.verdicts.iter().map(|verdict| verdict.device).collect();
+    let rows = Rows { offset: 0, limit: 10 };
+    let (_, verdicts) = f.store.preview(ask, ONE, rows).await.unwrap();
+    let told: Vec<_> = verdicts.iter().map(|verdict| verdict.device).collect();
     assert!(told.len() == 2 && told.contains(&one) && told.contains(&other), "{told:?}");
+}
+
+fn inventory(slots: &[&str]) -> Inventory {
+    let modem = |slot: &&str| Modem {
+        slot: slot.parse().unwrap(),
+        manufacturer: "Telit".into(),
+        model: "FN990A28".into(),
+        imei: (*slot).into(),
+        versions: vec![],
+        usb: None,
+        sole_uplink: false,
+        network: None,
+        unreadable: None,
+    };
+    let staging =
+        Staging { path: "/overlay".into(), free_bytes: u64::MAX, durable: true, problem: None };
+    Inventory {
+        v: 1,
+        agent_version: "0.1.0".into(),
+        capabilities: REQUIRED.iter().map(|&name| name.to_owned()).collect(),
+        board: "b".into(),
+        hostname: "r".into(),
+        boot_id: String::new(),
+        require_signature: true,
+        keys: vec![Hex([7u8; 8]).to_string()],
+        profiles: vec!["telit-uxfp".into()],
+        staging: vec![staging],
+        modems: slots.iter().map(modem).collect(),
+    }
+}
+
+/// Seven routers: two with two modems, one with none, the others with one.
+async fn routers(f: &Fixture) -> Vec<DeviceId> {
+    let mut devices = Vec::new();
+    for (key, slots) in (1..).zip([
+        &["main"][..],
+        &["main", "second"],
+        &[],
+        &["main", "second"],
+        &["main"],
+        &["main"],
+        &["main"],
+    ]) {
+        let device = f.device(key).await;
+        f.store.set_inventory(device, inventory(slots)).await.unwrap();
+        devices.push(device);
+    }
+    devices
+}
+
+#[tokio::test]
+async fn pages_of_a_look_are_all_of_it_in_one_order() {
+    let f = Fixture::new().await;
+    let devices = routers(&f).await;
+    let nobody = DeviceId(Uuid::from_u128(9));
+    let allowance = Allowance { firmwareless: true, ..Allowance::default() };
+    let selection = Selection {
+        devices: devices.iter().copied().chain([nobody]).collect(),
+        models: vec!["FN990A28".into()],
+        ..Selection::default()
+    };
+    let ask = Ask { allowance, selection, ..ask(&f).await };
+    let page =
+        async |offset, limit| f.store.preview(ask.clone(), ONE, Rows { offset, limit }).await;
+    let (look, whole) = page(0, 100).await.unwrap();
+    assert_eq!((look.count, look.modems(), look.unknown.as_slice()), (8, 8, &[nobody][..]));
+    assert_eq!((look.without.len(), look.chosen().len()), (8, 6));
+    assert!(look.chosen().is_sorted());
+    let order: Vec<_> =
+        whole.iter().map(|verdict| (verdict.name.clone(), verdict.device)).collect();
+    assert!(order.is_sorted(), "{order:?}");
+    for limit in 1..=9 {
+        let mut pages = Vec::new();
+        for offset in (0..9).step_by(limit) {
+            pages.extend(page(offset, limit.try_into().unwrap()).await.unwrap().1);
+        }
+        assert_eq!(pages, whole, "{limit} a page");
+    }
+    assert!(page(8, 10).await.unwrap().1.is_empty());
+}
+
+#[tokio::test]
+async fn members_are_as_they_are_when_they_are_added() {
+    let f = Fixture::new().await;
+    let devices = routers(&f).await;
+    let allowance = Allowance { firmwareless: true, ..Allowance::default() };
+    let ask = Ask { allowance, ..ask(&f).await };
+    let look = f.store.look(ask.clone(), Looker::Start(ONE)).await.unwrap();
+    assert_eq!((look.count, look.modems()), (8, 9), "{:?}", look.excluded);
+    let ask = Arc::new(ask);
+    let members = async || f.store.chosen_members(ask.clone(), look.chosen()).await.unwrap();
+    assert_eq!(members().await.len(), 8);
+    let gone = devices[1];
+    let change = f.store.write::<_, Never, _>(move |tx| {
+        Ok(tx.execute("UPDATE devices SET deactivated = 1 WHERE id = ?1", [gone.to_string()])?)
+    });
+    assert_eq!(change.await.unwrap(), 1);
+    let left = members().await;
+    assert_eq!(left.len(), 6);
+    assert!(left.iter().all(|member| member.device != gone));
 }
