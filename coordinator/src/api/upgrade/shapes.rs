@@ -199,8 +199,9 @@ pub struct PreviewQuery {
 
 /// A page of it.
 pub fn shown(look: &Look, verdicts: &[Verdict], query: &ListQuery) -> Answer<PreviewView> {
-    let (all, first) = (look.modems(), query.rows()?.offset == 0);
-    if verdicts.is_empty() && !first {
+    let (all, offset) = (look.modems(), query.rows()?.offset as usize);
+    let first = offset == 0;
+    if offset >= all && !first {
         return Err(ApiError::invalid_page());
     }
     // Once is enough: there may be a hundred thousand of them, and a thousand pages.

@@ -1,5 +1,5 @@
-//! Dry runs, and the looks with which batches begin: one of each at a time. The last dry run is kept for
-//! whoever reads its other pages.
+//! Dry runs, and the looks with which batches begin: one of each at a time. A user's last dry run is kept
+//! for its other pages.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,8 @@ use crate::store::{Store, StoreError, Unavailable};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pages of one look are read within this time.
 const KEPT_MS: u64 = 180_000;
+/// Users whose looks are kept; one of 100,000 devices takes some 4 MB.
+const KEPT: usize = 8;
 
 /// Who looks. One user looks once at a time, so nobody waits behind more than one look of each other one;
 /// and who begins a batch does not wait for those who only look, be it themselves.
@@ -32,7 +34,8 @@ pub(in crate::store) struct Looks {
     dry_runs: Arc<Semaphore>,
     starts: Arc<Semaphore>,
     of_users: Mutex<HashMap<Looker, Arc<Semaphore>>>,
-    last: Mutex<Option<Kept>>,
+    /// Everybody's last dry run, of the newest few.
+    kept: Mutex<HashMap<UserId, Kept>>,
 }
 
 /// Given back by being dropped.
@@ -51,14 +54,24 @@ struct Kept {
 impl Default for Looks {
     fn default() -> Self {
         let one = || Arc::new(Semaphore::new(1));
-        let (of_users, last) = (Mutex::default(), Mutex::default());
-        Self { dry_runs: one(), starts: one(), of_users, last }
+        let (of_users, kept) = (Mutex::default(), Mutex::default());
+        Self { dry_runs: one(), starts: one(), of_users, kept }
     }
 }
 
 impl Looks {
-    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, HashMap<UserId, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, user: UserId, look: Kept) {
+        let mut kept = self.kept();
+        kept.remove(&user);
+        while kept.len() >= KEPT {
+            let oldest = kept.iter().min_by_key(|(_, kept)| kept.at).map(|(user, _)| *user);
+            oldest.and_then(|user| kept.remove(&user));
+        }
+        kept.insert(user, look);
     }
 
     /// # Errors
@@ -107,8 +120,8 @@ impl Store {
         .await
     }
 
-    /// The same, with the verdicts on a page of it: the `first` page looks, the others are of the last
-    /// look, if it was at the same three minutes ago at most.
+    /// The same, with the verdicts on a page of it: the first page looks, the others are of the user's
+    /// last look, if it was at the same three minutes ago at most.
     ///
     /// # Errors
     /// As of [`Store::look`].
@@ -119,7 +132,7 @@ impl Store {
         rows: Rows,
     ) -> Result<(Arc<Look>, Vec<Verdict>), StoreError> {
         let (first, now) = (rows.offset == 0, self.clock().now());
-        let last = self.shared.looks.lock().as_ref().and_then(|kept| {
+        let last = self.shared.looks.kept().get(&user).and_then(|kept| {
             let same = !first && kept.is_of(now) && kept.ask == ask;
             same.then(|| kept.look.clone())
         });
@@ -129,7 +142,7 @@ impl Store {
             return Ok((look, verdicts));
         }
         let turn = self.shared.looks.turn(Looker::DryRun(user)).await?;
-        let (kept, now) = (ask.clone(), self.clock().now());
+        let (asked, now) = (ask.clone(), self.clock().now());
         let (look, verdicts) = self
             .read(move |conn| {
                 let _turn = turn;
@@ -138,7 +151,7 @@ impl Store {
                 Ok((Arc::new(look), verdicts))
             })
             .await?;
-        *self.shared.looks.lock() = Some(Kept { ask: kept, at: now, look: look.clone() });
+        self.shared.looks.keep(user, Kept { ask: asked, at: now, look: look.clone() });
         Ok((look, verdicts))
     }
 
@@ -153,9 +166,9 @@ impl Store {
         self.read(move |conn| Ok(members(conn, &ask, &devices, now)?)).await
     }
 
-    /// Lets go of a look that nobody may read on from.
+    /// Lets go of looks that nobody may read on from.
     pub fn forget_looks(&self) {
         let now = self.clock().now();
-        self.shared.looks.lock().take_if(|kept| !kept.is_of(now));
+        self.shared.looks.kept().retain(|_, kept| kept.is_of(now));
     }
 }

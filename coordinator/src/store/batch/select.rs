@@ -2,6 +2,7 @@
 //! to is kept in a few bytes each, however many they are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
@@ -102,24 +103,23 @@ impl Look {
         chosen
     }
 
-    /// The devices of the modems after the first `offset`, `limit` of them; and how many modems of these
-    /// devices come before those.
-    fn devices_of(&self, offset: usize, limit: usize) -> (Vec<DeviceId>, usize) {
-        let (mut before, mut skip, mut found) = (0, 0, Vec::new());
+    /// Where the modems after the first `offset` are, `limit` of them: the devices, and which modems of
+    /// each.
+    fn devices_of(&self, rows: Rows) -> Vec<(DeviceId, Range<usize>)> {
+        let from = rows.offset as usize;
+        let wanted = from..from.saturating_add(rows.limit as usize);
+        let (mut before, mut found) = (0, Vec::new());
         for seen in &self.seen {
-            if before >= offset.saturating_add(limit) {
+            let own = wanted.start.max(before)..wanted.end.min(before + seen.modems);
+            if !own.is_empty() {
+                found.push((seen.device, own.start - before..own.end - before));
+            }
+            before += seen.modems;
+            if before >= wanted.end {
                 break;
             }
-            let until = before + seen.modems;
-            if until > offset {
-                if found.is_empty() {
-                    skip = offset - before;
-                }
-                found.push(seen.device);
-            }
-            before = until;
         }
-        (found, skip)
+        found
     }
 
     fn add(&mut self, verdicts: Vec<Verdict>) {
@@ -185,7 +185,8 @@ pub(super) fn look(conn: &Connection, ask: &Ask, now: u64) -> rusqlite::Result<L
     Ok(look)
 }
 
-/// The verdicts on a page of its modems, as they are by now.
+/// The verdicts on a page of its modems, as they are by now. Who is not of the selection any more is
+/// missing, and nobody moves to another page for it.
 pub(super) fn page(
     conn: &Connection,
     ask: &Ask,
@@ -193,10 +194,16 @@ pub(super) fn page(
     rows: Rows,
     now: u64,
 ) -> rusqlite::Result<Vec<Verdict>> {
-    let (offset, limit) = (rows.offset as usize, rows.limit as usize);
-    let (devices, skip) = look.devices_of(offset, limit);
-    let verdicts = judged(conn, ask, &candidates(conn, ask.build)?, &devices, now)?;
-    Ok(verdicts.into_iter().skip(skip).take(limit).collect())
+    let (devices, modems): (Vec<_>, Vec<_>) = look.devices_of(rows).into_iter().unzip();
+    let mut found = HashMap::<_, Vec<_>>::new();
+    for verdict in judged(conn, ask, &candidates(conn, ask.build)?, &devices, now)? {
+        found.entry(verdict.device).or_default().push(verdict);
+    }
+    let own = |(device, modems): (DeviceId, Range<usize>)| {
+        let verdicts = found.remove(&device).unwrap_or_default();
+        verdicts.into_iter().skip(modems.start).take(modems.len())
+    };
+    Ok(devices.into_iter().zip(modems).flat_map(own).collect())
 }
 
 /// Those of these devices that would be upgraded by now.

@@ -211,3 +211,35 @@ async fn members_are_as_they_are_when_they_are_added() {
     assert_eq!(left.len(), 6);
     assert!(left.iter().all(|member| member.device != gone));
 }
+
+#[tokio::test]
+async fn pages_are_of_their_own_users_look_and_who_is_gone_moves_nobody() {
+    let f = Fixture::new().await;
+    let devices = routers(&f).await;
+    let everybody = Ask { allowance: Allowance::default(), ..ask(&f).await };
+    let selection = Selection { models: vec!["FN990A28".into()], ..Selection::default() };
+    let some = Ask { selection, ..everybody.clone() };
+    let page = async |user, ask: &Ask, offset, limit| {
+        f.store.preview(ask.clone(), user, Rows { offset, limit }).await.unwrap()
+    };
+    let (look, whole) = page(ONE, &some, 0, 100).await;
+    assert_eq!((look.modems(), whole.len()), (8, 8));
+    page(OTHER, &everybody, 0, 100).await;
+    // One of two modems of a device becomes another model's.
+    let gone = devices[1];
+    let mut changed = inventory(&["main", "second"]);
+    changed.modems[0].model = "LM960".into();
+    f.store.set_inventory(gone, changed).await.unwrap();
+    let mut pages = Vec::new();
+    for offset in 1..8 {
+        let (look, verdicts) = page(ONE, &some, offset, 1).await;
+        assert_eq!(look.modems(), 8, "another look");
+        pages.push(verdicts);
+    }
+    for (before, now) in whole[1..].iter().zip(&pages) {
+        assert!(before.device == gone || now == &[before.clone()], "{before:?}: {now:?}");
+    }
+
+    let left = pages.concat().into_iter().filter(|now| now.device == gone);
+    assert!(left.count() <= 1, "it has one modem of the selection");
+}
