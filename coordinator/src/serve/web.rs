@@ -157,5 +157,6 @@ fn routes(parts: &Parts, config: &Config, mqtt_port: u16) -> Result<Router, Star
     };
     let routes = api::router(operators.into()).nest("/api/v1/agent", api::agent::router(agents));
     let routes = routes.layer(middleware::from_fn(take_small_body));
+    let routes = routes.layer(middleware::from_fn(body::read_to_its_end));
     Ok(routes.layer(middleware::map_request(body::keep_moving)))
 }
