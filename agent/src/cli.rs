@@ -10,6 +10,7 @@
 //! | 5 | `probe`: no modem; `status`: the agent does not run |
 //! | 6 | `run`, `check-config`: the settings are valid and say `enabled '0'`, and nothing is unfinished |
 //! | 7 | `busy`: an upgrade is past its point of no return and not finished |
+//! | 8 | `check-config`: the settings are not valid, and `run` goes on with an upgrade that is not finished |
 
 mod arguments;
 mod busy;
@@ -24,6 +25,7 @@ mod status;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::settings::{self, Settings, SettingsError, Source, last_valid};
 use arguments::{Command, Parsed, Sources};
@@ -36,6 +38,11 @@ const BUSY: u8 = 4;
 const ABSENT: u8 = 5;
 const DISABLED: u8 = 6;
 const UNFINISHED: u8 = 7;
+/// Settings are refused, and an agent has to run all the same.
+const FINISH: u8 = 8;
+
+/// Between two looks whether refused settings could be taken by now.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Entry point, shared with the lab's multi-call binary.
 #[must_use]
@@ -90,16 +97,7 @@ fn execute(command: Command) -> ExitCode {
         Command::Hold { sources, watch: Some(grace) } => {
             with(load_local(&sources), |settings| hold::watch(&settings, grace))
         }
-        Command::CheckConfig(sources) => with(load(&sources), |settings| {
-            print!("{}", settings.effective);
-            match wanted(settings) {
-                Some(settings) => {
-                    settings.refused.iter().for_each(|refused| eprintln!("{refused}"));
-                    ExitCode::SUCCESS
-                }
-                None => ExitCode::from(DISABLED),
-            }
-        }),
+        Command::CheckConfig(sources) => check_config(&sources),
     }
 }
 
@@ -111,6 +109,26 @@ fn end_with_any_panic() {
         tell(info);
         std::process::abort();
     }));
+}
+
+/// What is in force; the exit status says whether an agent is to run by it.
+fn check_config(sources: &Sources) -> ExitCode {
+    let settings = match load(sources) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{}", Chain(&error));
+            let finish = to_finish_with(sources, &error).is_some();
+            return ExitCode::from(if finish { FINISH } else { SETTINGS });
+        }
+    };
+    print!("{}", settings.effective);
+    match wanted(settings) {
+        Some(settings) => {
+            settings.refused.iter().for_each(|refused| eprintln!("{refused}"));
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::from(DISABLED),
+    }
 }
 
 fn run(source: &Source, settings: Settings) -> ExitCode {
@@ -149,7 +167,12 @@ fn run_refused(sources: &Sources, error: SettingsError) -> ExitCode {
                 "an upgrade is not finished: it is, with the settings that were valid last; \
                  no other begins until those of the router are mended"
             );
-            work(Settings { refused: Some(refused), ..settings })
+            let settings = Settings { refused: Some(refused), ..settings };
+            match error {
+                // Then nobody says so: procd starts this one again with the settings of the router.
+                SettingsError::Unfinished(_) => work_until(settings, accepted_again(sources)),
+                SettingsError::Read(_) | SettingsError::Invalid(_) => work(settings),
+            }
         }
         None => ExitCode::from(SETTINGS),
     }
@@ -166,11 +189,31 @@ fn to_finish_with(sources: &Sources, error: &SettingsError) -> Option<Settings> 
         }
         SettingsError::Read(_) | SettingsError::Invalid(_) => None,
     };
-    last.filter(|settings| busy::unfinished(settings).is_some()).or_else(now)
+    last.filter(|settings| busy::to_go_on_with(settings).is_some()).or_else(now)
+}
+
+/// Ends when what the settings were refused for is finished.
+async fn accepted_again(sources: &Sources) {
+    while let Err(error) = load(sources) {
+        log::debug!("{error}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    log::info!("what the settings were refused for is finished: they are taken over");
 }
 
 fn work(settings: Settings) -> ExitCode {
-    match on_runtime(crate::run::run(settings)) {
+    work_until(settings, std::future::pending())
+}
+
+/// Works until `end`, or until the process is told to end.
+fn work_until(settings: Settings, end: impl Future<Output = ()>) -> ExitCode {
+    let work = async {
+        tokio::select! {
+            worked = crate::run::run(settings) => worked,
+            () = end => Ok(()),
+        }
+    };
+    match on_runtime(work) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             log::error!("{}", Chain(&error));

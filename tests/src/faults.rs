@@ -28,6 +28,10 @@ pub enum ModemFault {
     SilentBoot {
         ms: u64,
     },
+    /// Says who it is after the next boot and refuses to tell its versions, for this long after its silence.
+    LateVersions {
+        ms: u64,
+    },
     /// Restarts by itself after this many more commands.
     Restart {
         after_commands: u32,

@@ -47,10 +47,19 @@ fn not_mounted(mounts: &Mounts, state_dir: &Path) -> Option<String> {
 /// The first slot whose modem may still be in the middle of something, by its journal; also one that the
 /// settings do not name any more.
 pub fn unfinished(settings: &Settings) -> Option<String> {
+    first_in(settings, State::has_touched)
+}
+
+/// The first slot that an agent has to go on with.
+pub fn to_go_on_with(settings: &Settings) -> Option<String> {
+    first_in(settings, State::must_go_on)
+}
+
+fn first_in(settings: &Settings, counts: fn(&State) -> bool) -> Option<String> {
     let slots = settings.slots.iter();
     let own = slots.map(|slot| (journal_path(settings, slot), slot.slot.to_string()));
     let nameless = journal::all(&settings.paths.state_dir).into_iter().flatten();
-    own.chain(nameless).find_map(|(path, slot)| unfinished_in(&slot, &path, State::has_touched))
+    own.chain(nameless).find_map(|(path, slot)| unfinished_in(&slot, &path, counts))
 }
 
 /// Whether the modem of `slot` may be in the middle of something, by the journal at `path`: what `counts`.

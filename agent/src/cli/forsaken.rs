@@ -11,7 +11,7 @@ use crate::guardian;
 use crate::profiles;
 use crate::settings::{Settings, SettingsError, SlotSettings};
 use crate::upgrade::journal::{self, Found};
-use crate::upgrade::state::{State, Step};
+use crate::upgrade::state::State;
 
 /// `settings`, unless a journal that is not finished has no slot in them: neither those where the state
 /// is now, nor those of the slots `before`, the settings that were in force until now.
@@ -37,9 +37,7 @@ pub fn accepted(settings: Settings, before: Option<&Settings>) -> Result<Setting
 }
 
 fn forsaken(slot: &str, path: &Path) -> Option<String> {
-    // A request without an answer may have been granted: whoever asked has to hand that back.
-    let counts = |state: &State| state.has_touched() || state.step == Step::Committing;
-    let unfinished = unfinished_in(slot, path, counts)?;
+    let unfinished = unfinished_in(slot, path, State::must_go_on)?;
     let path = path.display();
     Some(format!("{unfinished}, and no slot is called so: name it until then ({path})"))
 }
@@ -49,7 +47,7 @@ fn means_elsewhere(before: &Settings, slot: &SlotSettings, now: &Settings) -> Op
     let Ok(Found::State { state, .. }) = journal::peek(&journal_path(before, slot)) else {
         return None;
     };
-    if !state.has_touched() && state.step != Step::Committing {
+    if !state.must_go_on() {
         return None;
     }
     let (old, new) = (&before.paths, &now.paths);
@@ -96,7 +94,7 @@ mod tests {
     use crate::settings::{Fragment, from_fragments};
     use crate::upgrade::journal::{Journal, Reading, aside};
     use crate::upgrade::state::{
-        Gates, Record, Run, Target,
+        Gates, Record, Run, Step, Target,
         tests::{record, target},
     };
 
@@ -199,6 +197,19 @@ mod tests {
         router.journal(Step::Recovering { tries: 3, run: Run::Attach });
         let unfinished = crate::cli::busy::unfinished(&renamed).unwrap();
         assert!(unfinished.contains("slot main"), "{unfinished}");
+    }
+
+    #[test]
+    fn who_asked_for_a_grant_is_started_and_no_obstacle() {
+        let router = Router(tempfile::tempdir().unwrap());
+        let settings = router.settings("state", &["main"]);
+        assert_eq!(crate::cli::busy::to_go_on_with(&settings), None);
+        router.journal(Step::Committing);
+        let reason = crate::cli::busy::to_go_on_with(&settings).unwrap();
+        assert!(reason.contains("committing"), "{reason}");
+        assert_eq!(crate::cli::busy::unfinished(&settings), None, "it may be waiting for days");
+        router.journal(Step::Waiting { gates: Gates::Commit });
+        assert_eq!(crate::cli::busy::to_go_on_with(&settings), None);
     }
 
     #[test]

@@ -63,6 +63,10 @@ impl Staged {
     /// # Errors
     /// They cannot be written.
     pub fn keep_manifest(&self, manifest: &[u8], signature: &str) -> Result<(), StagingError> {
+        // Each look at the gates of an upgrade that waits comes here, for weeks perhaps.
+        if self.manifest().is_ok_and(|kept| kept.0 == manifest && kept.1 == signature) {
+            return Ok(());
+        }
         crate::failpoint::at!("staging.manifest");
         files::write_atomic(&self.directory.join("manifest.json"), manifest)
             .and_then(|()| {

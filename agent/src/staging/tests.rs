@@ -2,7 +2,7 @@ use super::staged::explain;
 use super::*;
 use nix::errno::Errno;
 use shared::hex::Hex;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 const MANIFEST: Sha256 = Hex([7; 32]);
 
@@ -41,6 +41,13 @@ fn the_first_place_with_room_is_taken_and_private() {
         );
     }
     assert_eq!(staged.manifest().unwrap(), (b"{}".to_vec(), "signature".to_owned()));
+    // An upgrade that waits looks every few minutes, for weeks.
+    let inode = || std::fs::metadata(staged.path().join("manifest.json")).unwrap().ino();
+    let before = inode();
+    staged.keep_manifest(b"{}", "signature").unwrap();
+    assert_eq!(inode(), before, "written once more");
+    staged.keep_manifest(b"{}", "another").unwrap();
+    assert_eq!(staged.manifest().unwrap().1, "another");
 }
 
 #[test]

@@ -269,11 +269,32 @@ fn judge(wanted: &[VersionLine], before: Option<&Before>, found: &[VersionLine])
         return Sighting::Target;
     }
     match before {
-        Some(before) if all_kept(&before.versions, found) => Sighting::Old,
+        // Before any tool starts the modem itself is asked: where it was not, no tool was started.
+        Some(before) if !before.by_modem || all_kept(&before.versions, found) => Sighting::Old,
         _ => {
             let found: Vec<_> =
                 found.iter().map(|l| format!("{} {}", l.command, l.value)).collect();
             Sighting::OtherVersion { found: found.join(", ") }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upgrade::state::tests::before;
+
+    #[test]
+    fn where_the_modem_was_never_asked_no_tool_was_started() {
+        let line =
+            |value: &str| VersionLine { command: "#SWPKGV".into(), line: 1, value: value.into() };
+        let (old, new) = ([line("45.00.003")], [line("45.00.004")]);
+        let unknown = Before { by_modem: false, ..before() };
+        assert_eq!(judge(&new, Some(&unknown), &old), Sighting::Old);
+        assert_eq!(judge(&new, Some(&unknown), &new), Sighting::Target);
+        let asked = Before { by_modem: true, ..before() };
+        assert!(matches!(judge(&new, Some(&asked), &old), Sighting::OtherVersion { .. }));
+        let known = Before { versions: old.to_vec(), ..asked };
+        assert_eq!(judge(&new, Some(&known), &old), Sighting::Old);
     }
 }

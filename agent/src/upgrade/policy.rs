@@ -15,8 +15,8 @@ pub struct Policy {
     pub max_acceptance: u32,
     /// How often an image is fetched again because it was not what had been written.
     pub max_losses: u32,
-    /// How often a modem is looked for while somebody else's device is in its place: with the doubling pauses some
-    /// two hours. Then the slot waits for a person.
+    /// How often in a row a modem is looked for while somebody else's device is in its place: with the first doubling
+    /// pauses some two hours. Then the slot waits for a person.
     pub max_strangers: u32,
     /// How often giving back is tried before it is reported and left.
     pub max_releases: u32,

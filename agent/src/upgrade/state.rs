@@ -213,6 +213,13 @@ impl State {
         }
     }
 
+    /// Whether an agent has to go on with it, whatever the settings have become: the modem may have been touched, or
+    /// what was asked for may have been granted, which whoever asked has to hand back.
+    #[must_use]
+    pub fn must_go_on(&self) -> bool {
+        self.has_touched() || self.step == Step::Committing
+    }
+
     /// Whether the router's other modems wait even through a long rest: the end is near, the tries
     /// are counted, and what is held would be given back under another's tool.
     #[must_use]

@@ -107,6 +107,7 @@ pub fn spoil(flash: &mut Flash, fault: &ModemFault) -> bool {
         ModemFault::OtherSimAfterFlash { iccid } => flash.iccid = Some(iccid.clone()),
         ModemFault::UrcStorm
         | ModemFault::SilentBoot { .. }
+        | ModemFault::LateVersions { .. }
         | ModemFault::Restart { .. }
         | ModemFault::PowerCut { .. }
         | ModemFault::StopsAnswering { .. }

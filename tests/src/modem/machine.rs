@@ -46,6 +46,7 @@ pub struct Machine {
     /// The ports vanish then, for a boot.
     leaves: Option<(Instant, bool)>,
     silent_until: Instant,
+    versions_from: Instant,
     next_urc: Instant,
     commands: u32,
     enumerations: u32,
@@ -69,6 +70,7 @@ impl Machine {
             boot: Some((now + settings.enumeration, false)),
             leaves: None,
             silent_until: now,
+            versions_from: now,
             next_urc: now,
             commands: 0,
             enumerations: 0,

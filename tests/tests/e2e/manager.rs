@@ -96,6 +96,17 @@ async fn a_sim_that_waits_for_its_pin_is_said_and_no_failure() {
     assert!(log.contains(said), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modem_that_tells_its_versions_late_is_waited_for() {
+    let scene = scene("late-versions");
+    let (router, device) = enrolled(&scene, &[]).await;
+    router.modem.set_fault(lab::faults::ModemFault::LateVersions { ms: 6000 }).unwrap();
+    let image = scene.image(&Wanted::default()).unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let operation = scene.ended(&operation).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", router.agent_log());
+}
+
 /// What becomes of an upgrade after which the modem has this fault, in the ten seconds that the profile gives it.
 async fn after_which(name: &str, fault: lab::faults::ModemFault) -> (Scene, Router, Value) {
     let scene = scene(name);

@@ -62,7 +62,7 @@ async fn a_slot_keeps_its_name_until_its_modem_is_whole_again() {
     router.power_cut().unwrap();
     let slots = format!("[[slot]]\nname = \"left\"\nimei = \"{}\"\n\n[modem]", router.imei);
     router.edit("agent.toml", "[modem]", &slots).unwrap();
-    assert_eq!(router.ask(&["check-config"]).unwrap().0, Some(3), "they are refused");
+    assert_eq!(router.ask(&["check-config"]).unwrap().0, Some(8), "refused, and one is to run");
     assert_eq!(router.ask(&["busy"]).unwrap().0, Some(7), "what was begun is not forgotten");
     router.power_on().unwrap();
     let operation = scene.ended(&operation).await.unwrap();
@@ -72,6 +72,11 @@ async fn a_slot_keeps_its_name_until_its_modem_is_whole_again() {
     watch::given_back(&router).await.unwrap();
     let whole = || router.ask(&["check-config"]).unwrap().0 == Some(0);
     until("the slot may have another name", whole).await.unwrap();
+    // Nobody has to say so: it ends, and procd starts it again.
+    until("the agent has ended", || router.has_ended().unwrap()).await.unwrap();
+    router.start_agent().unwrap();
+    let taken_over = || router.status().is_some_and(|status| status.settings_refused.is_none());
+    until("the settings are in force", taken_over).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,9 @@ use shared::ids::UsbId;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Between two questions to a modem that refuses to tell its versions.
+const REFUSED: Duration = Duration::from_secs(2);
+
 impl Environment {
     pub(super) async fn probe(&mut self, state: &State) -> Outcome {
         // First: it says who has to let go.
@@ -32,30 +35,42 @@ impl Environment {
     pub(super) async fn sight(&mut self, state: &State) -> Sighting {
         let before = state.record.before.as_ref();
         let imei = before.map(|b| b.imei.as_str());
-        let mut ready = match self.wait_or_settle(imei).await {
-            Ok(ready) => ready,
-            Err(sighting) => return sighting,
-        };
         let Some(target) = &state.record.target else { return Sighting::Silent };
         let known = before.iter().flat_map(|b| &b.versions);
         let commands = VersionCommands::new(
             target.reaches.iter().map(|line| &line.command),
             known.map(|line| &line.command),
         );
-        let found = match dialect::read_versions(&mut ready.port, &commands).await {
-            Ok(replies) => version_lines(replies),
-            Err(error) => {
-                log::warn!("the versions cannot be read: {}", chain(&error));
-                return Sighting::Silent;
+        let deadline = Instant::now() + self.boot_patience();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut ready = match self.wait_or_settle(imei, left).await {
+                Ok(ready) => ready,
+                Err(sighting) => return sighting,
+            };
+            match dialect::read_versions(&mut ready.port, &commands).await {
+                Ok(replies) => return judge(&target.reaches, before, &version_lines(replies)),
+                // Its identity comes before its versions, in a modem that boots.
+                Err(error) if Instant::now() + REFUSED < deadline => {
+                    log::info!("the versions cannot be read yet: {}", chain(&error));
+                }
+                Err(error) => {
+                    log::warn!("the versions cannot be read: {}", chain(&error));
+                    return Sighting::Silent;
+                }
             }
-        };
-        judge(&target.reaches, before, &found)
+            drop(ready);
+            tokio::time::sleep(REFUSED).await;
+        }
     }
 
     /// The modem, or what it is instead: at once where a device settles in a mode of ours, which
     /// will not answer by waiting longer, and otherwise when the whole patience is over.
-    async fn wait_or_settle(&self, imei: Option<&str>) -> Result<Ready, Sighting> {
-        let patience = self.boot_patience();
+    async fn wait_or_settle(
+        &self,
+        imei: Option<&str>,
+        patience: Duration,
+    ) -> Result<Ready, Sighting> {
         let deadline = Instant::now() + patience;
         tokio::select! {
             waited = self.answering(imei, patience) => match waited {
@@ -65,7 +80,7 @@ impl Environment {
                     return Err(self.by_exclusion(imei).await);
                 }
             },
-            () = self.settled(patience) => {}
+            () = self.settled(self.boot_patience()) => {}
         }
         match self.by_exclusion(imei).await {
             // Others may still be booting; a person is asked only when all had their time.

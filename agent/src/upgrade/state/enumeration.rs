@@ -24,7 +24,7 @@ impl Node {
         let state = |state: &State| {
             let r = &state.record;
             // Beyond the limit all counts of tries are alike.
-            let tries = (state.tries.min(9), r.vanished);
+            let tries = (state.tries.min(9), r.vanished, r.strangers);
             let counts = (tries, r.attempts, r.holding, r.post_flash_due);
             let before = r.before.as_ref().map(|before| before.by_modem);
             // So are those of grants handed back.

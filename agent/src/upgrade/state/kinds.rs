@@ -140,6 +140,9 @@ pub struct Record {
     /// How often the modem, flashed, was lost while it was restored or compared.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub vanished: u32,
+    /// How often in a row somebody else's device was in the place of the modem that is recovered.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub strangers: u32,
     /// How the tool ended, while its modem is away or is recovered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_end: Option<ToolEnd>,
@@ -165,6 +168,7 @@ impl Record {
             last_failure: None,
             returned: 0,
             vanished: 0,
+            strangers: 0,
             tool_end: None,
         }
     }

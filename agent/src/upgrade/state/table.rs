@@ -105,7 +105,8 @@ pub(super) fn apply(state: State, outcome: Outcome, policy: &Policy) -> State {
         {
             let mut state = state;
             state.record.vanished += 1;
-            state.probe(ToolEnd::Lost, 1)
+            // Its target was read back: that it was lost, and has to come again, it cannot be.
+            state.probe(ToolEnd::Success, 1)
         }
         (Step::Restoring | Step::Confirming, Outcome::Vanished { .. }) => {
             State { tries: state.tries.saturating_add(1), ..state }
@@ -289,10 +290,11 @@ impl State {
 
     /// Looks again for some hours, with somebody else's device in the place of ours. Then a person has to, and needs
     /// the router as it was.
-    fn await_return(self, tries: u32, reason: String, policy: &Policy) -> Self {
-        if tries >= policy.max_strangers {
+    fn await_return(mut self, tries: u32, strangers: u32, reason: String, policy: &Policy) -> Self {
+        if strangers >= policy.max_strangers {
             return self.release(Next::Hold { reason });
         }
+        self.record.strangers = strangers + 1;
         self.recover_later(tries, policy)
     }
 
@@ -302,8 +304,9 @@ impl State {
     }
 
     /// The modem decides. `end` only tells a failure worth another attempt from a lie.
-    fn probed(self, end: &ToolEnd, recoveries: u32, seen: Sighting, policy: &Policy) -> Self {
+    fn probed(mut self, end: &ToolEnd, recoveries: u32, seen: Sighting, policy: &Policy) -> Self {
         use ModemCondition as Modem;
+        let strangers = std::mem::take(&mut self.record.strangers);
         let phase = self.phase();
         let failure =
             |kind, condition, detail: String| Failure::new(phase, kind, condition, detail);
@@ -323,7 +326,7 @@ impl State {
             // Another modem in its place, or beside it for a while: somebody has to say which.
             Sighting::WrongModem { imei } if recoveries > 0 => {
                 let reason = format!("modem {imei} answers, and ours is away");
-                self.await_return(recoveries, reason, policy)
+                self.await_return(recoveries, strangers, reason, policy)
             }
             Sighting::WrongModem { imei } => {
                 let detail = format!("modem {imei} answers instead");
@@ -344,7 +347,7 @@ impl State {
                 let stuck =
                     failure(FailureKind::StuckInDownloadMode, Modem::Unknown, detail.clone());
                 state.record.last_failure = Some(stuck);
-                state.await_return(recoveries, detail, policy)
+                state.await_return(recoveries, strangers, detail, policy)
             }
             Sighting::DownloadMode if recoveries == 0 => {
                 self.to(Step::Recovering { tries: 1, run: Run::Start })
@@ -362,6 +365,10 @@ impl State {
 
     fn old_version(self, end: &ToolEnd, phase: shared::stages::Phase, policy: &Policy) -> Self {
         let (kind, detail) = match end {
+            ToolEnd::Success if self.record.vanished > 0 => (
+                FailureKind::VersionMismatch,
+                "the new version was read back, and the old one runs now".to_owned(),
+            ),
             ToolEnd::Success => (
                 FailureKind::VersionMismatch,
                 "the tool reported success, but the old version runs".to_owned(),

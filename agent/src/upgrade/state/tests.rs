@@ -492,3 +492,44 @@ fn a_refused_grant_writes_nothing_however_often_it_is_asked_for() {
     );
     assert!(granted.differs_after_restart(&saved));
 }
+
+#[test]
+fn strangers_in_a_row_are_counted_and_not_the_years_of_a_recovery() {
+    let foreign = || Outcome::Probed(Sighting::ForeignDownloadMode { usb: "05c6:9008".into() });
+    let away = || Outcome::Probed(Sighting::Absent);
+    let look = |state: State, outcome| apply(apply(state, Outcome::Paused).resume(), outcome);
+    let pause = Step::RecoveryPause { tries: 20, delay_s: 1 };
+    let mut state = State { record: Record { holding: true, ..record() }, ..at(pause) };
+    let most = Policy::default().max_strangers;
+    for round in 0..3 {
+        for nth in 0..most {
+            state = look(state, foreign());
+            assert!(matches!(state.step, Step::RecoveryPause { .. }), "{round} {nth}: {state:?}");
+        }
+        state = look(state, away());
+        assert!(matches!(state.step, Step::RecoveryPause { .. }), "{state:?}");
+    }
+    for _ in 0..most {
+        state = look(state, foreign());
+    }
+    assert!(matches!(look(state, foreign()).step, Step::Releasing { next: Next::Hold { .. } }));
+}
+
+#[test]
+fn a_target_that_was_read_back_was_not_lost_to_a_power_cut() {
+    let record = Record { attempts: 1, holding: true, ..record() };
+    for step in [Step::Restoring, Step::Confirming] {
+        let mut state = State { record: record.clone(), ..at(step) };
+        while !matches!(state.step, Step::Probing { .. }) {
+            state = apply(state, Outcome::Vanished { reason: "it restarts".into() });
+        }
+        let state = apply(state.resume(), Outcome::Probed(Sighting::Old));
+        let Step::Releasing { next: Next::Finish { ending: Ending::Failed { failure } } } =
+            state.step
+        else {
+            panic!("{state:?}")
+        };
+        assert_eq!(failure.kind, FailureKind::VersionMismatch);
+        assert!(failure.detail.contains("read back"), "{failure:?}");
+    }
+}

@@ -85,9 +85,13 @@ impl Machine {
     pub(super) fn execute(&mut self, index: usize) -> io::Result<()> {
         let noisy = self.storms() || self.random.chance(5);
         let Some(port) = self.ports.get_mut(index) else { return Ok(()) };
-        let line = String::from_utf8_lossy(&std::mem::take(&mut port.command)).into_owned();
+        let mut line = String::from_utf8_lossy(&std::mem::take(&mut port.command)).into_owned();
         if line.is_empty() {
             return Ok(());
+        }
+        if Instant::now() < self.versions_from && line.contains("#SWPKGV") {
+            // No such command, as far as it has come.
+            "AT#LATE".clone_into(&mut line);
         }
         self.commands += 1;
         let noise = noisy.then_some(&mut self.random);

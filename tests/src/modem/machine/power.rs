@@ -76,6 +76,10 @@ impl Machine {
             _ => Duration::ZERO,
         };
         self.silent_until = now + self.settings.boot_silence + extra;
+        let late = self.take_fault(|fault| matches!(fault, ModemFault::LateVersions { .. }));
+        if let Some(ModemFault::LateVersions { ms }) = late {
+            self.versions_from = self.silent_until + Duration::from_millis(ms);
+        }
         Ok(())
     }
 }
