@@ -18,6 +18,9 @@ use crate::{
 /// Most output read of one call, in bytes: `network.interface dump` of a router with many interfaces.
 const MAX_OUTPUT: usize = 256 * 1024;
 
+/// `UBUS_STATUS_NOT_FOUND`, which the ubus command ends with where there is no such object.
+const UBUS_NOT_FOUND: i32 = 4;
+
 /// The router's programs; all paths are local settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Programs {
@@ -91,10 +94,21 @@ struct Interface {
     pending: bool,
     #[serde(default)]
     autostart: bool,
+    /// Made by another one's protocol, `wwan_4` by `wwan` for instance, and removed with it.
+    #[serde(default)]
+    dynamic: bool,
     #[serde(default)]
     device: Option<String>,
     #[serde(default)]
     l3_device: Option<String>,
+}
+
+impl Interface {
+    /// Not one that is dynamic: it goes down with the one that made it, which makes it again. netifd removes it
+    /// then, so that nobody could bring it up.
+    fn is_wanted(&self) -> bool {
+        !self.dynamic && (self.up || self.pending || self.autostart)
+    }
 }
 
 impl Programs {
@@ -167,7 +181,7 @@ impl Programs {
             // An interface that netifd does not know.
             Ok(None) => false,
             Ok(Some(json)) => serde_json::from_slice::<Interface>(&json)
-                .map_or(true, |i| i.up || i.pending || i.autostart),
+                .map_or(true, |interface| interface.is_wanted()),
             Err(error) => !error.is_absent(),
         }
     }
@@ -179,14 +193,17 @@ impl Programs {
             interface: Vec<Interface>,
         }
         let ours = |device: &Option<String>| device.as_ref().is_some_and(|d| devices.contains(d));
-        let dump = self.output(&self.ubus, &["call", "network.interface", "dump"]).await;
-        let Ok(Some(json)) = dump else { return Vec::new() };
+        let Ok(Some(json)) = self.dump().await else { return Vec::new() };
         let Ok(dump) = serde_json::from_slice::<Dump>(&json) else { return Vec::new() };
         let on_them = dump.interface.into_iter().filter(|interface| {
-            let wanted = interface.up || interface.pending || interface.autostart;
-            wanted && (ours(&interface.device) || ours(&interface.l3_device))
+            interface.is_wanted() && (ours(&interface.device) || ours(&interface.l3_device))
         });
         on_them.map(|interface| interface.interface).collect()
+    }
+
+    /// All of netifd's interfaces; an answer means that it is there.
+    async fn dump(&self) -> Result<Option<Vec<u8>>, NotDone> {
+        self.output(&self.ubus, &["call", "network.interface", "dump"]).await
     }
 
     pub(super) async fn act(
@@ -206,7 +223,11 @@ impl Programs {
                     Action::Stop => "down",
                     Action::Start => "up",
                 };
-                self.call(holder, action, &self.ubus, &["call", &object, method]).await
+                let done = self.call(holder, action, &self.ubus, &["call", &object, method]).await;
+                match action {
+                    Action::Stop => done,
+                    Action::Start => self.unless_gone(interface, done).await,
+                }
             }
             (Holder::Interface(interface), Action::Stop) => {
                 self.call(holder, action, &self.ifdown, &[interface]).await
@@ -222,6 +243,25 @@ impl Programs {
                 let ended = inhibition.end(self.limit()).await;
                 ended.map_err(|reason| refused(holder, name, reason))
             }
+        }
+    }
+
+    /// An interface that netifd does not know any more, because somebody removed it meanwhile, cannot be given back
+    /// and is nobody's to wait for. A netifd that is not there just now says the same of all of them.
+    async fn unless_gone(
+        &self,
+        interface: &str,
+        done: Result<(), HolderError>,
+    ) -> Result<(), HolderError> {
+        match done {
+            Err(HolderError::Failed { status, .. })
+                if status.code() == Some(UBUS_NOT_FOUND)
+                    && matches!(self.dump().await, Ok(Some(_))) =>
+            {
+                log::warn!("interface {interface} is gone: there is nothing to bring up");
+                Ok(())
+            }
+            done => done,
         }
     }
 

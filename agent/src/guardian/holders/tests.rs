@@ -304,7 +304,8 @@ async fn interfaces_are_found_by_the_modems_devices() {
     let dump = r#"{"interface": [
         {"interface": "lan", "up": true, "device": "br-lan", "l3_device": "br-lan"},
         {"interface": "wwan", "up": false, "autostart": true, "device": "wwan0"},
-        {"interface": "wwan_4", "up": true, "device": "@wwan", "l3_device": "wwan0"},
+        {"interface": "alias", "up": true, "dynamic": false, "device": "@wwan", "l3_device": "wwan0"},
+        {"interface": "wwan_4", "up": true, "autostart": true, "dynamic": true, "l3_device": "wwan0"},
         {"interface": "off", "up": false, "autostart": false, "device": "wwan0"},
         {"interface": "-x", "up": true, "device": "wwan0"}]}"#;
     std::fs::write(router.path("dump.json"), dump).unwrap();
@@ -315,7 +316,55 @@ async fn interfaces_are_found_by_the_modems_devices() {
     );
     let interface = |name: &str| Holder::Interface(name.into());
     let found = router.holders().interfaces_on(&devices).await;
-    assert_eq!(found, [interface("wwan"), interface("wwan_4")]);
+    assert_eq!(found, [interface("wwan"), interface("alias")]);
+}
+
+/// What netifd knows, one file each; what is dynamic goes when it goes down.
+fn netifd(router: &Router, interfaces: &[(&str, &str)]) {
+    let known = router.path("netifd");
+    std::fs::create_dir(&known).unwrap();
+    for (name, json) in interfaces {
+        std::fs::write(known.join(format!("network.interface.{name}")), json).unwrap();
+    }
+    let body = format!(
+        "[ $2 = service ] && exit 4
+         cd {known} || exit 4
+         [ $2 = network.interface ] && exec echo '{{\"interface\": []}}'
+         [ -e $2 ] || exit 4
+         [ $3 = status ] && exec cat $2
+         echo \"$2 $3\" >> {calls}",
+        known = known.display(),
+        calls = router.path("calls").display()
+    );
+    router.script("ubus", &body);
+}
+
+#[tokio::test]
+async fn what_netifd_makes_and_removes_by_itself_is_not_taken() {
+    let router = Router::new();
+    let up = |dynamic: bool| format!(r#"{{"up": true, "autostart": true, "dynamic": {dynamic}}}"#);
+    netifd(&router, &[("wwan", &up(false)), ("wwan_4", &up(true))]);
+    let all = ["wwan", "wwan_4"].map(|name| Holder::Interface(name.into()));
+    router.holders().take(&all).await.unwrap();
+    assert_eq!(router.holders().taken().unwrap(), all[..1]);
+    router.holders().give_back().await.unwrap();
+    assert_eq!(router.calls(), ["network.interface.wwan down", "network.interface.wwan up"]);
+}
+
+#[tokio::test]
+async fn an_interface_that_is_gone_is_nobodys_to_wait_for() {
+    let router = Router::new();
+    netifd(&router, &[("wwan", r#"{"up": false}"#)]);
+    let all = ["wwan", "wwan_4"].map(|name| Holder::Interface(name.into()));
+    router.holders().note(&all).unwrap();
+    router.holders().give_back().await.unwrap();
+    assert_eq!(router.calls(), ["network.interface.wwan up"]);
+    assert_eq!(router.holders().taken().unwrap(), []);
+    // Without netifd nobody knows what is gone.
+    std::fs::rename(router.path("netifd"), router.path("away")).unwrap();
+    router.holders().note(&all[..1]).unwrap();
+    assert!(router.holders().give_back().await.is_err());
+    assert_eq!(router.holders().taken().unwrap(), all[..1]);
 }
 
 /// As mmcli behaves: it stays, and says so when the modem is free.
