@@ -4,7 +4,8 @@
 //! made on. Flash contents get cloned; so a key whose board differs from this one is set aside as
 //! `former.json` and a new key is made, which the coordinator then sees as another device. The
 //! parts of the board are kept one by one and not as one hash: a MAC that cannot be read in one
-//! boot is no other board, a different MAC is.
+//! boot is no other board, a different MAC is. Another name alone is a renamed board, whose new name
+//! is kept.
 
 mod board;
 
@@ -90,6 +91,7 @@ impl Identity {
                 if let Err(error) = files::durable_dir(&directory) {
                     log::warn!("{}: {error}", directory.display());
                 }
+                note_name(&path, &bytes, board);
                 return Ok(Self { key, origin: Origin::Kept });
             }
             Some(_) => ("former.json", Origin::MadeForThisBoard),
@@ -155,6 +157,22 @@ fn parse(bytes: &[u8]) -> Option<(Ed25519KeyPair, Board)> {
     let OnDisk { pkcs8, board, .. } = serde_json::from_slice(bytes).ok()?;
     let key = Ed25519KeyPair::from_pkcs8(&STANDARD.decode(pkcs8).ok()?).ok()?;
     Some((key, board))
+}
+
+/// So that the name still tells the board where nothing else of it can be read.
+fn note_name(path: &Path, bytes: &[u8], board: &Board) {
+    let Ok(on_disk) = serde_json::from_slice::<OnDisk>(bytes) else { return };
+    if board.name.is_none() || on_disk.board.name.is_none() || on_disk.board.name == board.name {
+        return;
+    }
+    let renamed = Board { name: board.name.clone(), ..on_disk.board };
+    let written = serde_json::to_vec_pretty(&OnDisk { board: renamed, ..on_disk })
+        .map_err(std::io::Error::other)
+        .and_then(|text| files::write_atomic(path, &text));
+    match written {
+        Ok(()) => log::info!("the board has another name now"),
+        Err(error) => log::warn!("{}: {error}", path.display()),
+    }
 }
 
 fn make(path: &Path, board: &Board, origin: Origin) -> Result<Identity, IdentityError> {

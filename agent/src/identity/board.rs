@@ -50,18 +50,22 @@ impl Board {
         }
     }
 
-    /// Whether this may be `other`: no part that both know differs.
+    /// Whether this may be `other`. What its hardware was given decides, as far as both know it. The name is the
+    /// system's, and another release of OpenWrt may have another one for the same board: it counts only where
+    /// neither address nor serial number can be compared.
     #[must_use]
     pub fn may_be(&self, other: &Self) -> bool {
-        agree(self.name.as_ref(), other.name.as_ref())
-            && self.shares_a_mac(other)
-            && agree(self.serial.as_ref(), other.serial.as_ref())
+        let serial = same(self.serial.as_ref(), other.serial.as_ref());
+        match (self.shares_a_mac(other), serial) {
+            (None, None) => same(self.name.as_ref(), other.name.as_ref()) != Some(false),
+            (mac, serial) => mac != Some(false) && serial != Some(false),
+        }
     }
 
-    /// Or one of them is not known to have any.
-    fn shares_a_mac(&self, other: &Self) -> bool {
-        let unknown = self.macs.is_empty() || other.macs.is_empty();
-        unknown || self.macs.iter().any(|mac| other.macs.contains(mac))
+    /// `None`: one of them is not known to have any.
+    fn shares_a_mac(&self, other: &Self) -> Option<bool> {
+        let known = !self.macs.is_empty() && !other.macs.is_empty();
+        known.then(|| self.macs.iter().any(|mac| other.macs.contains(mac)))
     }
 
     /// What the device says of itself at enrolment.
@@ -84,11 +88,9 @@ pub fn hostname(proc: &Path) -> String {
     first_text(&proc.join("sys/kernel/hostname")).unwrap_or_default()
 }
 
-fn agree(one: Option<&String>, other: Option<&String>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => one == other,
-        _ => true,
-    }
+/// `None`: one of them is not known.
+fn same(one: Option<&String>, other: Option<&String>) -> Option<bool> {
+    Some(one? == other?)
 }
 
 /// The text up to the first NUL (device tree lists) or line end; `None` if there is nothing.

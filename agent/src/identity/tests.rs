@@ -38,6 +38,47 @@ fn another_board_gets_another_key_and_an_unreadable_part_does_not() {
 }
 
 #[test]
+fn the_hardware_tells_a_board_and_its_name_only_where_nothing_else_does() {
+    let board = |name: &str, macs: &[&str], serial: Option<&str>| Board {
+        name: (!name.is_empty()).then(|| name.to_owned()),
+        macs: macs.iter().map(|mac| (*mac).to_owned()).collect(),
+        serial: serial.map(str::to_owned),
+        ..Board::default()
+    };
+    let (mac, other) = (&["02:00:00:00:00:01"][..], &["02:00:00:00:00:02"][..]);
+    for (what, one, two, expected) in [
+        ("same MAC, other name", board("a", mac, None), board("b", mac, None), true),
+        ("same serial, other name", board("a", &[], Some("1")), board("b", &[], Some("1")), true),
+        ("a MAC unread, same serial", board("a", mac, Some("1")), board("b", &[], Some("1")), true),
+        ("other MAC, same name", board("a", mac, None), board("a", other, None), false),
+        ("other serial, same name", board("a", &[], Some("1")), board("a", &[], Some("2")), false),
+        ("same MAC, other serial", board("a", mac, Some("1")), board("a", mac, Some("2")), false),
+        ("other MAC, same serial", board("a", mac, Some("1")), board("a", other, Some("1")), false),
+        ("nothing but other names", board("a", mac, None), board("b", &[], Some("1")), false),
+        ("nothing but the same name", board("a", mac, None), board("a", &[], Some("1")), true),
+        ("nothing at all", board("a", mac, None), board("", &[], Some("1")), true),
+    ] {
+        assert_eq!((one.may_be(&two), two.may_be(&one)), (expected, expected), "{what}");
+    }
+}
+
+#[test]
+fn a_board_that_a_release_renames_keeps_its_key() {
+    let state = tempfile::tempdir().unwrap();
+    let mac = Some("02:00:00:00:00:01");
+    let named = |name: &str, mac| Board { name: Some(name.into()), ..board(mac) };
+    let open = |board: &Board| Identity::open(state.path(), board).unwrap();
+    let first = open(&named("glinet,gl-x3000", mac));
+    let renamed = open(&named("glinet,x3000", mac));
+    assert_eq!(renamed.origin(), Origin::Kept);
+    assert_eq!(renamed.public_key(), first.public_key());
+    assert!(!state.path().join("identity/former.json").exists());
+    let blind = open(&named("glinet,x3000", None));
+    assert_eq!(blind.public_key(), first.public_key(), "its new name is known by then");
+    assert_eq!(open(&named("zyxel,nr7101", None)).origin(), Origin::MadeForThisBoard);
+}
+
+#[test]
 fn a_corrupt_key_is_set_aside() {
     let state = tempfile::tempdir().unwrap();
     Identity::open(state.path(), &board(None)).unwrap();
