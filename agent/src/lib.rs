@@ -24,6 +24,7 @@ pub mod settings;
 pub mod source;
 pub mod staging;
 pub mod status;
+pub mod sysfs;
 pub mod sysupgrade;
 #[cfg(test)]
 mod testing;

@@ -8,13 +8,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::FAILED;
-use crate::environment::journal_path;
+use crate::environment::{self, journal_path};
 use crate::guardian::holders::{Holder, Holders};
 use crate::guardian::{self, Presence};
 use crate::settings::{Paths, Settings, SlotSettings};
+use crate::staging::Mounts;
 use crate::upgrade::journal::{Found, peek};
 use crate::{clock, files, netifd, profiles};
 
+/// What an entry of fstab names may appear on its bus after those entries were gone through.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(15);
+const MOUNT_LOOK: Duration = Duration::from_millis(200);
 /// netifd starts some seconds after the early script.
 const INTERFACES_PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,7 +26,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Notes as held, and prints, whatever would start at boot and must not. `service NAME` is to be kept
 /// from starting by the caller, `interface NAME` by [`watch`].
 pub fn hold(settings: &Settings) -> ExitCode {
+    hold_once_mounted(settings, &environment::mounts(), MOUNT_PATIENCE)
+}
+
+fn hold_once_mounted(settings: &Settings, mounts: &Mounts, patience: Duration) -> ExitCode {
     let paths = &settings.paths;
+    wait_for_journals(mounts, &paths.state_dir, patience);
     let Ok(boot_id) = clock::boot_id(&paths.proc) else { return ExitCode::from(FAILED) };
     let mut printed = BTreeSet::new();
     for slot in &settings.slots {
@@ -40,6 +49,21 @@ pub fn hold(settings: &Settings) -> ExitCode {
         println!("{line}");
     }
     ExitCode::SUCCESS
+}
+
+/// Journals that lie on what is not mounted yet seem to be none. Who would be held waits as well: this comes
+/// before they are started.
+#[allow(clippy::disallowed_methods, reason = "a process of its own, without a runtime")]
+fn wait_for_journals(mounts: &Mounts, state_dir: &Path, patience: Duration) {
+    let deadline = clock::boottime().saturating_add(patience);
+    while let Some(point) = mounts.missing(state_dir) {
+        if clock::boottime() >= deadline {
+            let (point, journals) = (point.display(), state_dir.display());
+            log::error!("nothing is mounted on {point}: the journals in {journals} are not known");
+            return;
+        }
+        std::thread::sleep(MOUNT_LOOK);
+    }
 }
 
 /// Whom an upgrade had taken that the end of an earlier boot interrupted.

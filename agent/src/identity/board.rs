@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use shared::identity::Claims;
 
-use crate::files;
+use crate::{files, sysfs};
 
 /// Wired interfaces of a router that are looked at.
 const MOST_MACS: usize = 16;
@@ -108,9 +108,7 @@ fn macs(net: &Path, kind: &str) -> Vec<String> {
     names.sort();
     let of_kind = names.into_iter().filter_map(|interface| {
         let device = std::fs::canonicalize(interface.join("device")).ok()?;
-        let on_usb = device.components().any(|part| {
-            part.as_os_str().to_str().is_some_and(|name| name == "usb" || is_usb_bus(name))
-        });
+        let on_usb = sysfs::is_on_usb(&device);
         let is_radio = interface.join("phy80211").exists();
         let told = first_text(&interface.join("addr_assign_type"));
         let address = first_text(&interface.join("address"))?;
@@ -118,9 +116,4 @@ fn macs(net: &Path, kind: &str) -> Vec<String> {
         (counts && address != "00:00:00:00:00:00").then_some(address)
     });
     of_kind.take(MOST_MACS).collect()
-}
-
-/// `usb1`: the kernel's directory of a bus.
-fn is_usb_bus(name: &str) -> bool {
-    name.strip_prefix("usb").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }

@@ -1,5 +1,6 @@
 //! Whether what is fsynced in a directory survives a power cut, by the type of its file system.
 
+use super::mounts::Mounted;
 use crate::files;
 use nix::sys::statfs::statfs;
 use std::path::{Path, PathBuf};
@@ -49,25 +50,11 @@ fn overlay(directory: &Path) -> Durability {
     }
 }
 
-/// The upper directory of the overlay that `path` lies on: the longest mount point above it, the
-/// last of those mounted over each other.
+/// The upper directory of the overlay that `path` lies on.
 fn upper_directory(mounts: &str, path: &Path) -> Option<PathBuf> {
-    let mut best: Option<(usize, Option<PathBuf>)> = None;
-    for line in mounts.lines() {
-        let mut fields = line.split(' ');
-        let (_, Some(point), Some(kind), Some(options)) =
-            (fields.next(), fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let depth = Path::new(point).components().count();
-        if !path.starts_with(point) || best.as_ref().is_some_and(|(d, _)| *d > depth) {
-            continue;
-        }
-        let upper = options.split(',').find_map(|option| option.strip_prefix("upperdir="));
-        best = Some((depth, upper.filter(|_| kind == "overlay").map(PathBuf::from)));
-    }
-    best?.1
+    let mounted = Mounted::find(mounts, path).filter(|mounted| mounted.kind == "overlay")?;
+    let upper = mounted.options.split(',').find_map(|option| option.strip_prefix("upperdir="));
+    upper.map(PathBuf::from)
 }
 
 /// The kernel's magic number has 32 bits, in a field of another width and sign on each target.

@@ -55,6 +55,36 @@ fn what_starts_at_boot_is_held_after_an_interrupted_flash_and_at_no_other_time()
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test plays the world around the agent")]
+fn journals_on_what_is_mounted_late_are_waited_for() {
+    // Another file system, where there is one.
+    let Ok(stick) = tempfile::tempdir_in("/dev/shm") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = router(dir.path());
+    let point = dir.path().join("mnt");
+    std::fs::create_dir(&point).unwrap();
+    let mounts = Mounts::of(vec![point.clone()]);
+    settings.paths.state_dir = stick.path().join("state");
+    journaled(&settings, "boot-before", true);
+    settings.paths.state_dir = point.join("stick/state");
+    let held = || {
+        let run_dir = settings.paths.run_dir.join("main");
+        Holders::new(&run_dir, settings.holders.programs(&settings.paths)).taken().unwrap()
+    };
+    let not_long = Duration::from_millis(50);
+    assert_eq!(hold_once_mounted(&settings, &mounts, not_long), ExitCode::SUCCESS);
+    assert_eq!(held(), [], "not for ever");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            std::os::unix::fs::symlink(stick.path(), point.join("stick")).unwrap();
+        });
+        hold_once_mounted(&settings, &mounts, Duration::from_secs(20));
+    });
+    assert_eq!(held(), [Holder::Service("modemmanager".into())]);
+}
+
+#[test]
 fn what_no_agent_comes_for_is_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let settings = router(dir.path());

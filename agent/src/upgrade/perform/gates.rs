@@ -159,8 +159,8 @@ impl Environment {
         if let Some(trouble) = own.or_else(anywhere) {
             return refuse(format!("the results of past upgrades are not certain: {trouble}"));
         }
-        let directory = &self.settings.paths.state_dir;
-        if let Some(reason) = late_after_a_cut(&environment::mounts(), directory) {
+        let (directory, sysfs) = (&self.settings.paths.state_dir, &self.settings.paths.sysfs);
+        if let Some(reason) = late_after_a_cut(&environment::mounts(), directory, sysfs) {
             return Err(Outcome::Again { reason });
         }
         match staging::free_bytes(directory) {
@@ -307,11 +307,12 @@ impl Environment {
 
 /// ◆ Why the journals do not lie where they are read right after a power cut, before anything starts that would
 /// use the modem.
-fn late_after_a_cut(mounts: &Mounts, state_dir: &Path) -> Option<String> {
-    let (point, state_dir) = (mounts.late(state_dir)?.display(), state_dir.display());
+fn late_after_a_cut(mounts: &Mounts, state_dir: &Path, sysfs: &Path) -> Option<String> {
+    let (point, state_dir) = (mounts.late(state_dir, sysfs)?.display(), state_dir.display());
     Some(format!(
-        "{state_dir} is below {point}, which is mounted only after what would have to be held has started: \
-         paths.state_dir belongs on the router's own flash, or on what fstab mounts"
+        "{state_dir} is below {point}, which may be mounted only after what would have to be held has started: \
+         paths.state_dir belongs on the router's own flash, or on what an enabled entry of fstab has mounted and is \
+         not on USB"
     ))
 }
 
@@ -322,7 +323,7 @@ mod tests {
     #[test]
     fn journals_are_there_before_the_network() {
         let mounts = Mounts::of(vec!["/mnt".into()]);
-        let late = |path: &str| late_after_a_cut(&mounts, Path::new(path));
+        let late = |path: &str| late_after_a_cut(&mounts, Path::new(path), Path::new("/sys"));
         assert!(late("/mnt/stick/state").unwrap().contains("below /mnt,"));
         assert_eq!(late("/etc/modem-upgrader/state"), None);
         assert_eq!(late("/mnt2/state"), None);
