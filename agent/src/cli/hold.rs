@@ -19,6 +19,9 @@ use crate::{clock, files, netifd, profiles};
 /// What an entry of fstab names may appear on its bus after those entries were gone through.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(15);
 const MOUNT_LOOK: Duration = Duration::from_millis(200);
+/// Another watcher may be about to be ended: whoever stops a service starts the next watcher first.
+const WATCHER_PATIENCE: Duration = Duration::from_secs(10);
+const WATCHER_LOOK: Duration = Duration::from_millis(100);
 /// netifd starts some seconds after the early script.
 const INTERFACES_PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_secs(1);
@@ -129,11 +132,21 @@ fn starts_at_boot(init_dir: &Path, name: &str) -> bool {
 /// Keeps the interfaces of every slot down until an agent is there, and gives everything back once
 /// there has been none for `grace`. Ends when nothing is held any more.
 pub fn watch(settings: &Settings, grace: Duration) -> ExitCode {
-    // One of them is enough: each stop of the service asks for one.
-    let alone = files::try_lock(&settings.paths.run_dir.join("watch.lock"));
-    if matches!(alone, Ok(None)) {
-        return ExitCode::SUCCESS;
-    }
+    watch_unless_watched(settings, grace, WATCHER_PATIENCE)
+}
+
+#[allow(clippy::disallowed_methods, reason = "a process of its own, without a runtime")]
+fn watch_unless_watched(settings: &Settings, grace: Duration, patience: Duration) -> ExitCode {
+    let lock = settings.paths.run_dir.join("watch.lock");
+    let deadline = clock::boottime().saturating_add(patience);
+    let _alone = loop {
+        match files::try_lock(&lock) {
+            // One of them is enough: each stop of a service asks for one.
+            Ok(None) if clock::boottime() >= deadline => return ExitCode::SUCCESS,
+            Ok(None) => std::thread::sleep(WATCHER_LOOK),
+            alone => break alone,
+        }
+    };
     let slots = settings.slots.iter().map(|slot| settings.paths.run_dir.join(slot.slot.as_str()));
     let held: Vec<_> = slots
         .filter(|run_dir| {

@@ -84,20 +84,43 @@ fn journals_on_what_is_mounted_late_are_waited_for() {
     assert_eq!(held(), [Holder::Service("modemmanager".into())]);
 }
 
+/// A router that holds ModemManager, whose script writes down how it is called.
+fn holding(dir: &Path) -> (Settings, impl Fn() -> String) {
+    let settings = router(dir);
+    journaled(&settings, "boot-before", true);
+    let (script, calls) = (dir.join("etc/init.d/modemmanager"), dir.join("calls"));
+    crate::testing::script(&script, &format!("echo $1 >> {}", calls.display()));
+    assert_eq!(held(&settings).len(), 1);
+    (settings, move || std::fs::read_to_string(&calls).unwrap_or_default())
+}
+
 #[test]
 fn what_no_agent_comes_for_is_given_back() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = router(dir.path());
-    journaled(&settings, "boot-before", true);
-    let script = dir.path().join("etc/init.d/modemmanager");
-    let calls = dir.path().join("calls");
-    std::fs::write(&script, format!("#!/bin/sh\necho $1 >> {}\n", calls.display())).unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, executable).unwrap();
-    assert_eq!(held(&settings).len(), 1);
+    let (settings, calls) = holding(dir.path());
     assert_eq!(watch(&settings, Duration::from_millis(50)), ExitCode::SUCCESS);
-    assert_eq!(std::fs::read_to_string(calls).unwrap(), "start\n");
+    assert_eq!(calls(), "start\n");
     assert_eq!(watch(&settings, Duration::from_secs(900)), ExitCode::SUCCESS, "nothing is left");
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test plays the world around the agent")]
+fn a_watcher_that_is_being_ended_is_followed_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (settings, calls) = holding(dir.path());
+    let lock = || files::try_lock(&settings.paths.run_dir.join("watch.lock")).unwrap().unwrap();
+    let (not_long, grace) = (Duration::from_millis(50), Duration::from_millis(50));
+    let other = lock();
+    assert_eq!(watch_unless_watched(&settings, grace, not_long), ExitCode::SUCCESS);
+    assert_eq!(calls(), "", "the other is at it");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(other);
+        });
+        watch(&settings, grace);
+    });
+    assert_eq!(calls(), "start\n");
 }
 
 #[test]
