@@ -12,6 +12,7 @@
 use super::holders::{Holders, Programs};
 use super::record::{self, FORMAT, Plan, RunDir};
 use super::runner::Runner;
+use super::running::is_another_running;
 use crate::{clock, files};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -188,8 +189,9 @@ fn leave_the_agents_streams(run: &RunDir) -> io::Result<()> {
     Ok(())
 }
 
-/// An agent gives back what it took. Only when there has been none for `grace`, and nothing else is
-/// being flashed, is it done here. Returns when nothing in `run_dir` is held any more.
+/// An agent gives back what it took. Only when there has been none for `grace`, and nothing is being flashed, be it
+/// in another slot, is it done here: who is given back may open the other modem's ports. Returns when nothing in
+/// `run_dir` is held any more.
 #[allow(clippy::disallowed_methods, reason = "for processes of their own, without a runtime")]
 pub fn give_back_when_orphaned(
     run_dir: &Path,
@@ -199,11 +201,14 @@ pub fn give_back_when_orphaned(
 ) {
     let run = RunDir::new(run_dir);
     let pause = (grace / 4).clamp(Duration::from_millis(50), Duration::from_secs(2));
+    let another_runs = || run_dir.parent().is_some_and(|all| is_another_running(all, run_dir));
     let mut alone_since = None;
     while run.holders().exists() {
         if files::is_locked(agent_lock).unwrap_or(false) {
             alone_since = None;
-        } else if since(*alone_since.get_or_insert_with(clock::boottime)) >= grace {
+        } else if since(*alone_since.get_or_insert_with(clock::boottime)) >= grace
+            && !another_runs()
+        {
             // With the lock in hand no tool starts meanwhile.
             if let Ok(Some(_lock)) = files::try_lock(&run.guardian_lock()) {
                 log::warn!("no agent for {} s: giving back its holders", grace.as_secs());

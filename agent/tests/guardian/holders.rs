@@ -3,9 +3,10 @@
 use crate::router::{AgentProcess, Router, exit_of, until};
 use crate::testing::script;
 use agent::files;
-use agent::guardian::Presence;
 use agent::guardian::holders::{Holder, Holders};
-use agent::guardian::record::Plan;
+use agent::guardian::record::{Plan, RunDir};
+use agent::guardian::{Presence, give_back_when_orphaned};
+use std::time::Duration;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -55,6 +56,34 @@ async fn while_an_agent_lives_giving_back_is_its_business() {
     assert!(router.run().holders().exists());
     assert!(!router.path("calls").exists());
     std::fs::remove_file(router.run().holders()).unwrap();
+}
+
+#[test]
+fn what_another_slots_tool_may_be_disturbed_by_stays_held() {
+    let (router, plan) = holding();
+    let slot = |name: &str| RunDir::new(&router.path("slots").join(name));
+    for name in ["a", "b", "c"] {
+        files::create_private_dir(slot(name).path()).unwrap();
+    }
+    let give_back = |slot: &RunDir| {
+        let agent_lock = Presence::lock_path(&router.path("slots"));
+        give_back_when_orphaned(slot.path(), &plan.holders, &agent_lock, Duration::ZERO);
+    };
+    let record = std::fs::read(router.run().holders()).unwrap();
+    std::fs::write(slot("a").holders(), &record).unwrap();
+    let tool = files::try_lock(&slot("b").guardian_lock()).unwrap().unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| give_back(&slot("a")));
+        // What an orphan is done with by then, that one had the time for as well.
+        give_back(&router.run());
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(slot("a").holders().exists() && !waits.is_finished());
+        assert_eq!(router.read("calls"), "start", "the other router's");
+        drop(tool);
+        waits.join().unwrap();
+    });
+    assert_eq!(router.read("calls").lines().collect::<Vec<_>>(), ["start"; 2]);
+    assert!(!slot("a").holders().exists());
 }
 
 #[tokio::test]
