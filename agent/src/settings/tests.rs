@@ -150,3 +150,21 @@ fn what_is_set_reaches_those_who_use_it() {
     assert_eq!(programs.ifdown, Path::new("/lab/ifdown"));
     assert_eq!(programs.ifup, Path::new("/sbin/ifup"));
 }
+
+#[test]
+fn what_was_staged_where_it_was_by_default_before_is_still_found() {
+    let root = tempfile::tempdir().unwrap();
+    let former = root.path().join("staging");
+    let of = |staging: &[&Path]| {
+        validated::with_former(staging.iter().map(|path| (*path).to_owned()).collect(), &former)
+    };
+    let default = parse("[coordinator]\nurl = \"https://h\"").unwrap().paths.staging;
+    let (default, own) = (default[0].as_path(), Path::new("/mnt/usb/staging"));
+    assert_eq!(default, Path::new("/usr/lib/modem-upgrader/staging"));
+    assert_eq!(of(&[default]), [default], "there is none");
+    std::fs::create_dir(&former).unwrap();
+    assert_eq!(of(&[default]), [default], "nothing is in it");
+    std::fs::create_dir(former.join("07".repeat(32))).unwrap();
+    assert_eq!(of(&[default]), [default, former.as_path()]);
+    assert_eq!(of(&[own]), [own]);
+}

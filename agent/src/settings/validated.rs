@@ -1,5 +1,7 @@
 //! The one list of options: each read once, with its type, range and default.
 
+use std::path::{Path, PathBuf};
+
 use shared::ids::Slot;
 
 use super::gates::{cost, gates};
@@ -10,6 +12,10 @@ use super::types::{
 use super::values::{parse_imei, parse_name, parse_pin, parse_url, parse_usb_path};
 use super::{UNCONFIGURED, openwisp};
 
+/// On the router's own flash, and not below `/etc`: `sysupgrade -c` packs all that was changed there into memory.
+const STAGING: &str = "/usr/lib/modem-upgrader/staging";
+/// Where earlier versions staged by default.
+const FORMER_STAGING: &str = "/etc/modem-upgrader/staging";
 /// Roots that OpenWrt's ca-bundle installs.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -113,7 +119,7 @@ fn uplink(section: &mut Reader<'_>) -> Uplink {
 }
 
 fn paths(section: &mut Reader<'_>) -> Option<Paths> {
-    let staging = section.paths("staging", &["/etc/modem-upgrader/staging"]);
+    let staging = section.paths("staging", &[STAGING]);
     let mut path = |option, default| section.path(option, Some(default));
     let state_dir = path("state_dir", "/etc/modem-upgrader/state");
     let run_dir = path("run_dir", "/var/run/modem-upgrader");
@@ -130,6 +136,7 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
     if staging.is_empty() {
         section.missing("staging", "names no directory");
     }
+    let staging = with_former(staging, Path::new(FORMER_STAGING));
     Some(Paths {
         state_dir: state_dir?,
         run_dir: run_dir?,
@@ -150,6 +157,18 @@ fn paths(section: &mut Reader<'_>) -> Option<Paths> {
         dev: dev?,
         proc: proc?,
     })
+}
+
+/// What an earlier version has staged by default may be all that a modem can be recovered from: as long as something
+/// is there it is found, and tidied up.
+pub(super) fn with_former(mut staging: Vec<PathBuf>, former: &Path) -> Vec<PathBuf> {
+    let by_default = staging.iter().eq([Path::new(STAGING)]);
+    let holds_something =
+        || std::fs::read_dir(former).is_ok_and(|mut names| names.next().is_some());
+    if by_default && holds_something() {
+        staging.push(former.to_owned());
+    }
+    staging
 }
 
 fn image(section: &mut Reader<'_>) -> Image {
