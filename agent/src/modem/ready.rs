@@ -26,11 +26,13 @@ pub struct Place {
     pub dev: PathBuf,
     /// `/proc`, where ports that another process has open are to be left alone.
     pub sparing: Option<PathBuf>,
+    /// Modems that are never asked, by their places: somebody uses them, and they are known not to be ours.
+    pub strangers: Vec<String>,
 }
 
 impl Place {
     pub fn new(sysfs: &Path, dev: &Path) -> Place {
-        Place { sysfs: sysfs.to_owned(), dev: dev.to_owned(), sparing: None }
+        Place { sysfs: sysfs.to_owned(), dev: dev.to_owned(), sparing: None, strangers: Vec::new() }
     }
 
     /// The control devices (`cdc-wdm0`) of the device at `bus_id`.
@@ -54,6 +56,16 @@ impl Place {
     #[must_use]
     pub fn sparing(self, proc: &Path) -> Place {
         Place { sparing: Some(proc.to_owned()), ..self }
+    }
+
+    /// Asks none of the modems at these places.
+    #[must_use]
+    pub fn without(self, strangers: Vec<String>) -> Place {
+        Place { strangers, ..self }
+    }
+
+    fn may_ask(&self, modem: &Modem) -> bool {
+        !self.strangers.contains(&modem.bus_id)
     }
 
     /// Who must not be disturbed at this port.
@@ -168,7 +180,8 @@ pub async fn wait_ready(
             Ok(Err(found)) => seen = found,
             // Cut off while a port was tried: there is one, and it is silent.
             Err(_late) => {
-                let silent = seen == Seen::Nothing && !place.snapshot().modems().is_empty();
+                let modems = place.snapshot().modems();
+                let silent = seen == Seen::Nothing && modems.iter().any(|m| place.may_ask(m));
                 return Err(NotReady { seen: if silent { Seen::Silent } else { seen } });
             }
         }
@@ -182,7 +195,7 @@ async fn look(place: &Place, sought: Sought<'_>) -> Result<Ready, Seen> {
     let snapshot = place.snapshot();
     let (mut other, mut user) = (None, None);
     let mut modems = snapshot.modems();
-    modems.retain(|modem| sought.may_be(modem));
+    modems.retain(|modem| sought.may_be(modem) && place.may_ask(modem));
     let silent = !modems.is_empty();
     for modem in modems {
         match ask(place, &modem).await {

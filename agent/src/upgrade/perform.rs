@@ -14,7 +14,8 @@ mod told;
 use crate::{
     environment::Environment,
     guardian::holders::Holder,
-    modem::{self, ModemLock, NotReady, Ready, discovery},
+    modem::{self, ModemLock, NotReady, Ready, Sought, discovery, discovery::Modem, manager},
+    processes::{self, Process},
     sysupgrade,
     upgrade::state::{Action, Before, Outcome, Sighting, State},
     uplink::StartAnswer,
@@ -26,6 +27,11 @@ use shared::{
 };
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long a holder that was stopped may take to close its ports.
+const PORT_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(500);
 
 impl Environment {
     /// Performs `action`, the pending one of `state`.
@@ -144,7 +150,51 @@ impl Environment {
         }
         self.holders.take(&holders).await.map_err(|e| chain(&e))?;
         self.job.holding = true;
+        if !holders.is_empty() {
+            self.closed_ports(state).await;
+        }
         Ok(())
+    }
+
+    /// Waits until those who let go have closed the modem's ports, or for a while: the scripts that stop them do
+    /// not wait for their end, and two who read one port steal each other's answers.
+    async fn closed_ports(&self, state: &State) {
+        let imei = state.record.before.as_ref().map(|before| before.imei.as_str());
+        let strangers = self.strangers(imei).await;
+        let deadline = Instant::now() + PORT_PATIENCE;
+        loop {
+            let mut modems = self.place.snapshot().modems();
+            modems.retain(|modem| !strangers.contains(&modem.bus_id));
+            let Some(user) = modems.iter().find_map(|modem| self.user_of(modem)) else { return };
+            if Instant::now() >= deadline {
+                log::warn!("{user} has a port of the modem open still");
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn user_of(&self, modem: &Modem) -> Option<Process> {
+        let mut ports = modem.at.iter().map(|name| self.place.port(name));
+        ports.find_map(|port| processes::having_open(&self.settings.paths.proc, &port))
+    }
+
+    /// The places of modems that somebody uses and ModemManager knows for others than ours: one that is only
+    /// told to leave ours alone has them still, and they may be the way out.
+    async fn strangers(&self, imei: Option<&str>) -> Vec<String> {
+        let mut strangers = Vec::new();
+        let Some(ours) = imei.or(self.slot.imei.as_deref()) else { return strangers };
+        for modem in self.place.snapshot().modems() {
+            if self.user_of(&modem).is_none() {
+                continue;
+            }
+            let sought = Sought::At(&modem.bus_id);
+            let managed = manager::find(&self.settings.paths.mmcli, sought).await;
+            if managed.is_ok_and(|other| !other.imei.is_empty() && other.imei != ours) {
+                strangers.push(modem.bus_id);
+            }
+        }
+        strangers
     }
 
     pub(super) fn lock_modem(&mut self) -> Result<(), String> {
@@ -185,17 +235,16 @@ impl Environment {
     }
 
     /// The modem of this slot, answering AT, within `patience`. Until its holders have let go, no port is
-    /// opened that somebody has: two who read one port steal each other's answers.
+    /// opened that somebody has: two who read one port steal each other's answers. After that none of another
+    /// modem is, that somebody uses.
     async fn answering(&self, imei: Option<&str>, patience: Duration) -> Result<Ready, NotReady> {
         let deadline = Instant::now() + patience;
-        let sparing;
         let place = if self.job.holding {
-            &self.place
+            self.place.clone().without(self.strangers(imei).await)
         } else {
-            sparing = self.place.clone().sparing(&self.settings.paths.proc);
-            &sparing
+            self.place.clone().sparing(&self.settings.paths.proc)
         };
-        modem::wait_ready(place, self.slot.sought(imei), deadline).await
+        modem::wait_ready(&place, self.slot.sought(imei), deadline).await
     }
 
     /// How long a modem may take after the tool: away from the bus, booting, silent.

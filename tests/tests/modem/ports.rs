@@ -150,6 +150,22 @@ async fn a_port_that_somebody_uses_is_spared() {
 }
 
 #[tokio::test]
+async fn another_modem_that_somebody_uses_is_not_asked_while_ours_is_away() {
+    let router = Router::with(|s| s.factory.condition = FlashCondition::HalfWritten);
+    router.until(|state| state.mode == Mode::Download).await;
+    let second = second(&router, |_| {});
+    let deadline = || tokio::time::Instant::now() + LIMIT;
+    wait_ready(&router.place(), Sought::Imei(OTHER_IMEI), deadline()).await.unwrap();
+    let asked = || second.state().unwrap().commands;
+    let before = asked();
+    let place = router.place().without(vec!["2-2".into()]);
+    let soon = tokio::time::Instant::now() + Duration::from_secs(2);
+    let away = wait_ready(&place, Sought::Imei(IMEI), soon).await.unwrap_err();
+    assert_eq!(away.seen, Seen::Abnormal(Condition::DownloadMode));
+    assert_eq!(asked(), before, "it was disturbed");
+}
+
+#[tokio::test]
 async fn a_modem_whose_imei_is_not_known_yet_is_told_by_its_place() {
     let router = Router::new();
     let _second = second(&router, |_| {});

@@ -1,6 +1,6 @@
 //! Starts the tool through a guardian, waits for one that runs, and says what came of it.
 
-use super::{chain, inspect::chosen_options, untouched};
+use super::{LOOK, PORT_PATIENCE, chain, inspect::chosen_options, untouched};
 use crate::{
     environment::Environment,
     guardian::{
@@ -20,18 +20,12 @@ use shared::{
     ids::UsbId,
     profile::ToolProfile,
 };
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Seconds without an agent after which a guardian gives back what is held.
 const ORPHAN_GRACE_S: u64 = 600;
-/// How long a holder that was stopped may take to close its ports.
-const PORT_PATIENCE: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(500);
 
 impl Environment {
     pub(super) async fn install(&mut self, state: &State) -> Outcome {

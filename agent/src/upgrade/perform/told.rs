@@ -3,7 +3,7 @@
 //! What ModemManager does not know is left open until [`Environment::last_look`], which decides by the
 //! modem's own word, once the ports are free and before a tool starts.
 
-use super::{all_found, chain, lost_context, untouched, version_lines};
+use super::{LOOK, all_found, chain, lost_context, untouched, version_lines};
 use crate::{
     clock,
     environment::Environment,
@@ -16,11 +16,9 @@ use crate::{
     upgrade::state::{Before, Outcome, State},
 };
 use shared::{event::VersionLine, failure::FailureKind, manifest::Manifest, profile::ToolProfile};
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// Between two looks whether a holder that was stopped has closed its ports.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// Who told, and can be asked for more.
 enum Source {
