@@ -6,7 +6,9 @@
 //!                                         └─────> retained (latest per slot and batch) ──┘ on a gap
 //! ```
 //! A subscriber is a cursor into the ring and costs nothing while it sleeps. One too slow for the
-//! ring loses what lay between, never the latest: it is given the retained states instead.
+//! ring loses what lay between, never the latest: it is given the retained states instead. Who
+//! follows one subject is told of the gap, for what is retained of a slot may be another operation's:
+//! they read the subject's state from the store.
 //!
 //! Event ids rise by one and begin where the clock stands (unix milliseconds × 4096), so that an id
 //! of before a restart is older than all of after it.
@@ -112,6 +114,14 @@ impl Interest {
     }
 }
 
+/// What a subscriber reads, in order.
+#[derive(Debug, Default)]
+pub struct Read {
+    pub changes: Vec<Arc<Published>>,
+    /// Changes of the one subject may be lost up to this id: what the store has of it comes first.
+    pub lost: Option<u64>,
+}
+
 /// What a retained state is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Place {
@@ -187,7 +197,7 @@ impl Feed {
     }
 
     /// All changes of `interest` after `last_event_id`. Where those are not all known any more, the
-    /// latest states come first.
+    /// latest states come first; of one subject, word that they are lost.
     #[must_use]
     pub fn resume(self: &Arc<Self>, interest: Interest, last_event_id: u64) -> Subscription {
         let latest = self.latest.subscribe();
@@ -244,10 +254,14 @@ impl State {
     }
 
     /// The next changes of `interest` after the cursor, which moves past what was looked at.
-    fn read(&self, cursor: &mut u64, interest: &Interest) -> Vec<Arc<Published>> {
+    fn read(&self, cursor: &mut u64, interest: &Interest) -> Read {
         let first = self.latest + 1 - self.ring.len() as u64;
         if *cursor > self.latest || *cursor + 1 < first {
-            return self.catch_up(cursor, interest);
+            if interest.subject.is_some() {
+                *cursor = self.latest;
+                return Read { lost: Some(self.latest), changes: Vec::new() };
+            }
+            return Read { changes: self.catch_up(cursor, interest), lost: None };
         }
         // The ring is at most RING_CHANGES long, so this fits.
         let skip = usize::try_from(*cursor + 1 - first).unwrap_or(usize::MAX);
@@ -255,7 +269,8 @@ impl State {
         if let Some(last) = looked.last() {
             *cursor = last.id;
         }
-        looked.into_iter().filter(|published| interest.covers(&published.change)).cloned().collect()
+        let wanted = looked.into_iter().filter(|published| interest.covers(&published.change));
+        Read { changes: wanted.cloned().collect(), lost: None }
     }
 
     /// A cursor that fell out of the ring, or is of another life: the latest states instead, a page
@@ -287,25 +302,28 @@ pub struct Subscription {
 
 impl Subscription {
     /// What there is by now, two thousand at most, and the id up to which that is all.
-    pub fn now(&mut self) -> (Vec<Arc<Published>>, u64) {
-        let mut all = Vec::new();
+    pub fn now(&mut self) -> (Read, u64) {
+        let mut all = Read::default();
         let state = self.feed.lock();
         loop {
-            all.extend(state.read(&mut self.after, &self.interest));
-            if self.after >= state.latest || all.len() >= LOOK {
+            let read = state.read(&mut self.after, &self.interest);
+            all.changes.extend(read.changes);
+            all.lost = all.lost.or(read.lost);
+            if self.after >= state.latest || all.changes.len() >= LOOK {
                 return (all, self.after);
             }
         }
     }
 
-    /// The next changes in order, at least one. Safe to cancel: nothing is lost.
-    pub async fn next(&mut self) -> Vec<Arc<Published>> {
+    /// The next changes in order, at least one, or word that some are lost. Safe to cancel: nothing is
+    /// passed over.
+    pub async fn next(&mut self) -> Read {
         loop {
             let known = *self.latest.borrow_and_update();
             loop {
-                let changes = self.feed.lock().read(&mut self.after, &self.interest);
-                if !changes.is_empty() {
-                    return changes;
+                let read = self.feed.lock().read(&mut self.after, &self.interest);
+                if !read.changes.is_empty() || read.lost.is_some() {
+                    return read;
                 }
                 if self.after >= known {
                     break;

@@ -14,7 +14,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use shared::ids::{BatchId, OperationId, UserId};
+use shared::ids::{BatchId, OperationId, OrganizationSlug, UserId};
 use utoipa::ToSchema;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     page::ListQuery,
     path::Ids,
 };
-use crate::feed::{Interest, One, Published, Subject, Subscription};
+use crate::feed::{Interest, One, Published, Read, Subject, Subscription};
 use crate::store::user::Principal;
 
 /// Proxies give up on silence.
@@ -76,7 +76,8 @@ impl Drop for Open {
 /// One operation: its state now, and every change. Each event is the whole state, so what it is now
 /// makes up for all that a watcher who comes back has missed, the operation's end included.
 #[utoipa::path(get, path = "/upgrade-operation/{id}/events/", tag = "events",
-    params(("id" = Uuid, Path), ("since" = Option<u64>, Query, description = "An event's id: what came after it, at once."),
+    params(("id" = Uuid, Path), ("since" = Option<u64>, Query,
+            description = "An event's id: what came after it, at once; its present state where that is not known any more."),
         ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream goes on.")),
     responses((status = 200, description = "Server-sent events; with `since`, those that there are, as JSON.",
         content((String = "text/event-stream"), (EventList = "application/json")))))]
@@ -84,32 +85,18 @@ pub async fn of_operation(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<OperationId>,
-    mut query: ListQuery,
+    query: ListQuery,
     headers: HeaderMap,
 ) -> Answer {
     let found = operation::find(&app, &operator, id).await?;
-    let subject = Some(One::Operation(id));
-    let interest = Interest { organizations: Some(vec![found.organization]), subject };
-    let since = query.filter("since", NOT_AN_ID)?;
-    query.finish()?;
-    if let Some(since) = since {
-        let open = app.streams.open(operator.user.user)?;
-        return Ok(plain(app.feed.resume(interest, since), open));
-    }
-    last_event_id(&headers)?;
-    let open = app.streams.open(operator.user.user)?;
-    // Listen first, look second: nothing can fall between.
-    let changes = app.feed.subscribe(interest);
-    let now = operation::find(&app, &operator, id).await?;
-    let data = operation::payload(&now);
-    let now = Event::default().event("operation").data(String::from_utf8_lossy(&data));
-    let events = stream::once(async { Ok(now) }).chain(events(changes)).boxed();
-    Ok(sse(&app, operator, events, open).into_response())
+    let one = Followed { app, operator, one: One::Operation(id) };
+    follow(one, found.organization, query, &headers).await
 }
 
 /// One batch: its state now, and every change.
 #[utoipa::path(get, path = "/batch-upgrade-operation/{id}/events/", tag = "events",
-    params(("id" = Uuid, Path), ("since" = Option<u64>, Query, description = "An event's id: what came after it, at once."),
+    params(("id" = Uuid, Path), ("since" = Option<u64>, Query,
+            description = "An event's id: what came after it, at once; its present state where that is not known any more."),
         ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream goes on.")),
     responses((status = 200, description = "Server-sent events; with `since`, those that there are, as JSON.",
         content((String = "text/event-stream"), (EventList = "application/json")))))]
@@ -117,26 +104,12 @@ pub async fn of_batch(
     State(app): State<App>,
     operator: Operator,
     Ids(id): Ids<BatchId>,
-    mut query: ListQuery,
+    query: ListQuery,
     headers: HeaderMap,
 ) -> Answer {
     let found = batch::find(&app, &operator, id).await?;
-    let organizations = Some(vec![found.batch.organization_slug]);
-    let interest = Interest { organizations, subject: Some(One::Batch(id)) };
-    let since = query.filter("since", NOT_AN_ID)?;
-    query.finish()?;
-    if let Some(since) = since {
-        let open = app.streams.open(operator.user.user)?;
-        return Ok(plain(app.feed.resume(interest, since), open));
-    }
-    last_event_id(&headers)?;
-    let open = app.streams.open(operator.user.user)?;
-    let changes = app.feed.subscribe(interest);
-    let now = batch::find(&app, &operator, id).await?;
-    let data = batch::payload(&now);
-    let now = Event::default().event("batch").data(String::from_utf8_lossy(&data));
-    let events = stream::once(async { Ok(now) }).chain(events(changes)).boxed();
-    Ok(sse(&app, operator, events, open).into_response())
+    let one = Followed { app, operator, one: One::Batch(id) };
+    follow(one, found.batch.organization_slug, query, &headers).await
 }
 
 /// All changes of an organization; of all that the user may see where none is named.
@@ -162,14 +135,74 @@ pub async fn of_organization(
     query.finish()?;
     if let Some(since) = since {
         let open = app.streams.open(operator.user.user)?;
-        return Ok(plain(app.feed.resume(interest, since), open));
+        let (read, last) = app.feed.resume(interest, since).now();
+        return Ok(plain(told(&read), last, open));
     }
     let changes = match last_event_id(&headers)? {
         Some(last) => app.feed.resume(interest, last),
         None => app.feed.subscribe(interest),
     };
     let open = app.streams.open(operator.user.user)?;
-    Ok(sse(&app, operator, events(changes).boxed(), open).into_response())
+    Ok(sse(&app, operator, events(changes, None).boxed(), open).into_response())
+}
+
+/// The one thing that somebody follows.
+struct Followed {
+    app: App,
+    operator: Operator,
+    one: One,
+}
+
+impl Followed {
+    /// How it is by now.
+    async fn state(&self, id: Option<u64>) -> Answer<Told> {
+        let Self { app, operator, .. } = self;
+        Ok(match self.one {
+            One::Operation(operation) => {
+                let found = operation::find(app, operator, operation).await?;
+                Told { id, event: OPERATION, data: operation::payload(&found) }
+            }
+            One::Batch(batch) => {
+                let found = batch::find(app, operator, batch).await?;
+                Told { id, event: BATCH, data: batch::payload(&found) }
+            }
+        })
+    }
+
+    /// What was read of it, and how it is where some was lost: it may have ended meanwhile.
+    async fn told(&self, read: &Read) -> Answer<Vec<Told>> {
+        let mut all = Vec::new();
+        if read.lost.is_some() {
+            all.push(self.state(read.lost).await?);
+        }
+        all.extend(told(read));
+        Ok(all)
+    }
+}
+
+async fn follow(
+    followed: Followed,
+    organization: OrganizationSlug,
+    mut query: ListQuery,
+    headers: &HeaderMap,
+) -> Answer {
+    let (app, operator) = (followed.app.clone(), followed.operator.clone());
+    let interest =
+        Interest { subject: Some(followed.one), ..Interest::in_organization(organization) };
+    let since = query.filter("since", NOT_AN_ID)?;
+    query.finish()?;
+    if let Some(since) = since {
+        let open = app.streams.open(operator.user.user)?;
+        let (read, last) = app.feed.resume(interest, since).now();
+        return Ok(plain(followed.told(&read).await?, last, open));
+    }
+    last_event_id(headers)?;
+    let open = app.streams.open(operator.user.user)?;
+    // Listen first, look second: nothing can fall between.
+    let changes = app.feed.subscribe(interest);
+    let now = event(&followed.state(None).await?);
+    let events = stream::once(async { Ok(now) }).chain(events(changes, Some(followed))).boxed();
+    Ok(sse(&app, operator, events, open).into_response())
 }
 
 fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
@@ -200,16 +233,36 @@ pub struct PlainEvent {
     pub data: Bytes,
 }
 
+/// What an event is called.
+const OPERATION: &str = "operation";
+const BATCH: &str = "batch";
+
+/// A state on its way out.
+struct Told {
+    /// `None` = as it is now, which no event says.
+    id: Option<u64>,
+    event: &'static str,
+    data: Bytes,
+}
+
+fn told(read: &Read) -> Vec<Told> {
+    let told = |published: &Arc<Published>| Told {
+        id: Some(published.id),
+        event: name(published),
+        data: published.change.payload.clone(),
+    };
+    read.changes.iter().map(told).collect()
+}
+
 /// An [`EventList`]. The states are JSON already, and tens of megabytes may be none of them copied before
 /// somebody reads them.
-fn plain(mut changes: Subscription, open: Open) -> Response {
-    let (found, last) = changes.now();
-    let events = found.into_iter().enumerate().map(|(index, published)| {
+fn plain(found: Vec<Told>, last: u64, open: Open) -> Response {
+    let events = found.into_iter().enumerate().map(move |(index, told)| {
         let comma = if index > 0 { "," } else { "" };
-        let (id, event) = (published.id, name(&published));
+        let (id, event) = (told.id.unwrap_or(last), told.event);
         let head = format!("{comma}{{\"id\":{id},\"event\":\"{event}\",\"data\":");
         let mut piece = BytesMut::from(head.as_bytes());
-        piece.extend_from_slice(&published.change.payload);
+        piece.extend_from_slice(&told.data);
         piece.extend_from_slice(b"}");
         piece.freeze()
     });
@@ -246,22 +299,33 @@ async fn over(app: App, user: Principal) {
     }
 }
 
-fn events(changes: Subscription) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-    let pieces = stream::unfold(changes, |mut changes| async move {
-        let next = changes.next().await;
-        Some((stream::iter(next).map(|change| Ok(event(&change))), changes))
+/// What there is to hear, until the one thing that is followed cannot be looked at any more.
+fn events(
+    changes: Subscription,
+    followed: Option<Followed>,
+) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+    let pieces = stream::unfold((changes, followed), |(mut changes, followed)| async move {
+        let read = changes.next().await;
+        let told = match &followed {
+            Some(followed) => followed.told(&read).await.ok()?,
+            None => told(&read),
+        };
+        Some((stream::iter(told).map(|told| Ok(event(&told))), (changes, followed)))
     });
     pieces.flatten()
 }
 
-fn event(published: &Published) -> Event {
-    let data = String::from_utf8_lossy(&published.change.payload);
-    Event::default().id(published.id.to_string()).event(name(published)).data(data)
+fn event(told: &Told) -> Event {
+    let event = Event::default().event(told.event).data(String::from_utf8_lossy(&told.data));
+    match told.id {
+        Some(id) => event.id(id.to_string()),
+        None => event,
+    }
 }
 
 fn name(published: &Published) -> &'static str {
     match published.change.subject {
-        Subject::Operation { .. } => "operation",
-        Subject::Batch(_) => "batch",
+        Subject::Operation { .. } => OPERATION,
+        Subject::Batch(_) => BATCH,
     }
 }

@@ -44,7 +44,7 @@ fn texts(changes: &[Arc<Published>]) -> Vec<&str> {
 }
 
 async fn soon(subscription: &mut Subscription) -> Vec<Arc<Published>> {
-    timeout(Duration::from_secs(10), subscription.next()).await.unwrap()
+    timeout(Duration::from_secs(10), subscription.next()).await.unwrap().changes
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_sleeper_is_woken() {
     tokio::task::yield_now().await;
     feed.publish(change("acme", 1, "a"));
     let heard = timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
-    assert_eq!(texts(&heard), ["a"]);
+    assert_eq!(texts(&heard.changes), ["a"]);
 }
 
 #[tokio::test]
@@ -146,6 +146,25 @@ async fn an_id_of_a_later_life_gets_the_latest_states() {
 }
 
 #[tokio::test]
+async fn who_follows_one_subject_is_told_of_the_gap() {
+    let feed = feed();
+    let operation = OperationId(Uuid::from_u128(1001));
+    let one = Interest { subject: Some(One::Operation(operation)), ..of("acme") };
+    let mut slow = feed.subscribe(one.clone());
+    let before = feed.publish(change("acme", 1, "lost"));
+    for _ in 0..RING_CHANGES {
+        feed.publish(change("acme", 2, "x"));
+    }
+    let latest = feed.lock().latest;
+    let read = timeout(Duration::from_secs(10), slow.next()).await.unwrap();
+    assert_eq!((texts(&read.changes), read.lost), (vec![], Some(latest)));
+    let (read, last) = feed.resume(one, before - 1).now();
+    assert_eq!((texts(&read.changes), read.lost, last), (vec![], Some(latest), latest));
+    feed.publish(change("acme", 1, "on"));
+    assert_eq!(texts(&soon(&mut slow).await), ["on"]);
+}
+
+#[tokio::test]
 async fn the_latest_states_come_in_pages() {
     let feed = feed();
     let devices = LOOK as u128 + 10;
@@ -158,13 +177,13 @@ async fn the_latest_states_come_in_pages() {
     }
     let mut seen = Vec::new();
     for size in [LOOK, 10] {
-        let (page, last) = behind.now();
-        assert_eq!(page.len(), size);
+        let (Read { changes: page, lost }, last) = behind.now();
+        assert_eq!((page.len(), lost), (size, None));
         assert!(page.iter().all(|published| published.id <= last));
         seen.extend(page);
         behind = feed.resume(of("acme"), last);
     }
-    assert!(behind.now().0.is_empty());
+    assert!(behind.now().0.changes.is_empty());
     let expected: Vec<_> = (0..devices).map(|device| device.to_string()).collect();
     assert_eq!(texts(&seen), expected);
 }

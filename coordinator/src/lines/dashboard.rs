@@ -120,7 +120,7 @@ impl<'a> Dashboard<'a> {
             biased;
             () = self.seat.arrived() => Step::Mail,
             packet = self.wire.packet() => Step::Packet(packet),
-            changes = self.changes.next() => Step::Changes(changes),
+            read = self.changes.next() => Step::Changes(read.changes),
             () = sleep_until(self.silent.min(self.lapses)) => Step::Late,
         }
     }

@@ -2,11 +2,13 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::http::Method;
+use bytes::Bytes;
 use coordinator::api::operation::payload;
 use coordinator::feed::{Change, Subject};
 use futures_util::StreamExt;
 use serde_json::Value;
 use tower::ServiceExt;
+use uuid::Uuid;
 
 use crate::world::*;
 
@@ -150,4 +152,48 @@ async fn what_came_since_is_told_as_plain_json() {
     let foreign = world.get(RIVAL, &format!("events/?since={last}")).await.ok(200);
     assert_eq!(foreign["events"], serde_json::json!([]));
     world.get(VIEWER, "events/?since=x").await.ok(400);
+}
+
+/// So much of another organization that nothing older is known any more.
+pub fn pass_by(world: &World) {
+    let batch = Uuid::from_u128(1).into();
+    let change = Change {
+        organization: "rival".parse().unwrap(),
+        subject: Subject::Batch(batch),
+        payload: Bytes::from_static(b"{}"),
+    };
+    for _ in 0..=16 * 1024 {
+        world.app.feed.publish(change.clone());
+    }
+}
+
+#[tokio::test]
+async fn an_end_is_heard_of_though_another_upgrade_took_the_slot_and_the_past_is_gone() {
+    let world = World::new().await;
+    let device = world.device(&["main"]).await;
+    let old = world.upgrade(device, &world.image().await).await;
+    let path = format!("upgrade-operation/{old}/events/");
+    let mut slow = Stream::open(&world, VIEWER, &path, None).await;
+    assert_eq!(slow.next().await.1["status"], "idle");
+    publish(&world, &old).await;
+    let before = world.get(VIEWER, &format!("{path}?since=0")).await.ok(200)["last"].clone();
+
+    let new = world.upgrade(device, &world.image().await).await;
+    publish(&world, &old).await;
+    publish(&world, &new).await;
+    pass_by(&world);
+    let told = world.get(VIEWER, &format!("{path}?since={before}")).await.ok(200);
+    assert_eq!(told["events"].as_array().unwrap().len(), 1, "{told}");
+    assert_eq!(told["events"][0]["data"]["status"], "cancelled");
+    assert_eq!(told["events"][0]["data"]["superseded_by"], new.as_str());
+    assert_eq!(told["events"][0]["id"], told["last"]);
+    let again = world.get(VIEWER, &format!("{path}?since={}", told["last"])).await.ok(200);
+    assert_eq!(again["events"], serde_json::json!([]));
+    let (id, state) = slow.next().await;
+    assert_eq!((&state["id"], &state["status"]), (&old.as_str().into(), &"cancelled".into()));
+    assert_eq!(id, Some(told["last"].to_string()));
+
+    let world = world.again();
+    let told = world.get(VIEWER, &format!("{path}?since={before}")).await.ok(200);
+    assert_eq!(told["events"][0]["data"]["status"], "cancelled", "after a start: {told}");
 }

@@ -28,6 +28,19 @@ async fn whoever_watches_is_told() {
 }
 
 #[tokio::test]
+async fn a_batch_is_heard_of_though_the_past_is_gone() {
+    let fleet = Fleet::new(1).await;
+    let batch = fleet.start(quick()).await;
+    let path = format!("batch-upgrade-operation/{batch}/events/");
+    let before = fleet.world.get(VIEWER, &format!("{path}?since=0")).await.ok(200)["last"].clone();
+    fleet.act(&batch, "cancel").await.ok(200);
+    crate::events::pass_by(&fleet.world);
+    let told = fleet.world.get(VIEWER, &format!("{path}?since={before}")).await.ok(200);
+    assert_eq!(told["events"][0]["event"], "batch");
+    assert_eq!(told["events"][0]["data"]["status"], "cancelled", "{told}");
+}
+
+#[tokio::test]
 async fn a_long_changelog_keeps_no_answer_and_no_event_back() {
     let fleet = Fleet::new(1).await;
     let changelog = json!({"changelog": "x".repeat(65_536)});
