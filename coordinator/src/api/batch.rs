@@ -40,6 +40,8 @@ pub const COLUMNS: &[&str] = &["created", "modified"];
 const WITH_LOGS: u64 = 1000;
 /// Operations that are read at a time.
 const PIECE: u32 = 500;
+/// The same with their logs, of which each may have 16 KB.
+const PIECE_WITH_LOGS: u32 = 50;
 
 /// A batch with its operations; above 1000 of them their logs are empty.
 #[derive(Debug, ToSchema)]
@@ -82,7 +84,8 @@ pub async fn list(
     Ok(Json(query.listing(app.store.batches(wanted).await?, |report| BatchView::of(&report))?))
 }
 
-/// With its operations, which are read while the answer goes out.
+/// With its operations, which are read while the answer goes out. One that is not read to its end counts
+/// among the user's open streams.
 #[utoipa::path(get, path = "/batch-upgrade-operation/{id}/", tag = "batches",
     params(("id" = Uuid, Path)),
     responses((status = 200, body = BatchDetail)))]
@@ -92,6 +95,7 @@ pub async fn detail(
     Ids(id): Ids<BatchId>,
 ) -> Answer<Response> {
     let report = find(&app, &operator, id).await?;
+    let open = app.streams.open(operator.user.user)?;
     let logs = report.batch.counts.total() <= WITH_LOGS;
     let mut head = bytes(&BatchView::of(&report)).to_vec();
     // The object goes on.
@@ -99,7 +103,11 @@ pub async fn detail(
     head.extend(br#","upgradeoperations":["#);
     let head = stream::once(async move { Ok::<_, Infallible>(Bytes::from(head)) });
     let tail = stream::once(async { Ok(Bytes::from_static(b"]}")) });
-    let body = Body::from_stream(head.chain(operations(app.store.clone(), id, logs)).chain(tail));
+    let pieces = head.chain(operations(app.store.clone(), id, logs)).chain(tail);
+    let body = Body::from_stream(pieces.inspect(move |_| {
+        // Lives as long as the answer does.
+        let _ = &open;
+    }));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -110,11 +118,12 @@ fn operations(
     id: BatchId,
     logs: bool,
 ) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> + Send {
+    let most = if logs { PIECE_WITH_LOGS } else { PIECE };
     let pieces = stream::unfold(Some(Place::default()), move |after| {
         let store = store.clone();
         async move {
             let after = after?;
-            let piece = match store.operations_of_batch(id, after, PIECE, logs).await {
+            let piece = match store.operations_of_batch(id, after, most, logs).await {
                 Ok(piece) => piece,
                 Err(error) => {
                     tracing::error!(%error, "a batch's operations");

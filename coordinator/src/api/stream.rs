@@ -43,13 +43,15 @@ const OF_ONE_USER: usize = 32;
 pub struct Streams(Mutex<HashMap<UserId, usize>>);
 
 /// One of them; closed by being dropped.
-struct Open {
+pub(super) struct Open {
     streams: Arc<Streams>,
     user: UserId,
 }
 
 impl Streams {
-    fn open(self: &Arc<Self>, user: UserId) -> Answer<Open> {
+    /// # Errors
+    /// The user has too many.
+    pub(super) fn open(self: &Arc<Self>, user: UserId) -> Answer<Open> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(user).or_default();
         if *count >= OF_ONE_USER {

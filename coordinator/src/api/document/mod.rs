@@ -36,7 +36,8 @@ const ABOUT: &str = "Upgrades the firmware of 5G and LTE modems in fleets of Ope
 
 Authenticate with `Authorization: Bearer <token>`; `users/token/` makes one from a password. Lists come
 in pages; times are RFC 3339 in UTC; ids are UUIDs. What belongs to an organization that is not yours is
-not found. More than 1000 requests of a user in a minute are answered with 429 and Retry-After.";
+not found. More than 1000 requests of a user in a minute, and more than 32 streams of events and unread
+batches, are answered with 429 and Retry-After.";
 
 /// Completes what the handlers say of themselves.
 pub fn complete(mut document: OpenApi) -> OpenApi {

@@ -103,3 +103,26 @@ async fn batches_are_ordered_by_either_column_and_in_either_direction() {
         assert_eq!(ids, expected.map(|place| &made[place]), "{ordering}");
     }
 }
+
+#[tokio::test]
+async fn a_user_has_so_many_unread_batches_and_gets_their_places_back() {
+    use tower::ServiceExt;
+    let fleet = Fleet::new(1).await;
+    let batch = fleet.start(quick()).await;
+    let path = format!("batch-upgrade-operation/{batch}/");
+    let mut unread = Vec::new();
+    for _ in 0..32 {
+        let answer = fleet.world.router.clone().oneshot(request_to(VIEWER, &path)).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        unread.push(answer);
+    }
+    let refused = fleet.world.get(VIEWER, &path).await;
+    assert_eq!(refused.status.as_u16(), 429);
+    assert!(refused.headers.contains_key("retry-after"));
+    fleet.world.get(OPERATOR, &path).await.ok(200);
+    unread.pop();
+    for _ in 0..2 {
+        let read = fleet.world.get(VIEWER, &path).await.ok(200);
+        assert_eq!(read["upgradeoperations"].as_array().unwrap().len(), 1);
+    }
+}
