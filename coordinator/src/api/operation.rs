@@ -277,8 +277,31 @@ pub async fn log(
     }))
 }
 
-/// What the predecessor's operations have beside: a script may send all that it was given.
-const READ_ONLY: [&str; 4] = ["device", "image", "log", "upgrade_options"];
+/// What an [`OperationView`] has beside: a script may send all that it was given.
+const READ_ONLY: [&str; 22] = [
+    "device",
+    "image",
+    "log",
+    "stage",
+    "attempt",
+    "failure",
+    "modem",
+    "batch",
+    "wave",
+    "organization",
+    "upgrade_options",
+    "phase",
+    "detail",
+    "stalled",
+    "fetched",
+    "evidence",
+    "late_result",
+    "retry_of",
+    "superseded_by",
+    "granted",
+    "deadline",
+    "finished",
+];
 
 /// PATCH: the word of a device's script that has only HTTP. It proves nothing.
 #[utoipa::path(patch, path = "/upgrade-operation/{id}/", tag = "upgrades",

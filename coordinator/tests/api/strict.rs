@@ -257,10 +257,14 @@ async fn what_was_read_is_taken_back() {
     }
     let path = format!("upgrade-operation/{operation}/");
     let whole = world.get(OPERATOR, &path).await.ok(200);
-    let theirs =
-        ["id", "device", "image", "status", "log", "progress_percent", "modified", "created"];
-    let theirs: Value = theirs.iter().map(|&name| (name.to_owned(), whole[name].clone())).collect();
-    world.patch(OPERATOR, &path, theirs).await.ok(200);
+    world.patch(OPERATOR, &path, whole.clone()).await.ok(200);
+    // As a script that has begun.
+    let (mut begun, mut misspelt) = (whole.clone(), whole);
+    (begun["status"], begun["progress_percent"]) = (json!("in-progress"), json!(65));
+    assert_eq!(world.patch(OPERATOR, &path, begun).await.ok(200)["progress_percent"], 65);
+    misspelt["stauts"] = json!("success");
+    let told = world.patch(OPERATOR, &path, misspelt).await.ok(400);
+    assert_eq!(told, json!({"stauts": ["Unknown field."]}));
 }
 
 #[tokio::test]
