@@ -241,7 +241,10 @@ pub(super) fn refused(done: &'static str) -> impl FnOnce(Rejection<BatchRefused>
             ApiError::field("strategy", format!("{bad}."))
         }
         Rejection::Refused(
-            refused @ (BatchRefused::Course(_) | BatchRefused::Changed | BatchRefused::BeingMade),
+            refused @ (BatchRefused::Course(_)
+            | BatchRefused::Changed
+            | BatchRefused::Gone(_)
+            | BatchRefused::BeingMade),
         ) => ApiError::conflict(format!("The batch cannot be {done}: {refused}.")),
     }
 }

@@ -13,6 +13,7 @@ use crate::store::build;
 use crate::store::column::to_json;
 use crate::store::note::Note;
 use crate::store::operation::{UpgradeRequest, enlist};
+use crate::store::place::{self, Kind};
 use crate::store::{Never, Priority, Rejection, Store, StoreError, Tx};
 
 /// What a batch is to be.
@@ -43,9 +44,13 @@ impl Store {
     /// Makes an empty one.
     ///
     /// # Errors
-    /// [`BatchRefused::BeingMade`] while the organization has another one of the build made.
+    /// [`BatchRefused::BeingMade`] while the organization has another one of the build made,
+    /// [`BatchRefused::Gone`] where what it is of was deleted since it was looked at.
     pub async fn create_batch(&self, new: NewBatch) -> Result<BatchId, Rejection<BatchRefused>> {
         self.write(move |tx| {
+            if let Some(part) = gone(tx, &new)? {
+                return Err(Rejection::Refused(BatchRefused::Gone(part)));
+            }
             if is_being_made(tx, &new)? {
                 return Err(Rejection::Refused(BatchRefused::BeingMade));
             }
@@ -157,6 +162,27 @@ pub(in crate::store) fn launch(
         json!(batch.takeovers.saturating_add(taken.try_into().unwrap_or(u64::MAX)));
     tx.tell(Told::of(Some(batch.organization)).after(told));
     Ok(of_new(tx, batch)?)
+}
+
+/// What it names and is not there, or is another organization's by now.
+fn gone(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<Option<&'static str>> {
+    let own = new.organization;
+    let sql = "SELECT 1 FROM organizations WHERE id = ?1";
+    if !tx.prepare_cached(sql)?.exists([own.to_string()])? {
+        return Ok(Some("organization"));
+    }
+    if !build::find(tx, new.build)?.is_some_and(|of| of.organization.is_none_or(|of| of == own)) {
+        return Ok(Some("build"));
+    }
+    for (part, kind, id) in
+        [("group", Kind::Group, new.group), ("location", Kind::Location, new.location)]
+    {
+        let Some(id) = id else { continue };
+        if !place::find(tx, kind, id)?.is_some_and(|place| place.organization == own) {
+            return Ok(Some(part));
+        }
+    }
+    Ok(None)
 }
 
 fn is_being_made(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<bool> {

@@ -83,6 +83,9 @@ pub enum BatchRefused {
     /// Something else was decided in the meantime.
     #[error("it has changed in the meantime")]
     Changed,
+    /// What it is to be of was deleted, or given to others, since it was looked at.
+    #[error("its {0} is not there any more")]
+    Gone(&'static str),
     /// Two that are made at once would share the modems between them by chance.
     #[error("another batch of this build is being made")]
     BeingMade,

@@ -46,12 +46,16 @@ fn member(device: DeviceId, image: ImageId, retry_of: Option<OperationId>) -> Me
 }
 
 pub(super) async fn create(f: &Fixture, image: ImageId) -> BatchId {
+    f.store.create_batch(wanted(f, image).await).await.unwrap()
+}
+
+async fn wanted(f: &Fixture, image: ImageId) -> NewBatch {
     let mut strategy =
         Strategy { canary: 2, growth: 1.5, max_concurrent: Some(AT_A_TIME), ..Strategy::default() };
     strategy.gate.soak_s = 10;
     strategy.failure_threshold.percent = Some(50);
     strategy.failure_threshold.minimum = 3;
-    let new = NewBatch {
+    NewBatch {
         organization: f.store.organizations().await.unwrap().remove(0).id,
         build: f.store.image(image).await.unwrap().unwrap().build,
         group: None,
@@ -61,8 +65,7 @@ pub(super) async fn create(f: &Fixture, image: ImageId) -> BatchId {
         retry_of: None,
         start_at: None,
         expires_at: f.store.clock().now() + 300_000_000,
-    };
-    f.store.create_batch(new).await.unwrap()
+    }
 }
 
 fn count_all<'a>(operations: impl Iterator<Item = &'a Operation>) -> Counts {
@@ -99,6 +102,35 @@ async fn stored_status(store: &Store, batch: BatchId) -> Status {
         Ok(conn.query_row(sql, [batch.to_string()], |row| row.get::<_, String>(0))?)
     });
     status.await.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_batch_of_what_was_deleted_meanwhile_is_refused() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let new = wanted(&f, image).await;
+    let stranger = || Some(Uuid::new_v4());
+    for (part, new) in [
+        ("organization", NewBatch { organization: Uuid::new_v4().into(), ..new.clone() }),
+        ("build", NewBatch { build: Uuid::new_v4().into(), ..new.clone() }),
+        ("group", NewBatch { group: stranger(), ..new.clone() }),
+        ("location", NewBatch { location: stranger(), ..new.clone() }),
+    ] {
+        let refused = f.store.create_batch(new).await.unwrap_err();
+        let gone = matches!(refused, Rejection::Refused(BatchRefused::Gone(gone)) if gone == part);
+        assert!(gone, "{part}: {refused:?}");
+    }
+    let other = f.store.create_organization("other".parse().unwrap(), "Other".into());
+    let given = NewBatch { organization: other.await.unwrap().id, ..new.clone() };
+    let category = f.store.build(new.build).await.unwrap().unwrap().category.to_string();
+    let own = new.organization.to_string();
+    let give = f.store.write::<_, Never, _>(move |tx| {
+        Ok(tx.execute("UPDATE categories SET organization = ?2 WHERE id = ?1", (category, own))?)
+    });
+    give.await.unwrap();
+    let refused = f.store.create_batch(given).await.unwrap_err();
+    assert!(matches!(refused, Rejection::Refused(BatchRefused::Gone("build"))), "{refused:?}");
+    f.store.create_batch(new).await.unwrap();
 }
 
 #[tokio::test]
