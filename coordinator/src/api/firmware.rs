@@ -111,12 +111,16 @@ fn view(firmware: &DeviceFirmware) -> Value {
 fn assigned(assigned: &Assigned) -> (StatusCode, Json<Value>) {
     let mut view = view(&assigned.firmware);
     view["upgrade_operation"] = json!(assigned.operation.map(|id| json!({ "id": id })));
-    let status = if assigned.created { StatusCode::CREATED } else { StatusCode::OK };
-    (status, Json(view))
+    (status(assigned), Json(view))
 }
 
-fn cleared(firmware: &DeviceFirmware) -> (StatusCode, Json<Value>) {
-    (StatusCode::OK, Json(view(firmware)))
+/// Of a slot that no image is meant for.
+fn cleared(assigned: &Assigned) -> (StatusCode, Json<Value>) {
+    (status(assigned), Json(view(&assigned.firmware)))
+}
+
+fn status(assigned: &Assigned) -> StatusCode {
+    if assigned.created { StatusCode::CREATED } else { StatusCode::OK }
 }
 
 /// The same, to be kept.
@@ -320,7 +324,7 @@ async fn assign(
     wanted: Wanted,
 ) -> Answer<(StatusCode, Json<Value>)> {
     let Some(image) = wanted.image.flatten() else {
-        let store = operator.store(app).answering(|firmware| kept(cleared(firmware)));
+        let store = operator.store(app).answering(|done| kept(cleared(done)));
         return Ok(cleared(&store.clear_firmware(device, slot).await?));
     };
     let found = image::find(app, operator, image).await;

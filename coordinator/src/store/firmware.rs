@@ -56,7 +56,7 @@ pub struct Assigned {
     pub firmware: DeviceFirmware,
     /// Whether the slot had none before.
     pub created: bool,
-    /// The upgrade that brings it about; `None` where the image is installed already.
+    /// The upgrade that brings it about; `None` where the image is installed already, or none is meant.
     pub operation: Option<OperationId>,
 }
 
@@ -135,24 +135,31 @@ impl Store {
         .await
     }
 
-    /// Leaves the slot without an image that it should have.
+    /// Leaves the slot without an image that it should have, be it known before or not.
     pub async fn clear_firmware(
         &self,
         device: DeviceId,
         slot: Slot,
-    ) -> Result<DeviceFirmware, Rejection<FirmwareRefused>> {
+    ) -> Result<Assigned, Rejection<FirmwareRefused>> {
         self.write(move |tx| {
             idle(tx, device, &slot)?;
             let before = find(tx, device, &slot)?;
             tx.prepare_cached(
-                "UPDATE device_firmware SET image = NULL, installed = 0, evidence = NULL,
-                     modified = ?3 WHERE device = ?1 AND slot = ?2",
+                "INSERT INTO device_firmware (id, organization, device, slot, created, modified)
+                 SELECT ?1, d.organization, d.id, ?3, ?4, ?4 FROM devices d WHERE d.id = ?2
+                 ON CONFLICT (device, slot) DO UPDATE SET image = NULL, installed = 0,
+                     evidence = NULL, modified = excluded.modified",
             )?
-            .execute((device.to_string(), slot.as_str(), tx.now))?;
+            .execute((
+                Uuid::new_v4().to_string(),
+                device.to_string(),
+                slot.as_str(),
+                tx.now,
+            ))?;
             let cleared =
                 find(tx, device, &slot)?.ok_or(Rejection::Refused(FirmwareRefused::Unknown))?;
             tell(tx, device, before.as_ref(), Some(&cleared), None)?;
-            Ok(cleared)
+            Ok(Assigned { firmware: cleared, created: before.is_none(), operation: None })
         })
         .await
     }

@@ -65,6 +65,29 @@ async fn it_can_be_cleared_and_deleted_when_nothing_is_under_way() {
 }
 
 #[tokio::test]
+async fn a_modem_can_be_one_that_no_image_is_meant_for() {
+    let world = World::new().await;
+    let (device, posted) = (world.device(&["main"]).await, world.device(&["main"]).await);
+    let path = format!("device/{device}/modem-firmware/");
+    world.patch(OPERATOR, &path, json!({"image": null})).await.ok(404);
+    let put = world.put(OPERATOR, &path, json!({"image": null})).await.ok(201);
+    assert_eq!((&put["slot"], &put["image"]), (&json!("main"), &Value::Null));
+    assert_eq!((&put["installed"], put.get("upgrade_operation")), (&json!(false), None));
+    world.get(VIEWER, &path).await.is(200, put.clone());
+    world.put(OPERATOR, &path, json!({"image": null})).await.is(200, put);
+
+    let body = json!({"device": posted, "image": null});
+    let made = world.post(OPERATOR, "device-firmware/", body.clone()).await.ok(201);
+    assert_eq!((&made["device"], &made["image"]), (&json!(posted), &Value::Null));
+    let listed = world.get(VIEWER, &format!("device-firmware/?device={posted}")).await.ok(200);
+    assert_eq!(listed["results"], json!([made]));
+    assert!(world.post(OPERATOR, "device-firmware/", body).await.ok(400)["device"].is_array());
+    let image = world.image().await;
+    let assigned = world.put(OPERATOR, &path, json!({"image": image})).await.ok(200);
+    assert!(assigned["upgrade_operation"]["id"].is_string());
+}
+
+#[tokio::test]
 async fn a_device_with_several_modems_is_asked_which() {
     let world = World::new().await;
     let (device, image) = (world.device(&["left", "right"]).await, world.image().await);
