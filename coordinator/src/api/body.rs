@@ -157,6 +157,16 @@ pub fn any_text(limit: usize) -> impl FnOnce(Value) -> Result<String, String> {
     }
 }
 
+/// A device's tag, of up to `limit` characters; a comma separates it from the next one in a query.
+pub fn tag(limit: usize) -> impl Fn(Value) -> Result<String, String> + Copy {
+    move |value| match text(limit)(value)? {
+        tag if tag.contains(',') => {
+            Err(format!("{tag:?} has a comma, which no tag has: give several as a list."))
+        }
+        tag => Ok(tag),
+    }
+}
+
 /// An id.
 pub fn id<T: From<Uuid>>(value: Value) -> Result<T, String> {
     let id = match &value {
@@ -227,11 +237,6 @@ pub fn list<T>(
         Value::Array(values) => values.into_iter().map(parse).collect(),
         _ => Err("Expected a list of items.".into()),
     }
-}
-
-/// A list of up to `most` texts of 1 to `limit` characters.
-pub fn texts(most: usize, limit: usize) -> impl FnOnce(Value) -> Result<Vec<String>, String> {
-    list(most, move |value| text(limit)(value))
 }
 
 /// A boolean.

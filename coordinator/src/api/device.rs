@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     App, Operator,
-    body::{self, Fields, boolean, nullable, texts},
+    body::{self, Fields, boolean, nullable, tag},
     document::shapes::{DeviceStateName, InventoryShape, ModemShape},
     error::{Answer, ApiError},
     page::{ListQuery, Listing, Page},
@@ -39,6 +39,7 @@ pub struct DevicePatch {
     /// Of its organization; null: none.
     pub group: Option<Uuid>,
     pub location: Option<Uuid>,
+    /// Without commas.
     #[schema(max_items = 64, nullable = false, example = json!(["spare-at-hand"]))]
     pub tags: Option<Vec<String>>,
 }
@@ -234,7 +235,7 @@ pub async fn change(
 
 /// Up to 64 words; sorted, each once.
 fn tags(value: Value) -> Result<Vec<String>, String> {
-    let mut tags = texts(64, 64)(value)?;
+    let mut tags = body::list(64, tag(64))(value)?;
     tags.sort();
     tags.dedup();
     Ok(tags)

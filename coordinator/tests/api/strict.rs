@@ -67,6 +67,39 @@ async fn a_condition_has_the_same_names_in_the_dry_run_and_in_the_batch() {
 }
 
 #[tokio::test]
+async fn a_comma_is_the_same_in_the_dry_run_and_in_the_batch() {
+    let world = World::new().await;
+    let (path, device) = fleet(&world).await;
+    let shown = async |query: &str| {
+        let query = format!("{path}?upgrade_all=true&{query}");
+        world.get(OPERATOR, &query).await.ok(200)["count"].clone()
+    };
+    // A tag has none.
+    let path_of_device = format!("device/{device}/");
+    let tags = json!({"tags": ["canary,spare"]});
+    let told = world.patch(OPERATOR, &path_of_device, tags).await.ok(400);
+    assert!(told["tags"][0].as_str().unwrap().contains("comma"), "{told}");
+    for name in ["tag", "tags"] {
+        for value in [json!("canary,spare"), json!(["canary,spare"])] {
+            let body = json!({"upgrade_all": true, name: value});
+            let told = world.post(OPERATOR, &path, body).await.ok(400);
+            assert!(told[name][0].as_str().unwrap().contains("comma"), "{told}");
+        }
+    }
+    assert_eq!(shown("tag=canary,spare").await, 1);
+    // What a modem tells may have one.
+    for (name, value, other) in
+        [("model", "FN990A28", "FN990A40"), ("from_version", "45.00.010", "45.00.011")]
+    {
+        assert_eq!(shown(&format!("{name}={value}&{name}={other}")).await, 2);
+        assert_eq!(shown(&format!("{name}={value},{other}")).await, 0);
+        let body = json!({"upgrade_all": true, name: format!("{value},{other}")});
+        assert!(world.post(OPERATOR, &path, body).await.ok(400)["error"].is_string());
+    }
+    assert_eq!(batches(&world).await, 0);
+}
+
+#[tokio::test]
 async fn conditions_may_come_several_times() {
     let world = World::new().await;
     let (path, device) = fleet(&world).await;
@@ -180,8 +213,9 @@ async fn an_empty_list_is_nobody() {
         let body = json!({"upgrade_all": true, name: []});
         let refused = world.post(OPERATOR, &path, body).await.ok(400);
         assert!(refused[name][0].as_str().unwrap().contains("empty"), "{refused}");
-        // A board's name may have commas.
-        for blank in ["", ",", "%20"].into_iter().filter(|text| name != "boards" || *text != ",") {
+        // What a router tells may have commas.
+        let split = ["tag", "tags", "device", "devices"].contains(&name);
+        for blank in ["", ",", "%20"].into_iter().filter(|text| split || *text != ",") {
             let query = format!("{path}?upgrade_all=true&{name}={blank}");
             assert_eq!(
                 world.get(OPERATOR, &query).await.status,

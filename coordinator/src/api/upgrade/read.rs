@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::VOLATILE;
 use crate::api::App;
-use crate::api::body::{Fields, boolean, id, list, nullable, object, text};
+use crate::api::body::{Fields, boolean, id, list, nullable, object, tag, text};
 use crate::api::error::{Answer, ApiError};
 use crate::api::page::ListQuery;
 use crate::batch::Strategy;
@@ -50,8 +50,8 @@ const FROM_VERSIONS: Names = ["from_version", "from_versions"];
 const EMPTY: &str = "This list is empty: it selects nobody. Leave it out to select by the others.";
 
 /// `?upgrade_all=&group=&location=&tag=&device=&model=&board=&from_version=&organization=
-/// &include_unsigned=&allow_volatile_staging=`; lists are separated by commas, or the parameter
-/// comes several times. Names of boards have commas in them: only the latter.
+/// &include_unsigned=&allow_volatile_staging=`; several tags or devices are separated by commas, or the
+/// parameter comes several times. What routers and modems tell may have commas in it: only the latter.
 pub fn asked_in(query: &mut ListQuery) -> Answer<Asked> {
     query.filled()?;
     let devices = words(query, DEVICES, true)?.into_iter();
@@ -62,9 +62,9 @@ pub fn asked_in(query: &mut ListQuery) -> Answer<Asked> {
         group: query.id("group")?,
         location: query.id("location")?,
         tags: words(query, TAGS, true)?,
-        models: words(query, MODELS, true)?,
+        models: words(query, MODELS, false)?,
         boards: words(query, BOARDS, false)?,
-        from_versions: words(query, FROM_VERSIONS, true)?,
+        from_versions: words(query, FROM_VERSIONS, false)?,
         devices,
         retry_of: None,
     };
@@ -102,7 +102,7 @@ pub fn wish(app: &App, fields: &mut Fields) -> Wish {
     let selection = Selection {
         group: fields.optional("group", nullable(id)).flatten(),
         location: fields.optional("location", nullable(id)).flatten(),
-        tags: several(fields, TAGS, word),
+        tags: several(fields, TAGS, tag(128)),
         devices: several(fields, DEVICES, id),
         models: several(fields, MODELS, word),
         boards: several(fields, BOARDS, word),

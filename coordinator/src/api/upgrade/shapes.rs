@@ -171,8 +171,8 @@ struct Replaced {
     batch: Option<BatchId>,
 }
 
-/// What a dry run takes; lists are separated by commas, or the parameter comes several times. The names
-/// of a body's fields are taken as well.
+/// What a dry run takes. The parameters that name several may come several times; the names of a body's
+/// fields are taken as well.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PreviewQuery {
@@ -187,11 +187,15 @@ pub struct PreviewQuery {
     pub upgrade_all: Option<bool>,
     pub group: Option<Uuid>,
     pub location: Option<Uuid>,
+    /// Or several, separated by commas.
     pub tag: Option<String>,
+    /// Or several, separated by commas.
     pub device: Option<String>,
+    /// One: it may have commas in it.
     pub model: Option<String>,
     /// One: their names have commas in them.
     pub board: Option<String>,
+    /// One: it may have commas in it.
     pub from_version: Option<String>,
     pub include_unsigned: Option<bool>,
     pub allow_volatile_staging: Option<bool>,

@@ -101,7 +101,7 @@ impl Selected {
         self.fields.clone()
     }
 
-    /// For the dry run's GET: names are in the singular there, and lists have commas.
+    /// For the dry run's GET: names are in the singular there, and come once for each value.
     pub fn query(&self) -> Query {
         let mut query = Query::new();
         for (name, singular) in [
@@ -119,8 +119,8 @@ impl Selected {
         ] {
             match self.fields.get(name) {
                 Some(Value::Array(values)) => {
-                    let values: Vec<_> = values.iter().filter_map(Value::as_str).collect();
-                    query.push((singular, values.join(",")));
+                    let values = values.iter().filter_map(Value::as_str);
+                    query.extend(values.map(|value| (singular, value.to_owned())));
                 }
                 Some(Value::String(value)) => query.push((singular, value.clone())),
                 Some(other) => query.push((singular, other.to_string())),
@@ -140,7 +140,7 @@ mod tests {
         let fields = json!({ "upgrade_all": true, "group": "g", "tags": ["a", "b"] });
         let Value::Object(fields) = fields else { panic!() };
         let selected = Selected { build: "b".into(), fields };
-        let pairs = [("upgrade_all", "true"), ("group", "g"), ("tag", "a,b")];
+        let pairs = [("upgrade_all", "true"), ("group", "g"), ("tag", "a"), ("tag", "b")];
         assert_eq!(selected.query(), pairs.map(|(name, value)| (name, value.to_owned())));
     }
 }
