@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use shared::hex::sha256;
 use shared::ids::UserId;
 
-use super::auth::Operator;
+use super::auth::{self, Operator};
 use super::error::ApiError;
 use super::{App, audit, body};
 use crate::store::Rejection;
@@ -83,7 +83,9 @@ fn starts(request: &Request) -> bool {
 async fn with_key(app: App, request: Request, next: Next) -> Result<Response, ApiError> {
     let key = key(request.headers())?;
     let (mut parts, body) = request.into_parts();
-    let user = Operator::from_request_parts(&mut parts, &app).await?.user.user;
+    let operator = Operator::from_request_parts(&mut parts, &app).await?;
+    let user = operator.user.user;
+    parts.extensions.insert(auth::Known(operator));
     let body = to_bytes(body, body::LIMIT).await;
     let body = body.map_err(|_| ApiError::too_large(body::LIMIT as u64))?;
     let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);

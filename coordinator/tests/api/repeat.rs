@@ -63,6 +63,16 @@ async fn the_same_request_is_carried_out_once() {
 }
 
 #[tokio::test]
+async fn a_request_with_a_key_counts_once() {
+    let world = World::limited(2).await;
+    let device = world.device(&["main"]).await;
+    let body = json!({"image": null});
+    put(&world, OPERATOR, device, "k1", body.clone()).await.ok(201);
+    put(&world, OPERATOR, device, "k2", body.clone()).await.ok(200);
+    assert_eq!(put(&world, OPERATOR, device, "k3", body).await.status.as_u16(), 429);
+}
+
+#[tokio::test]
 async fn what_came_to_nothing_may_be_tried_again() {
     let world = World::new().await;
     let (device, image) = (world.device(&["main"]).await, world.image().await);
