@@ -52,27 +52,13 @@ impl Store {
         n: u32,
         members: Vec<OperationId>,
     ) -> Refused<usize> {
-        self.write_at(Priority::Bulk, move |tx| {
-            open(tx, id)?;
-            let mut put_back = tx.prepare_cached(
-                "UPDATE operations SET wave = NULL, deferred = 1, modified = ?4
-                 WHERE id = ?1 AND batch = ?2 AND wave = ?3 AND attempts_granted = 0
-                     AND status IN ('idle', 'in-progress')",
-            )?;
-            let mut deferred = 0;
-            for member in members {
-                if put_back.execute((member.to_string(), id.to_string(), n, tx.now))? == 0 {
-                    continue;
-                }
-                deferred += 1;
-                if let Some(operation) = operation::find(tx, member)? {
-                    tx.note(Note::Operation(Box::new(operation)));
-                }
-            }
-            tx.note(Note::Batch(id));
-            Ok(deferred)
-        })
-        .await
+        let (mut deferred, mut left) = (0, members);
+        while !left.is_empty() {
+            let some = move |tx: &Tx<'_>| put_back(tx, id, n, left);
+            let (some, rest) = self.write_at(Priority::Bulk, some).await?;
+            (deferred, left) = (deferred + some, rest);
+        }
+        Ok(deferred)
     }
 
     /// No grants from here on; what was granted finishes.
@@ -284,6 +270,35 @@ fn join(tx: &Tx<'_>, batch: BatchId, n: u32, id: OperationId) -> rusqlite::Resul
         device::bump(tx, operation.device)?;
     }
     Ok(waits)
+}
+
+/// How many are in the pool again, and those that there was no time for.
+fn put_back(
+    tx: &Tx<'_>,
+    id: BatchId,
+    n: u32,
+    members: Vec<OperationId>,
+) -> Refused<(usize, Vec<OperationId>)> {
+    open(tx, id)?;
+    let mut put_back = tx.prepare_cached(
+        "UPDATE operations SET wave = NULL, deferred = 1, modified = ?4
+         WHERE id = ?1 AND batch = ?2 AND wave = ?3 AND attempts_granted = 0
+             AND status IN ('idle', 'in-progress')",
+    )?;
+    let (mut deferred, mut members) = (0, members.into_iter());
+    for member in members.by_ref() {
+        if put_back.execute((member.to_string(), id.to_string(), n, tx.now))? > 0 {
+            deferred += 1;
+            if let Some(operation) = operation::find(tx, member)? {
+                tx.note(Note::Operation(Box::new(operation)));
+            }
+        }
+        if tx.had_its_turn() {
+            break;
+        }
+    }
+    tx.note(Note::Batch(id));
+    Ok((deferred, members.collect()))
 }
 
 fn is_of_threshold(batch: &Batch) -> bool {

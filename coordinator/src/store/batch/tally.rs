@@ -88,13 +88,37 @@ fn undecided(whom: Whom) -> String {
 }
 
 /// Between two attempts: the grant is closed, and nobody hears of the next one.
+const STALLED: &str = "t.batch = :batch AND t.attempts_granted > 0 AND NOT t.grant_open
+    AND t.status IN ('idle', 'in-progress') AND t.heard_at < :seen
+    AND ((NOT d.online AND coalesce(d.last_seen, 0) < :seen) OR d.duplicate_since IS NOT NULL)";
+
 fn stalled() -> String {
-    "SELECT t.id FROM operations t INDEXED BY operations_between_attempts
-         JOIN devices d ON d.id = t.device
-     WHERE t.batch = :batch AND t.attempts_granted > 0 AND NOT t.grant_open
-         AND t.status IN ('idle', 'in-progress') AND t.heard_at < :seen
-         AND ((NOT d.online AND coalesce(d.last_seen, 0) < :seen) OR d.duplicate_since IS NOT NULL)"
-        .into()
+    format!(
+        "SELECT t.id FROM operations t INDEXED BY operations_between_attempts
+             JOIN devices d ON d.id = t.device
+         WHERE {STALLED}"
+    )
+}
+
+fn stalled_member() -> String {
+    format!(
+        "SELECT 1 FROM operations t JOIN devices d ON d.id = t.device
+         WHERE t.id = :member AND {STALLED}"
+    )
+}
+
+/// Whether this member is one of those.
+pub(super) fn is_stalled(
+    conn: &Connection,
+    batch: &Batch,
+    member: OperationId,
+    now: u64,
+) -> rusqlite::Result<bool> {
+    conn.prepare_cached(&stalled_member())?.exists(named_params! {
+        ":member": member.to_string(),
+        ":batch": batch.id.to_string(),
+        ":seen": seen_since(batch, now),
+    })
 }
 
 /// The waves that were opened, in order.
@@ -237,6 +261,8 @@ mod tests {
             stalled.contains("operations_between_attempts (batch=? AND heard_at<?)"),
             "{stalled}"
         );
+        let member = plan(&stalled_member());
+        assert!(member.contains("SEARCH t USING INDEX sqlite_autoindex_operations_1"), "{member}");
         let drawn = plan(&drawn());
         assert!(!drawn.contains("TEMP B-TREE"), "{drawn}");
         let plan = plan(SILENCE);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::batch::Tally;
+use crate::batch::decide::Whom;
 
 const LONG: u64 = 3600 * 1000;
 
@@ -84,6 +85,28 @@ async fn whoever_holds_nobody_up_or_is_there_gets_its_next_attempt() {
     }
     fly(&f.store, batch).await;
     assert_eq!(f.operation(members[0].id).await.status, Status::InProgress, "it is there");
+}
+
+#[tokio::test]
+async fn whoever_is_heard_of_right_before_it_is_given_up_goes_on() {
+    let f = Fixture::new().await;
+    let (id, members) = begun(&f, 4).await;
+    for op in &members {
+        fail(&f, op).await;
+    }
+    f.pass(LONG + 1);
+    let batch = look(&f, id).await.0;
+    let mut silent = f.store.holding_up(&batch, Whom::Stalled).await.unwrap();
+    silent.sort();
+    let mut all = members.iter().map(|op| op.id).collect::<Vec<_>>();
+    all.sort();
+    assert_eq!(silent, all);
+    see(&f, members[0].device).await;
+    assert_eq!(f.store.give_up(id, vec![members[0].id]).await.unwrap(), 0);
+    assert_eq!(f.operation(members[0].id).await.status, Status::InProgress);
+    assert_eq!(f.store.give_up(id, silent).await.unwrap(), 1, "the other one");
+    assert_eq!(f.operation(members[0].id).await.status, Status::InProgress);
+    assert_eq!(f.operation(members[1].id).await.status, Status::Failed);
 }
 
 #[tokio::test]
