@@ -182,15 +182,19 @@ impl Store {
     }
 }
 
-/// Whether an operation needs one of the images that `select` finds by `?1`: an unfinished one, or one that was
-/// given up and may be going on.
+/// Whether one of the images that `select` finds by `?1` is needed: by an operation that is unfinished, or that
+/// was given up and may be going on, or by a member of a batch that is to take an older one's place.
 pub(super) fn any_in_use(conn: &Connection, select: &str, key: &str) -> rusqlite::Result<bool> {
-    let sql = format!(
+    conn.prepare_cached(&in_use(select))?.exists([key])
+}
+
+fn in_use(select: &str) -> String {
+    format!(
         "SELECT 1 FROM operations p INDEXED BY operations_that_may_need_an_image
          WHERE p.image IN ({select}) AND p.status IN ('idle', 'in-progress', 'failed')
-             AND (p.status <> 'failed' OR {MAY_RECOVER})"
-    );
-    conn.prepare_cached(&sql)?.exists([key])
+             AND (p.status <> 'failed' OR {MAY_RECOVER})
+         UNION ALL SELECT 1 FROM batch_takeovers w WHERE w.image IN ({select})"
+    )
 }
 
 /// For the log.
@@ -296,4 +300,26 @@ fn image(row: &Row<'_>) -> rusqlite::Result<Image> {
         modified: row.get("modified")?,
         organization: parsed_opt(row, "organization")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+
+    #[test]
+    fn whether_it_is_needed_is_found_in_an_index() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut conn, 0).unwrap();
+        let sql = in_use("SELECT id FROM images WHERE build = ?1");
+        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let rows = statement.query_map(["x"], |row| row.get::<_, String>("detail")).unwrap();
+        let plan = rows.map(Result::unwrap).collect::<Vec<_>>().join("; ");
+        for index in
+            ["operations_that_may_need_an_image (image=?", "batch_takeovers_by_image (image=?)"]
+        {
+            assert!(plan.contains(index), "{plan}");
+        }
+        assert!(!plan.contains("SCAN p") && !plan.contains("SCAN w"), "{plan}");
+    }
 }

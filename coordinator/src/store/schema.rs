@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0009-deletions", include_str!("schema/0009-deletions.sql")),
     ("0010-lists", include_str!("schema/0010-lists.sql")),
     ("0011-members", include_str!("schema/0011-members.sql")),
+    ("0012-takeovers-by-image", include_str!("schema/0012-takeovers-by-image.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -74,6 +75,7 @@ mod tests {
             "0009-deletions",
             "0010-lists",
             "0011-members",
+            "0012-takeovers-by-image",
         ];
         assert_eq!(names, known);
     }

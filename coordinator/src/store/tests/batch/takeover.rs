@@ -4,7 +4,11 @@ use super::*;
 use crate::batch::{Phase, phase::phase};
 use crate::store::audit::Entry;
 use crate::store::batch::launch as launch_some;
+use crate::store::build::BuildRefusal;
+use crate::store::category::CategoryRefusal;
 use crate::store::firmware::Assignment;
+use crate::store::image::{ImageList, ImageRefusal};
+use crate::store::listing::{Order, Rows};
 
 /// Two devices with an older upgrade each, and a batch of another image that both were added to.
 async fn begun(f: &Fixture) -> (BatchId, [Operation; 2]) {
@@ -103,6 +107,39 @@ async fn a_batch_that_nobody_joins_any_more_is_told_of() {
     f.store.assign_firmware(assignment(left)).await.unwrap();
     assert_eq!(shown(&f, batch).await.0.takeovers, 0);
     assert!(notes.try_iter().any(|note| matches!(note, Note::Batch(id) if id == batch)));
+}
+
+#[tokio::test]
+async fn an_image_that_members_wait_to_be_upgraded_to_stays() {
+    let f = Fixture::new().await;
+    let (id, _) = begun(&f).await;
+    let build = shown(&f, id).await.0.build.unwrap();
+    let image = async |store: &Store| {
+        let (tool, organization) = (None, None);
+        let order = Order { column: "created", descending: false };
+        let rows = Rows { offset: 0, limit: 1 };
+        let wanted = ImageList { build, organization, tool, order, rows };
+        store.images(wanted).await.unwrap().rows.remove(0)
+    };
+    let newer = image(&f.store).await.id;
+    let category = f.store.build(build).await.unwrap().unwrap().category;
+    let check_refused = async || {
+        let refused = f.store.delete_image(newer).await.unwrap_err();
+        assert!(matches!(refused, Rejection::Refused(ImageRefusal::InUse)), "{refused:?}");
+        let refused = f.store.delete_build(build).await.unwrap_err();
+        assert!(matches!(refused, Rejection::Refused(BuildRefusal::InUse)), "{refused:?}");
+        let refused = f.store.delete_category(category).await.unwrap_err();
+        assert!(matches!(refused, Rejection::Refused(CategoryRefusal::InUse)), "{refused:?}");
+    };
+    check_refused().await;
+    f.store.write(move |tx| launch_some(tx, id, 1)).await.unwrap();
+    let joined = operations(&f.store, id).await.remove(0).id;
+    f.store.cancel_operation(Scope::Everything, joined, "admin".into()).await.unwrap();
+    assert_eq!(shown(&f, id).await.0.takeovers, 1);
+    check_refused().await;
+    fly(&f.store, id).await;
+    let (launched, _) = shown(&f, id).await;
+    assert_eq!((launched.counts.total(), launched.takeovers), (2, 0), "nobody is lost");
 }
 
 async fn crash(f: &mut Fixture) {
