@@ -83,7 +83,7 @@ impl Store {
     /// # Errors
     /// [`BatchRefused::Empty`] where nobody was added, or nobody could take over after all.
     pub async fn launch_batch(&self, id: BatchId) -> Result<Report, Rejection<BatchRefused>> {
-        let report = self.write(move |tx| launch(tx, id, PIECE)).await?;
+        let report = self.launch_in(id, PIECE).await?;
         let mut left = report.batch.takeovers;
         while left > 0 {
             match self.take_over(id).await {
@@ -96,6 +96,20 @@ impl Store {
             }
         }
         Ok(report)
+    }
+
+    /// With so many takeovers at most in one write.
+    pub(in crate::store) async fn launch_in(
+        &self,
+        id: BatchId,
+        most: usize,
+    ) -> Result<Report, Rejection<BatchRefused>> {
+        loop {
+            match self.write(move |tx| launch(tx, id, most)).await {
+                Err(Rejection::Refused(BatchRefused::Changed)) => self.leave_out(id, most).await?,
+                launched => return launched,
+            }
+        }
     }
 
     /// Gives up one that could not be made to its end; the pilot ends what there is of it.
@@ -132,36 +146,44 @@ impl Store {
     }
 }
 
-/// With so many takeovers at most in the same transaction; more where nobody has joined it by them.
+/// With so many takeovers at most in the same transaction.
+///
+/// # Errors
+/// [`BatchRefused::Changed`] where none of those could be one any more and others are left: the first ones
+/// are to be left out before.
 pub(in crate::store) fn launch(
     tx: &Tx<'_>,
     id: BatchId,
     most: usize,
 ) -> Result<Report, Rejection<BatchRefused>> {
-    let find = || find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown));
-    let mut batch = find()?;
-    if batch.course != Course::Preparing {
-        return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
-    }
+    let mut batch = preparing(tx, id)?;
     let mut taken = 0;
-    while batch.takeovers > 0 {
-        let some = takeover::take_some(tx, &batch, most)?;
-        taken += some.joined;
-        batch = find()?;
-        if batch.counts.total() > 0 || some.looked_at == 0 {
-            break;
+    if batch.takeovers > 0 {
+        taken = takeover::take_some(tx, &batch, most)?.joined;
+        batch = preparing(tx, id)?;
+        if batch.counts.total() == 0 && batch.takeovers > 0 {
+            return Err(Rejection::Refused(BatchRefused::Changed));
         }
     }
     if batch.counts.total() == 0 {
         return Err(Rejection::Refused(BatchRefused::Empty));
     }
     set_course(tx, id, Course::Open, None)?;
-    let batch = find()?;
+    let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
     let mut told = told(&batch);
     told["takes_over"] =
         json!(batch.takeovers.saturating_add(taken.try_into().unwrap_or(u64::MAX)));
     tx.tell(Told::of(Some(batch.organization)).after(told));
     Ok(of_new(tx, batch)?)
+}
+
+/// It, while it is being made.
+pub(super) fn preparing(tx: &Tx<'_>, id: BatchId) -> Result<Batch, Rejection<BatchRefused>> {
+    let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
+    match batch.course {
+        Course::Preparing => Ok(batch),
+        course => Err(Rejection::Refused(BatchRefused::Course(course))),
+    }
 }
 
 /// What it names and is not there, or is another organization's by now.
@@ -230,10 +252,7 @@ fn add_some(
     members: Vec<Member>,
     by: &str,
 ) -> Result<(usize, Vec<Member>), Rejection<BatchRefused>> {
-    let batch = find(tx, id)?.ok_or(Rejection::Refused(BatchRefused::Unknown))?;
-    if batch.course != Course::Preparing {
-        return Err(Rejection::Refused(BatchRefused::Course(batch.course)));
-    }
+    let batch = preparing(tx, id)?;
     let (mut refused, mut members) = (0, members.into_iter());
     for member in members.by_ref() {
         refused += usize::from(!add(tx, &batch, member, by)?);

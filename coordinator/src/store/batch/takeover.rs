@@ -5,14 +5,14 @@
 use rusqlite::{Row, named_params};
 use shared::ids::{BatchId, DeviceId, OperationId, Slot};
 
-use super::create::{Member, request};
+use super::create::{Member, preparing, request};
 use super::drive::open;
 use super::{BatchRefused, PIECE};
 use crate::batch::Batch;
 use crate::operation::Operation;
 use crate::store::column::{parsed, parsed_opt};
 use crate::store::note::Note;
-use crate::store::operation::make;
+use crate::store::operation::{enlist, make};
 use crate::store::{Priority, Rejection, Store, StoreError, Tx};
 
 /// What became of some of them.
@@ -33,6 +33,18 @@ impl Store {
             Ok(take_some(tx, &batch, PIECE)?)
         });
         Ok(some.await?.looked_at)
+    }
+
+    /// Before the launch: those who cannot join any more are left out, up to the first who can. The others
+    /// may be many, and a launch is one write.
+    pub(super) async fn leave_out(
+        &self,
+        id: BatchId,
+        most: usize,
+    ) -> Result<(), Rejection<BatchRefused>> {
+        let quiet = self.off_record();
+        while quiet.write_at(Priority::Bulk, move |tx| leave_some_out(tx, id, most)).await? {}
+        Ok(())
     }
 }
 
@@ -82,6 +94,33 @@ pub(super) fn take_some(tx: &Tx<'_>, batch: &Batch, most: usize) -> Result<Progr
     }
     tx.note(Note::Batch(batch.id));
     Ok(progress)
+}
+
+/// Whether there may be more of them.
+fn leave_some_out(tx: &Tx<'_>, id: BatchId, most: usize) -> Result<bool, Rejection<BatchRefused>> {
+    let batch = preparing(tx, id)?;
+    tx.note(Note::Batch(id));
+    for (member, by) in waiting(tx, id, most)? {
+        let key = (member.device, member.slot.clone());
+        let can_join = match enlist(tx, request(&batch, member, &by), &batch) {
+            // An older upgrade gives way to it, once the batch is launched.
+            Ok(false) => return Ok(false),
+            Ok(true) => true,
+            Err(Rejection::Refused(refused)) => {
+                tracing::info!(batch = %id, device = %key.0, %refused, "left out");
+                false
+            }
+            Err(Rejection::Store(error)) => return Err(error.into()),
+        };
+        forget(tx, id, &key)?;
+        if can_join {
+            return Ok(false);
+        }
+        if tx.had_its_turn() {
+            break;
+        }
+    }
+    Ok(!waiting(tx, id, 1)?.is_empty())
 }
 
 /// Drops some of a batch that is taken back or is over; answers how many.

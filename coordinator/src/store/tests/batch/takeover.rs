@@ -246,6 +246,36 @@ async fn who_was_granted_or_asked_for_in_between_is_left_out() {
 }
 
 #[tokio::test]
+async fn those_who_cannot_join_any_more_are_left_out_in_several_writes() {
+    let f = Fixture::new().await;
+    let (batch, mut older) = begun(&f).await;
+    older.sort_by_key(|op| op.device.to_string());
+    f.store.start(older[0].device, older[0].id, request(1)).await.unwrap();
+    let refused = f.store.write(move |tx| launch_some(tx, batch, 1)).await.unwrap_err();
+    assert!(matches!(refused, Rejection::Refused(BatchRefused::Changed)), "{refused:?}");
+    assert_eq!(shown(&f, batch).await.0.takeovers, 2, "all or nothing");
+    let (heard, notes) = channel();
+    f.store.on_commit(move |note| heard.send(note).unwrap());
+    let launched = f.store.launch_in(batch, 1).await.unwrap().batch;
+    assert_eq!((launched.course, launched.counts.total()), (Course::Open, 1));
+    assert_eq!(shown(&f, batch).await.0.takeovers, 0);
+    assert!(f.operation(older[0].id).await.is_granted());
+    assert_eq!(f.operation(older[1].id).await.status, Status::Cancelled);
+    let of_batch = notes.try_iter().filter(|note| matches!(note, Note::Batch(id) if *id == batch));
+    assert!(of_batch.count() >= 2, "one to leave out, and one to launch");
+
+    // All of them.
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    for asked in &older {
+        f.store.start(asked.device, asked.id, request(1)).await.unwrap();
+    }
+    let refused = f.store.launch_in(batch, 1).await.unwrap_err();
+    assert!(matches!(refused, Rejection::Refused(BatchRefused::Empty)), "{refused:?}");
+    assert_eq!(shown(&f, batch).await.0.course, Course::Preparing);
+}
+
+#[tokio::test]
 async fn a_batch_that_is_cancelled_or_paused_takes_no_more() {
     let f = Fixture::new().await;
     let (batch, older) = begun(&f).await;
