@@ -4,7 +4,7 @@
 //! [`at!`] is nothing at all, not even its name.
 //!
 //! ```text
-//! MODEM_UPGRADER_FAILPOINTS=<directory>[;<name>@<pass>=<kill|freeze>]...
+//! MODEM_UPGRADER_FAILPOINTS=<directory>[;<name>@<pass>=<kill|freeze|panic>]...
 //! ```
 //! Passes are counted in the directory, over all processes that share it: a process that is started
 //! again goes on counting. What struck is written to `<directory>/struck`.
@@ -44,10 +44,12 @@ pub(crate) mod active {
     struct Rule {
         name: String,
         pass: u64,
-        signal: Signal,
+        /// None: panic.
+        signal: Option<Signal>,
     }
 
     /// Counts the pass, and strikes if it is the one.
+    #[allow(clippy::panic, reason = "somebody has asked for one")]
     pub(crate) fn pass(name: &str) {
         let plan =
             PLAN.get_or_init(|| Plan::parse(&std::env::var("MODEM_UPGRADER_FAILPOINTS").ok()?));
@@ -59,7 +61,10 @@ pub(crate) mod active {
         if let Some(rule) = plan.rules.iter().find(due) {
             let struck = format!("{name}@{count} {}\n", std::process::id());
             let _ = append(&plan.directory.join("struck"), struck.as_bytes());
-            let _ = kill(Pid::this(), rule.signal);
+            match rule.signal {
+                Some(signal) => drop(kill(Pid::this(), signal)),
+                None => panic!("{struck}"),
+            }
         }
     }
 
@@ -83,8 +88,9 @@ pub(crate) mod active {
             let (name, rest) = text.split_once('@')?;
             let (pass, action) = rest.split_once('=')?;
             let signal = match action {
-                "kill" => Signal::SIGKILL,
-                "freeze" => Signal::SIGSTOP,
+                "kill" => Some(Signal::SIGKILL),
+                "freeze" => Some(Signal::SIGSTOP),
+                "panic" => None,
                 _ => return None,
             };
             Some(Self { name: name.to_owned(), pass: pass.parse().ok()?, signal })

@@ -95,6 +95,7 @@ impl StatusFile {
         let mut state = uplink.state();
         loop {
             let now = state.borrow_and_update().clone();
+            crate::failpoint::at!("status.told");
             self.update(|status| status.uplink = Some(now));
             if state.changed().await.is_err() {
                 return;

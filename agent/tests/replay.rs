@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use agent::modem::dialect::{VersionCommands, read_versions};
 use agent::modem::discovery::UsbDevice;
 use agent::modem::recording::{FORMAT, Recorded, Recording};
 use agent::modem::{Place, Ready, Sought, wait_ready};
+use agent::route::{Network, Sole, Way};
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
@@ -34,7 +35,12 @@ struct Replayed(tempfile::TempDir);
 impl Replayed {
     fn new(recording: &Recording) -> Replayed {
         let replayed = Replayed(tempfile::tempdir().unwrap());
-        fs::create_dir_all(replayed.path("dev")).unwrap();
+        for directory in ["dev", "proc/net"] {
+            fs::create_dir_all(replayed.path(directory)).unwrap();
+        }
+        for (name, text) in &recording.routes {
+            fs::write(replayed.path("proc/net").join(name), text).unwrap();
+        }
         for device in &recording.snapshot.devices {
             replayed.plug(device);
         }
@@ -74,8 +80,29 @@ impl Replayed {
             }
             if let Some(net) = &interface.net {
                 fs::create_dir_all(directory.join("net").join(net)).unwrap();
+                self.interface(net, &directory);
             }
         }
+    }
+
+    /// A network interface on a device.
+    fn interface(&self, name: &str, device: &Path) {
+        let directory = self.path("sys/class/net").join(name);
+        fs::create_dir_all(&directory).unwrap();
+        symlink(device, directory.join("device")).unwrap();
+    }
+
+    /// Whether the recorded modem is the only way to an address of the internet.
+    async fn sole(&self, modem: &str) -> Sole {
+        let network = Network { proc_root: self.path("proc"), sysfs: self.path("sys") };
+        let url = "https://192.0.2.7/".parse().unwrap();
+        let ip = self.path("ip");
+        let rules =
+            "0: from all lookup local\n32766: from all lookup main\n32767: from all lookup default";
+        fs::write(&ip, format!("#!/bin/sh\necho '{rules}'\n")).unwrap();
+        fs::set_permissions(&ip, fs::Permissions::from_mode(0o755)).unwrap();
+        let way = Way::find(&url, &ip).await;
+        network.is_sole_during_flash(modem, &way, None).await
     }
 
     /// A pty in the port's place, whose other end says what was recorded.
@@ -149,6 +176,27 @@ async fn a_simulated_fn990_is_found_and_read_as_when_it_was_recorded() {
     let first: Vec<_> = versions.iter().map(|(_, lines)| lines[0].as_str()).collect();
     assert!(first[0].starts_with("45.00.002"), "{first:?}");
     assert!(first[1].starts_with("M0R.0"), "{first:?}");
+}
+
+#[tokio::test]
+async fn the_recorded_routes_tell_whether_the_modem_was_the_only_way_out() {
+    let mut recording = recording("simulated-fn990a28.json");
+    let replayed = Replayed::new(&recording);
+    assert_eq!(replayed.sole("2-1").await, Sole::Sole);
+
+    // The same router with a wired uplink beside it.
+    let wired = "eth0\t00000000\t010200C0\t0003\t0\t0\t5\t00000000\t0\t0\t0\n";
+    recording.routes.get_mut("route").unwrap().push_str(wired);
+    let replayed = Replayed::new(&recording);
+    let wire = replayed.path("sys/devices/platform/eth");
+    fs::create_dir_all(&wire).unwrap();
+    replayed.interface("eth0", &wire);
+    assert_eq!(replayed.sole("2-1").await, Sole::NotSole { interface: "eth0".into() });
+
+    // One without its routes is of no use here, and says so.
+    recording.routes.clear();
+    let unknown = Replayed::new(&recording).sole("2-1").await;
+    assert!(unknown.counts_as_sole(), "{unknown:?}");
 }
 
 #[tokio::test]

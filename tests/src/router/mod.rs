@@ -68,6 +68,7 @@ pub struct Router {
     /// The agent's program and what comes before its own arguments.
     program: Vec<OsString>,
     agent: Option<Child>,
+    failpoints: Option<String>,
     random: Random,
 }
 
@@ -106,6 +107,7 @@ impl Router {
             // A cross-built agent, for instance, which the kernel starts through an emulator.
             program: vec![std::env::var_os("LAB_AGENT").unwrap_or_else(|| exe.into())],
             agent: None,
+            failpoints: None,
             dir,
             name,
             imei,
@@ -121,6 +123,17 @@ impl Router {
     /// its arguments where that is an emulator.
     pub fn use_agent(&mut self, program: &[&Path]) {
         self.program = program.iter().map(|word| word.as_os_str().to_owned()).collect();
+    }
+
+    /// Has the failpoints of `rules` strike in the agent from its next start on.
+    pub fn strike(&mut self, rules: &str) {
+        self.failpoints = Some(format!("{};{rules}", self.dir.display()));
+    }
+
+    /// Whether one has struck.
+    #[must_use]
+    pub fn was_struck(&self) -> bool {
+        self.dir.join("struck").exists()
     }
 
     /// Starts the agent, if it does not run.
@@ -160,6 +173,9 @@ impl Router {
             .stderr(log)
             // procd, too, gives each service a process group of its own.
             .process_group(0);
+        if let Some(failpoints) = &self.failpoints {
+            command.env("MODEM_UPGRADER_FAILPOINTS", failpoints);
+        }
         Ok(command)
     }
 

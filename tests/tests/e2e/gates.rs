@@ -97,6 +97,30 @@ async fn an_upgrade_waits_for_each_gate_and_says_why() {
     assert_eq!(waiting.router.modem.versions().unwrap().package, TO);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_know_the_time_waits_for_it() {
+    let scene = scene("gates-clock");
+    let image = scene.image(&Wanted::default()).unwrap();
+    let mut router = scene.router(1, true).await.unwrap();
+    let window = not_now();
+    let gates = format!("[gates]\ntimezone = \"UTC\"\nwindow = [\"{window}\"]\n\n[upgrade]");
+    router.edit("agent.toml", "[upgrade]", &gates).unwrap();
+    let device = scene.enrol(&mut router).await.unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    let mut waiting = Waiting { router, scene, operation };
+    waiting.postponed("outside the maintenance window, which opens").await;
+
+    // Started again where nobody tells the time: the window is open, and it cannot know.
+    waiting.router.link.cut();
+    waiting.change(&window, "00:00-24:00");
+    let says = || waiting.router.agent_log().contains("the clock is not set");
+    until("it waits for the time", says).await.unwrap();
+    assert_eq!(waiting.router.modem.state().unwrap().flash.begun, 0);
+    waiting.router.link.restore();
+    let operation = watch::ended(&waiting.scene.api, &waiting.operation).await.unwrap();
+    assert_eq!(operation["status"], "success", "{operation:#}\n{}", waiting.router.agent_log());
+}
+
 /// An upgrade that waits because the only uplink's signal is too weak.
 async fn weak(scene: Scene) -> Waiting {
     let image = scene.image(&Wanted::default()).unwrap();

@@ -324,3 +324,19 @@ async fn no_recovery_begins_while_somebody_has_the_port_open() {
     assert_success(&router, &ended);
     watch::given_back(&router).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_panics_ends_the_agent_and_the_next_one_goes_on() {
+    let scene = scene("panic");
+    let (mut router, device) = enrolled(&scene, &[]).await;
+    router.kill_agent();
+    // In a task that nobody waits for.
+    router.strike("status.told@2=panic");
+    router.start_agent().unwrap();
+    until("the agent has ended", || router.has_ended().unwrap()).await.unwrap();
+    assert!(router.was_struck(), "{}", router.agent_log());
+    router.start_agent().unwrap();
+    let image = scene.image(&Wanted::default()).unwrap();
+    let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
+    assert_success(&router, &scene.ended(&operation).await.unwrap());
+}

@@ -533,3 +533,49 @@ fn a_target_that_was_read_back_was_not_lost_to_a_power_cut() {
         assert!(failure.detail.contains("read back"), "{failure:?}");
     }
 }
+
+/// What a quarter of an hour each makes a hundred days.
+const LOOKS: u32 = 9_600;
+
+#[test]
+fn a_closed_gate_is_asked_again_for_months_and_never_fails() {
+    let policy = Policy::default();
+    for gates in [Gates::Download, Gates::Commit] {
+        let saved = at(Step::Waiting { gates });
+        let mut state = saved.clone();
+        let mut seconds = 0;
+        for _ in 0..LOOKS {
+            let reason = "outside the maintenance window".into();
+            state = state.apply(Outcome::Again { reason }, &policy);
+            assert_eq!(state.action(), Some(Action::CheckGates(gates)));
+            assert!(state.is_cancellable() && !state.differs_after_restart(&saved), "{state:?}");
+            seconds += policy.rest(&state, 0);
+        }
+        assert!(seconds > 90 * 24 * 3600, "{seconds} s");
+        assert!(policy.rest(&state, 0) <= policy.again_longest_s);
+        assert_eq!(apply(state, Outcome::GatesOpen).tries, 0);
+    }
+}
+
+#[test]
+fn an_attempt_that_is_handed_back_for_months_is_asked_for_again() {
+    let policy = Policy::default();
+    let mut state = at(Step::Waiting { gates: Gates::Commit });
+    for times in 1..=400 {
+        state = apply(state, Outcome::GatesOpen);
+        state = apply(state, Outcome::Baselined(Box::new(before())));
+        assert_eq!(state.action(), Some(Action::RequestGrant { attempt: 1 }), "{times}");
+        state = apply(state, Outcome::Granted);
+        state = apply(state, Outcome::Postponed { reason: "the modem is too hot".into() });
+        state = apply(state, Outcome::Released);
+        let Step::Postponed { delay_s, .. } = state.step else { panic!("{state:?}") };
+        assert!(delay_s <= policy.slowest_s && state.is_cancellable(), "{state:?}");
+        assert_eq!((state.record.attempts, state.record.returned), (0, times));
+        state =
+            apply(apply(state.resume(), Outcome::Paused), Outcome::Inspected(Box::new(target())));
+        for outcome in [Outcome::GatesOpen, Outcome::Downloaded, Outcome::Verified] {
+            state = apply(state, outcome);
+        }
+        assert_eq!(state.step, Step::Waiting { gates: Gates::Commit });
+    }
+}
