@@ -4,6 +4,8 @@ use rusqlite::OptionalExtension;
 use shared::event::VersionLine;
 use shared::ids::{DeviceId, ImageId};
 use shared::inventory::{Inventory, Modem};
+use shared::manifest::Manifest;
+use uuid::Uuid;
 
 use super::column::{json, json_opt, parsed, to_json};
 use super::{Never, Store, StoreError, Tx, device, event};
@@ -49,8 +51,64 @@ fn set(tx: &Tx<'_>, id: DeviceId, mut inventory: Inventory) -> rusqlite::Result<
             read_at,
         ))?;
         weigh(tx, id, modem, told)?;
+        recognize(tx, id, modem, told)?;
     }
     Ok(())
+}
+
+/// A modem that nobody has assigned anything to yet, and that runs all that exactly one known image names, has
+/// that one's firmware: so an upgrade of its category takes it along. Where two would do, a person has to say.
+fn recognize(
+    tx: &Tx<'_>,
+    id: DeviceId,
+    modem: &Modem,
+    told: &[VersionLine],
+) -> rusqlite::Result<()> {
+    if modem.unreadable.is_some() || told.is_empty() || has_firmware(tx, id, modem)? {
+        return Ok(());
+    }
+    let values: Vec<_> = told.iter().map(|line| line.value.as_str()).collect();
+    let mut images = tx.prepare_cached(
+        // Most images are of other versions, and need not be parsed to see that.
+        "SELECT i.id, i.manifest FROM images i JOIN builds b ON b.id = i.build
+             JOIN categories c ON c.id = b.category
+         WHERE i.manifest IS NOT NULL AND NOT i.going
+             AND (c.organization IS NULL
+                  OR c.organization = (SELECT organization FROM devices WHERE id = ?1))
+             AND EXISTS (SELECT 1 FROM json_each(?2) v WHERE instr(i.manifest, v.value) > 0)",
+    )?;
+    let images = images.query_map((id.to_string(), to_json(&values)?), |row| {
+        Ok((parsed::<ImageId>(row, "id")?, row.get::<_, Vec<u8>>("manifest")?))
+    })?;
+    let mut found = Vec::new();
+    for image in images {
+        let (image, manifest) = image?;
+        let is_it = Manifest::parse(&manifest).is_ok_and(|manifest| {
+            manifest.fits(&modem.manufacturer, &modem.model)
+                && runs(&manifest.reaches, told) == Some(true)
+        });
+        found.extend(is_it.then_some(image));
+    }
+    let [image] = found.as_slice() else { return Ok(()) };
+    tx.prepare_cached(
+        "INSERT INTO device_firmware (id, organization, device, slot, image, installed, evidence,
+             created, modified)
+         SELECT ?1, d.organization, d.id, ?3, ?4, 1, 'versions', ?5, ?5 FROM devices d
+         WHERE d.id = ?2",
+    )?
+    .execute((
+        Uuid::new_v4().to_string(),
+        id.to_string(),
+        modem.slot.as_str(),
+        image.to_string(),
+        tx.now,
+    ))?;
+    Ok(())
+}
+
+fn has_firmware(tx: &Tx<'_>, id: DeviceId, modem: &Modem) -> rusqlite::Result<bool> {
+    tx.prepare_cached("SELECT 1 FROM device_firmware WHERE device = ?1 AND slot = ?2")?
+        .exists((id.to_string(), modem.slot.as_str()))
 }
 
 /// A modem that could not be asked, for instance while somebody else talks to it, stays what it was

@@ -96,9 +96,10 @@ async fn versions_that_nobody_could_tell_stay_while_the_others_are_the_same() {
 #[tokio::test]
 async fn what_was_read_before_proves_nothing_anew() {
     let f = Fixture::new().await;
-    let (device, image) = (f.device(1).await, f.image("v2").await);
+    let device = f.device(1).await;
     let say = async |modem| f.store.set_inventory(device, inventory(modem)).await.unwrap();
     say(modem(versions())).await;
+    let image = f.image("v2").await;
     f.ask(device, image).await.unwrap();
     say(busy()).await;
     assert!(!installed(&f.store, device).await);
@@ -166,4 +167,31 @@ async fn an_older_operations_late_result_is_no_news_of_the_modem() {
     assert_eq!(tell(&f, device, older.id, 2, succeeded()).await, Verdict::Accepted);
     assert!(f.operation(older.id).await.late_result.is_some());
     assert_eq!(count(&f.store, "modems").await, 0);
+}
+
+#[tokio::test]
+async fn a_new_modem_that_runs_a_known_image_has_its_firmware() {
+    let f = Fixture::new().await;
+    let image = f.image("v2").await;
+    let device = f.device(1).await;
+    let of = async |device| f.store.device_firmware(device, Slot::default()).await.unwrap();
+    let firmware = async || of(device).await;
+    let say = async |modem| f.store.set_inventory(device, inventory(modem)).await.unwrap();
+    let other = VersionLine { value: "another".into(), ..versions()[0].clone() };
+    for stranger in [busy(), modem(vec![]), modem(vec![other])] {
+        say(stranger).await;
+        assert_eq!(firmware().await, None);
+    }
+    say(modem(versions())).await;
+    let known = firmware().await.unwrap();
+    assert_eq!((known.image, known.installed), (Some(image), true));
+
+    // Two that would do; and what somebody has decided stays.
+    f.image("v3").await;
+    let second = f.device(2).await;
+    f.store.set_inventory(second, inventory(modem(versions()))).await.unwrap();
+    assert_eq!(of(second).await, None);
+    f.store.clear_firmware(device, Slot::default()).await.unwrap();
+    say(modem(versions())).await;
+    assert_eq!(firmware().await.unwrap().image, None);
 }
