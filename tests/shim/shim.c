@@ -45,11 +45,14 @@ enum { OPEN = 1, READ = 2, WRITE = 4, SYNC = 8, RENAME = 16, UNLINK = 32, MKDIR 
 enum { SHORT = 1000, KILL = 2000, FREEZE = 2001, DIE = 2002 };
 
 #define RULES 8
+#define KINDS 9
 struct rule { uint64_t at, left, action, mask, struck; };
 /* The layout is known to campaign/control.rs. */
 struct control {
   uint64_t ops, frozen, dead, nrules;
   struct rule rules[RULES];
+  /* How often each kind of operation was seen, on a file and on a port, and was made to fail. */
+  struct { uint64_t seen, struck; } kinds[KINDS][2];
 };
 
 static struct control *control;
@@ -125,6 +128,8 @@ static int strike(int class, int kind) {
   wait_while_frozen();
   if (__atomic_load_n(&control->dead, __ATOMIC_SEQ_CST)) return EIO;
   uint64_t op = __atomic_add_fetch(&control->ops, 1, __ATOMIC_SEQ_CST);
+  int place = __builtin_ctz((unsigned)class), port = kind == TTY;
+  __atomic_add_fetch(&control->kinds[place][port].seen, 1, __ATOMIC_RELAXED);
   for (uint64_t i = 0; i < control->nrules && i < RULES; i++) {
     struct rule *rule = &control->rules[i];
     if (op < rule->at || !(rule->mask & (uint64_t)class) || !applies(rule->action, class, kind)) continue;
@@ -138,7 +143,9 @@ static int strike(int class, int kind) {
       case KILL: syscall(SYS_kill, getpid(), SIGKILL); break;
       case FREEZE: __atomic_store_n(&control->frozen, 1, __ATOMIC_SEQ_CST); wait_while_frozen(); break;
       case DIE: __atomic_store_n(&control->dead, 1, __ATOMIC_SEQ_CST); return EIO;
-      default: return (int)rule->action;
+      default:
+        __atomic_add_fetch(&control->kinds[place][port].struck, 1, __ATOMIC_RELAXED);
+        return (int)rule->action;
     }
   }
   return 0;

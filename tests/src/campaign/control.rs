@@ -1,6 +1,7 @@
 //! The shim's control file: what strikes at which operation, how many there were, whether time
 //! stands still. Its layout is that of `struct control` in `shim/shim.c`.
 
+use serde::{Deserialize, Serialize};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -48,6 +49,42 @@ impl Action {
 
 /// Kinds of operations, as bits.
 pub const EVERY_KIND: u64 = 0x1ff;
+/// The same by their names, from the lowest bit on.
+const KINDS: [&str; 9] =
+    ["open", "read", "write", "sync", "rename", "unlink", "mkdir", "truncate", "ioctl"];
+
+/// How often each kind of operation was seen and was made to fail: on files, and on ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage([[[u64; 2]; 2]; KINDS.len()]);
+
+impl Coverage {
+    pub fn add(&mut self, other: &Self) {
+        let all = self.0.iter_mut().flatten().flatten();
+        all.zip(other.0.iter().flatten().flatten()).for_each(|(sum, count)| *sum += count);
+    }
+}
+
+impl std::fmt::Display for Coverage {
+    /// `open 12 of 3456, ... ; ports: ...; never: ...`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cells = |port: usize| {
+            let of_kind = KINDS.iter().zip(&self.0).map(move |(name, cells)| (*name, cells[port]));
+            of_kind.filter(|(_, [seen, _])| *seen > 0)
+        };
+        let told = |port| {
+            let told =
+                cells(port).map(|(name, [seen, struck])| format!("{name} {struck} of {seen}"));
+            told.collect::<Vec<_>>().join(", ")
+        };
+        write!(f, "files: {}", told(0))?;
+        if cells(1).next().is_some() {
+            write!(f, "; ports: {}", told(1))?;
+        }
+        let never = |port| cells(port).filter(|(_, [_, struck])| *struck == 0);
+        let never: Vec<_> = never(0).chain(never(1)).map(|(name, _)| name).collect();
+        if never.is_empty() { Ok(()) } else { write!(f, "; never: {}", never.join(", ")) }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
@@ -156,6 +193,15 @@ impl Control {
         (0..RULES as u64 - 1).map(|rule| self.get(HEAD + rule * RULE + 4)).sum()
     }
 
+    /// What was seen and made to fail since the file was made.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        let mut coverage = Coverage::default();
+        let cells = coverage.0.iter_mut().flatten().flatten();
+        cells.zip(HEAD + RULE * RULES as u64..).for_each(|(cell, word)| *cell = self.get(word));
+        coverage
+    }
+
     fn get(&self, word: u64) -> u64 {
         let mut bytes = [0; 8];
         // What cannot be read is as good as not struck: the run's own deadline ends it.
@@ -186,5 +232,15 @@ mod tests {
         control.calm().unwrap();
         assert!(!control.is_frozen());
         assert_eq!(control.get(5), 0);
+    }
+
+    #[test]
+    fn what_was_never_made_to_fail_is_named() {
+        let mut coverage = Coverage::default();
+        (coverage.0[0][0], coverage.0[2][0], coverage.0[8][1]) = ([9, 2], [5, 0], [3, 1]);
+        let mut sum = coverage;
+        sum.add(&coverage);
+        let told = "files: open 4 of 18, write 0 of 10; ports: ioctl 2 of 6; never: write";
+        assert_eq!(sum.to_string(), told);
     }
 }

@@ -5,7 +5,7 @@
 //! ```
 
 use super::{
-    control::{Action, EVERY_KIND, Rule},
+    control::{Action, Coverage, EVERY_KIND, Rule},
     judge::{self, Found},
     plan::{Plan, Strike, What, When},
     subject::{Subject, Victim},
@@ -66,6 +66,7 @@ pub struct Verdict {
     pub starts: u32,
     /// Operations on files and ports in all.
     pub operations: u64,
+    pub coverage: Coverage,
 }
 
 /// One run under way.
@@ -120,6 +121,7 @@ pub async fn play(
     let names = subject.struck().into_iter();
     verdict.failpoints = names.filter_map(|line| Some(line.split_once('@')?.0.into())).collect();
     verdict.operations = subject.control.operations();
+    verdict.coverage = subject.control.coverage();
     let mut modems = Vec::new();
     for ((_, modem), operation) in subject.modems().zip(&ended) {
         modems.push((modem.state()?, operation));

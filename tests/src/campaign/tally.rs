@@ -1,6 +1,6 @@
 //! What the runs come to, in figures and in lines to repeat.
 
-use super::{plan::Plan, run::Verdict};
+use super::{control::Coverage, plan::Plan, run::Verdict};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -15,6 +15,7 @@ pub struct Tally {
     fault_runs: u64,
     starts: u64,
     operations: u64,
+    coverage: Coverage,
     /// Planned strikes that never found their occasion.
     missed: u64,
     endings: BTreeMap<String, u64>,
@@ -39,6 +40,7 @@ pub struct Store {
     pub cuts: u64,
     pub faults: u64,
     pub operations: u64,
+    pub coverage: Coverage,
     pub seconds: f64,
 }
 
@@ -57,6 +59,7 @@ impl Tally {
         self.fault_runs += u64::from(verdict.faults > 0);
         self.starts += u64::from(verdict.starts);
         self.operations += verdict.operations;
+        self.coverage.add(&verdict.coverage);
         self.aimed.extend(plan.failpoints().map(str::to_owned));
         self.struck.extend(verdict.failpoints.iter().cloned());
         self.missed += plan.strikes.len().saturating_sub(verdict.struck) as u64;
@@ -147,15 +150,17 @@ impl Tally {
             "  {} operations made to fail, in {} runs, of {}",
             self.faults, self.fault_runs, self.operations
         );
+        println!("  made to fail, of all: {}", self.coverage);
         let endings: Vec<_> = self.endings.iter().map(|(word, n)| format!("{word} {n}")).collect();
         println!("  ended: {}", endings.join(", "));
         if self.left_over > 0 {
             println!("  {} runs were not begun: the time was over", self.left_over);
         }
-        let Store { runs, cuts, faults, operations, seconds: store } = self.store;
+        let Store { runs, cuts, faults, operations, coverage, seconds: store } = self.store;
         println!(
             "storage: {runs} runs in {store:.0} s, {cuts} power cuts, {faults} operations made to fail, of {operations}"
         );
+        println!("  made to fail, of all: {coverage}");
         println!(
             "{} violations, {} failures of the lab, {seconds:.0} s",
             self.violations.len(),

@@ -11,6 +11,7 @@ mod script;
 mod world;
 
 use super::{
+    control::Coverage,
     shim::Shim,
     tally::{Store, Tally},
 };
@@ -29,7 +30,7 @@ use std::{
 #[serde(rename_all = "snake_case")]
 enum Line {
     Violation { seed: u64, what: String },
-    Figures { runs: u64, cuts: u64, faults: u64, operations: u64 },
+    Figures { runs: u64, cuts: u64, faults: u64, operations: u64, coverage: Coverage },
 }
 
 /// Runs seeds `seed..seed + runs`.
@@ -58,7 +59,8 @@ pub fn run(
                 Line::Violation { seed, what } => {
                     tally.violation("the storage layer", &what, "store --store-runs 1", seed);
                 }
-                Line::Figures { runs, cuts, faults, operations } => {
+                Line::Figures { runs, cuts, faults, operations, coverage } => {
+                    store.coverage.add(&coverage);
                     store.runs += runs;
                     store.cuts += cuts;
                     store.faults += faults;
@@ -121,6 +123,8 @@ fn work(arguments: Vec<String>) -> anyhow::Result<()> {
         }
     }
     let (runs, cuts, faults, operations) = figures;
-    println!("{}", serde_json::to_string(&Line::Figures { runs, cuts, faults, operations })?);
+    let coverage = stage.coverage();
+    let figures = Line::Figures { runs, cuts, faults, operations, coverage };
+    println!("{}", serde_json::to_string(&figures)?);
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     campaign::{
-        control::{Action, Control, EVERY_KIND, Rule},
+        control::{Action, Control, Coverage, EVERY_KIND, Rule},
         cut::{self, Flash},
     },
     random::Random,
@@ -46,6 +46,11 @@ impl Stage {
         // Opened, not made: the shim has it mapped.
         let control = Control::open(&lab)?;
         Ok(Self { root: root.to_owned(), control, flash: Flash::new(root, &lab) })
+    }
+
+    /// Of all that was played.
+    pub fn coverage(&self) -> Coverage {
+        self.control.coverage()
     }
 
     /// # Errors
