@@ -18,8 +18,6 @@ use crate::{
 use shared::{event::VersionLine, failure::FailureKind, manifest::Manifest, profile::ToolProfile};
 use tokio::time::Instant;
 
-/// Between two looks whether a holder that was stopped has closed its ports.
-
 /// Who told, and can be asked for more.
 enum Source {
     Modem(Port),

@@ -193,14 +193,14 @@ fn gone(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<Option<&'static str>> {
     if !tx.prepare_cached(sql)?.exists([own.to_string()])? {
         return Ok(Some("organization"));
     }
-    if !build::find(tx, new.build)?.is_some_and(|of| of.organization.is_none_or(|of| of == own)) {
+    if build::find(tx, new.build)?.is_none_or(|of| of.organization.is_some_and(|of| of != own)) {
         return Ok(Some("build"));
     }
     for (part, kind, id) in
         [("group", Kind::Group, new.group), ("location", Kind::Location, new.location)]
     {
         let Some(id) = id else { continue };
-        if !place::find(tx, kind, id)?.is_some_and(|place| place.organization == own) {
+        if place::find(tx, kind, id)?.is_none_or(|place| place.organization != own) {
             return Ok(Some(part));
         }
     }

@@ -30,7 +30,7 @@ use std::{
 #[serde(rename_all = "snake_case")]
 enum Line {
     Violation { seed: u64, what: String },
-    Figures { runs: u64, cuts: u64, faults: u64, operations: u64, coverage: Coverage },
+    Figures { runs: u64, cuts: u64, faults: u64, operations: u64, coverage: Box<Coverage> },
 }
 
 /// Runs seeds `seed..seed + runs`.
@@ -123,7 +123,7 @@ fn work(arguments: Vec<String>) -> anyhow::Result<()> {
         }
     }
     let (runs, cuts, faults, operations) = figures;
-    let coverage = stage.coverage();
+    let coverage = Box::new(stage.coverage());
     let figures = Line::Figures { runs, cuts, faults, operations, coverage };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())
