@@ -237,7 +237,10 @@ async fn pages_are_of_their_own_users_look_and_who_is_gone_moves_nobody() {
         pages.push(verdicts);
     }
     for (before, now) in whole[1..].iter().zip(&pages) {
-        assert!(before.device == gone || now == &[before.clone()], "{before:?}: {now:?}");
+        assert!(
+            before.device == gone || now == std::slice::from_ref(before),
+            "{before:?}: {now:?}"
+        );
     }
 
     let left = pages.concat().into_iter().filter(|now| now.device == gone);
