@@ -73,7 +73,7 @@ impl Store {
     pub async fn resume_batch(&self, scope: Scope, id: BatchId) -> Refused<Batch> {
         let since = self.listening_since();
         // A fleet of them is forgiven beforehand: while it is paused that makes no difference.
-        while self.forgive_some(scope.clone(), id).await? >= PIECE {}
+        while self.forgive_some(scope.clone(), id, PIECE).await? >= PIECE {}
         let resumed = self.steer(scope, id, &[Course::Paused], move |tx, batch| {
             if is_of_threshold(batch) {
                 overdue::forgive(tx, batch.id, since, PIECE)?;
@@ -89,14 +89,20 @@ impl Store {
         Ok(resumed)
     }
 
-    async fn forgive_some(&self, scope: Scope, id: BatchId) -> Refused<usize> {
+    /// Of a batch that its threshold has paused: some of those who are overdue. Answers how many.
+    pub(in crate::store) async fn forgive_some(
+        &self,
+        scope: Scope,
+        id: BatchId,
+        most: usize,
+    ) -> Refused<usize> {
         let (since, quiet) = (self.listening_since(), self.off_record());
         let forgiven = quiet.write_at(Priority::Bulk, move |tx| {
             let batch = at(tx, &scope, id, &[Course::Paused])?;
             if !is_of_threshold(&batch) {
                 return Ok(0);
             }
-            Ok(overdue::forgive(tx, id, since, PIECE)?)
+            Ok(overdue::forgive(tx, id, since, most)?)
         });
         forgiven.await
     }
@@ -144,12 +150,21 @@ impl Store {
     /// Ends some of what is in nobody's hands, of a batch that was taken back or is over; answers
     /// how many.
     pub async fn withdraw(&self, id: BatchId) -> Result<usize, StoreError> {
+        self.withdraw_some(id, PIECE).await
+    }
+
+    /// At most so many.
+    pub(in crate::store) async fn withdraw_some(
+        &self,
+        id: BatchId,
+        most: usize,
+    ) -> Result<usize, StoreError> {
         let withdrawn = self.write_at::<_, Never, _>(Priority::Bulk, move |tx| {
             let Some(batch) = find(tx, id)? else { return Ok(0) };
             let why = batch.reason.as_ref().map_or_else(String::new, Reason::to_string);
             let over = matches!(batch.course, Course::Cancelling | Course::Expiring);
-            let mut ended = if over { takeover::drop_some(tx, id)? } else { 0 };
-            for mut operation in in_nobodys_hands(tx, id)? {
+            let mut ended = if over { takeover::drop_some(tx, id, most)? } else { 0 };
+            for mut operation in in_nobodys_hands(tx, id, most)? {
                 let done = match batch.course {
                     Course::Cancelling => {
                         let why = format!("the batch was taken back, {why}");
@@ -325,13 +340,13 @@ fn forgive(tx: &Tx<'_>, batch: &Batch) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn in_nobodys_hands(tx: &Tx<'_>, id: BatchId) -> rusqlite::Result<Vec<Operation>> {
+fn in_nobodys_hands(tx: &Tx<'_>, id: BatchId, most: usize) -> rusqlite::Result<Vec<Operation>> {
     let mut statement = tx.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM {FROM} INDEXED BY operations_in_nobodys_hands
          WHERE t.batch = :batch AND t.status IN ('idle', 'in-progress') AND NOT t.grant_open
          LIMIT :most"
     ))?;
-    let values = named_params! { ":batch": id.to_string(), ":most": PIECE };
+    let values = named_params! { ":batch": id.to_string(), ":most": most };
     let rows = statement.query_map(values, operation::operation)?;
     rows.collect()
 }

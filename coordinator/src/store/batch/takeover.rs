@@ -124,9 +124,9 @@ fn leave_some_out(tx: &Tx<'_>, id: BatchId, most: usize) -> Result<bool, Rejecti
 }
 
 /// Drops some of a batch that is taken back or is over; answers how many.
-pub(super) fn drop_some(tx: &Tx<'_>, batch: BatchId) -> rusqlite::Result<usize> {
+pub(super) fn drop_some(tx: &Tx<'_>, batch: BatchId, most: usize) -> rusqlite::Result<usize> {
     let mut dropped = 0;
-    for (member, _) in waiting(tx, batch, PIECE)? {
+    for (member, _) in waiting(tx, batch, most)? {
         dropped += forget(tx, batch, &(member.device, member.slot))?;
         if tx.had_its_turn() {
             break;
