@@ -114,7 +114,7 @@ pub fn open_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(PRIVATE).open(path)
 }
 
-/// Makes the names in a directory durable.
+/// Makes the names in a directory durable, or a file's bytes.
 ///
 /// # Errors
 /// Whatever the file system says.

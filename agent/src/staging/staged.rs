@@ -64,7 +64,13 @@ impl Staged {
     /// They cannot be written.
     pub fn keep_manifest(&self, manifest: &[u8], signature: &str) -> Result<(), StagingError> {
         // Each look at the gates of an upgrade that waits comes here, for weeks perhaps.
-        if self.manifest().is_ok_and(|kept| kept.0 == manifest && kept.1 == signature) {
+        let same = || self.manifest().is_ok_and(|kept| kept.0 == manifest && kept.1 == signature);
+        // An earlier try may have failed at the last.
+        let is_kept = || {
+            let paths = ["manifest.json", "manifest.sig", ""].map(|name| self.directory.join(name));
+            paths.iter().all(|path| files::sync_dir(path).is_ok())
+        };
+        if same() && is_kept() {
             return Ok(());
         }
         crate::failpoint::at!("staging.manifest");
