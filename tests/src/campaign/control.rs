@@ -1,6 +1,7 @@
 //! The shim's control file: what strikes at which operation, how many there were, whether time
 //! stands still. Its layout is that of `struct control` in `shim/shim.c`.
 
+use crate::random::Random;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{File, OpenOptions},
@@ -35,6 +36,22 @@ impl Action {
         if self == Self(4) { wanted.min(50) } else { wanted }
     }
 
+    /// Kinds of operations that a fault strikes: all that it applies to, or one of them. An open that fails
+    /// is followed by no sync and no rename, so most of those would never fail.
+    pub fn draw_kinds(self, random: &mut Random) -> u64 {
+        let own: &[u64] = match self {
+            Self(28) => &[OPEN, WRITE, SYNC, RENAME, MKDIR, TRUNCATE],
+            Self(30) => &[OPEN, WRITE, RENAME, UNLINK, MKDIR, TRUNCATE],
+            Self(24) => &[OPEN],
+            Self(4) => &[OPEN, READ, WRITE, SYNC],
+            Self(11) => &[READ, WRITE, IOCTL],
+            Self::SHORT => &[READ, WRITE],
+            _ => &[OPEN, READ, WRITE, SYNC, RENAME, UNLINK, MKDIR, TRUNCATE, IOCTL],
+        };
+        let one = random.pick(own).copied().filter(|_| random.chance(50));
+        one.unwrap_or(EVERY_KIND)
+    }
+
     /// The faults of a disk or a port, with the names that people know.
     pub const FAULTS: [(Self, &'static str); 7] = [
         (Self(28), "ENOSPC"),
@@ -47,7 +64,16 @@ impl Action {
     ];
 }
 
-/// Kinds of operations, as bits.
+/// Kinds of operations, as bits; as the shim has them.
+const OPEN: u64 = 1;
+const READ: u64 = 2;
+const WRITE: u64 = 4;
+const SYNC: u64 = 8;
+const RENAME: u64 = 16;
+const UNLINK: u64 = 32;
+const MKDIR: u64 = 64;
+const TRUNCATE: u64 = 128;
+const IOCTL: u64 = 256;
 pub const EVERY_KIND: u64 = 0x1ff;
 /// The same by their names, from the lowest bit on.
 const KINDS: [&str; 9] =

@@ -1,7 +1,7 @@
 //! What one run meets: chosen by name, or drawn from a seed.
 
 use super::{
-    control::{Action, EVERY_KIND, Rule},
+    control::{Action, Rule},
     subject::Victim,
     twist::Twist,
 };
@@ -44,13 +44,15 @@ pub struct Fault {
     pub at: u64,
     pub times: u64,
     pub kind: Action,
+    /// Kinds of operations, as bits.
+    pub kinds: u64,
     pub name: &'static str,
 }
 
 impl Fault {
     #[must_use]
     pub fn rule(&self) -> Rule {
-        Rule { at: self.at, times: self.times, action: self.kind, kinds: EVERY_KIND }
+        Rule { at: self.at, times: self.times, action: self.kind, kinds: self.kinds }
     }
 }
 
@@ -243,7 +245,8 @@ fn fault(random: &mut Random) -> Fault {
         // Until it is over.
         _ => 1 << 32,
     };
-    Fault { at: 1 + random.below(OPERATIONS), times: kind.times(times), kind, name }
+    let at = 1 + random.below(OPERATIONS);
+    Fault { at, times: kind.times(times), kind, kinds: kind.draw_kinds(random), name }
 }
 
 fn tool_fault(random: &mut Random) -> Option<ToolFault> {

@@ -102,12 +102,8 @@ fn misfortune(random: &mut Random) -> Vec<Rule> {
                 1 => 1 + random.below(12),
                 _ => 1 << 32,
             };
-            Rule {
-                at: 1 + random.below(OPERATIONS),
-                times: action.times(times),
-                action,
-                kinds: EVERY_KIND,
-            }
+            let at = 1 + random.below(OPERATIONS);
+            Rule { at, times: action.times(times), action, kinds: action.draw_kinds(random) }
         })
         .collect()
 }
