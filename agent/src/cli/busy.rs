@@ -50,9 +50,14 @@ pub fn unfinished(settings: &Settings) -> Option<String> {
     first_in(settings, State::has_touched)
 }
 
-/// The first slot that an agent has to go on with.
+/// The first slot that an agent has to go on with; any may be one while nobody can read the journals.
 pub fn to_go_on_with(settings: &Settings) -> Option<String> {
-    first_in(settings, State::must_go_on)
+    to_go_on_with_on(&environment::mounts(), settings)
+}
+
+fn to_go_on_with_on(mounts: &Mounts, settings: &Settings) -> Option<String> {
+    let unknown = not_mounted(mounts, &settings.paths.state_dir);
+    unknown.or_else(|| first_in(settings, State::must_go_on))
 }
 
 fn first_in(settings: &Settings, counts: fn(&State) -> bool) -> Option<String> {
@@ -89,6 +94,7 @@ pub fn unfinished_in(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{Fragment, from_fragments};
 
     #[test]
     fn journals_on_a_stick_that_is_not_there_are_not_taken_for_none() {
@@ -98,6 +104,14 @@ mod tests {
         let reason = not_mounted(&Mounts::of(vec![point.clone()]), &state_dir).unwrap();
         assert!(reason.contains(&format!("nothing is mounted on {}", point.display())), "{reason}");
         assert_eq!(not_mounted(&Mounts::of(vec!["/proc".into()]), Path::new("/proc/self")), None);
-        assert_eq!(not_mounted(&Mounts::of(vec![point]), &root.path().join("state")), None);
+        assert_eq!(not_mounted(&Mounts::of(vec![point.clone()]), &root.path().join("state")), None);
+        // Who has to go on is started all the same, and finds out when the stick is there.
+        let text = format!(
+            "[coordinator]\nurl = \"https://h\"\n[paths]\nstate_dir = \"{}\"\n",
+            state_dir.display()
+        );
+        let settings = from_fragments([Fragment::from_toml(&text, "t").unwrap()]).unwrap();
+        assert!(to_go_on_with_on(&Mounts::of(vec![point]), &settings).is_some());
+        assert_eq!(to_go_on_with_on(&Mounts::of(vec![]), &settings), None);
     }
 }
