@@ -12,7 +12,7 @@ use axum::{Json, extract::State};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use shared::ids::BatchId;
+use shared::ids::{BatchId, DeviceId, Slot};
 use utoipa::ToSchema;
 
 use super::{
@@ -22,11 +22,12 @@ use super::{
     operation::{self, OperationView},
     page::{ListQuery, Listing, Page},
     path::Ids,
+    time::Time,
 };
-use crate::batch::Reason;
+use crate::batch::{LeftOut, Reason};
 use crate::store::{
     Rejection, Store,
-    batch::{BatchList, BatchRefused, Report},
+    batch::{AbsentList, BatchList, BatchRefused, Report},
     listing::Order,
     operation::Place,
 };
@@ -35,6 +36,8 @@ pub use view::{BatchPhase, BatchView, payload};
 
 /// What its list is ordered by.
 pub const COLUMNS: &[&str] = &["created", "modified"];
+/// What the list of those who were left out is ordered by.
+pub const LEFT_OUT_COLUMNS: &[&str] = &["created"];
 
 /// Operations up to which a batch shows their logs.
 const WITH_LOGS: u64 = 1000;
@@ -52,6 +55,21 @@ pub struct BatchDetail {
     pub upgradeoperations: Vec<OperationView<'static>>,
 }
 
+/// A modem that was chosen when the batch was asked for, and is no member of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LeftOutView {
+    #[schema(value_type = Uuid)]
+    device: DeviceId,
+    name: String,
+    #[schema(value_type = String)]
+    slot: Slot,
+    /// As of a dry run, or `not_selected`, `asked_since`, `batch_ended`, `options_refused`.
+    #[schema(value_type = String)]
+    reason: LeftOut,
+    detail: &'static str,
+    created: Time,
+}
+
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Done {
@@ -59,7 +77,7 @@ pub struct Done {
     /// Operations past the point of no return.
     #[serde(skip_serializing_if = "Option::is_none")]
     will_finish: Option<u64>,
-    /// Operations that will not be flashed.
+    /// Modems that will not be flashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     cancelled: Option<u64>,
 }
@@ -142,6 +160,30 @@ fn operations(
         }
     });
     pieces.map(Ok)
+}
+
+/// Modems that were chosen when the batch was asked for, and that something has come between.
+#[utoipa::path(get, path = "/batch-upgrade-operation/{id}/left-out/", tag = "batches",
+    params(("id" = Uuid, Path), Page),
+    responses((status = 200, body = Listing<LeftOutView>)))]
+pub async fn left_out(
+    State(app): State<App>,
+    operator: Operator,
+    Ids(id): Ids<BatchId>,
+    mut query: ListQuery,
+) -> Answer<Json<Listing<LeftOutView>>> {
+    find(&app, &operator, id).await?;
+    let order = query.order(LEFT_OUT_COLUMNS, Order { column: "created", descending: false });
+    let wanted = AbsentList { batch: id, order, rows: query.rows()? };
+    let found = app.store.left_out(wanted).await?;
+    Ok(Json(query.listing(found, |absent| LeftOutView {
+        device: absent.device,
+        name: absent.name,
+        slot: absent.slot,
+        reason: absent.why,
+        detail: absent.why.detail(),
+        created: Time(absent.created),
+    })?))
 }
 
 /// No grants from here on; what was granted finishes.

@@ -171,6 +171,7 @@ fn operators(largest_file: u64) -> OpenApiRouter<App> {
         .routes(routes!(upgrade::preview, upgrade::start))
         .routes(routes!(batch::list, upgrade::create))
         .routes(routes!(batch::detail))
+        .routes(routes!(batch::left_out))
         .routes(routes!(batch::pause))
         .routes(routes!(batch::resume))
         .routes(routes!(batch::cancel))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Map, Value};
-use shared::ids::{BatchId, BuildId, DeviceId, OrganizationId};
+use shared::ids::{BatchId, BuildId, OrganizationId};
 
 use super::{
     App, Operator,
@@ -23,7 +23,9 @@ use super::{
     path::Ids,
 };
 use crate::batch::verdict::Allowance;
-use crate::store::batch::{Ask, BatchRefused, Look, Looker, NewBatch, PIECE, Report, Selection};
+use crate::store::batch::{
+    Ask, BatchRefused, Chosen, Look, Looker, NewBatch, PIECE, Report, Selection,
+};
 use crate::store::build::Build;
 use crate::store::image::ImageList;
 use crate::store::listing::{Order, Rows};
@@ -156,7 +158,8 @@ async fn launch(
     let look = app.store.look(ask.clone(), Looker::Start(operator.user.user)).await?;
     check_known(&look)?;
     if look.count == 0 {
-        return Err(ApiError::bad_request(nobody(&look)));
+        let why = look.excluded.iter().map(|(why, count)| (why.detail(), *count as u64));
+        return Err(ApiError::bad_request(nobody(why)));
     }
     let strategy = wish.roll_out.strategy;
     strategy
@@ -187,12 +190,12 @@ async fn make(
     by: &str,
     new: NewBatch,
     ask: Ask,
-    devices: &[DeviceId],
+    chosen: &[Chosen],
 ) -> Answer<Report> {
     let ask = Arc::new(ask);
     let batch = app.store.create_batch(new).await.map_err(batch::refused("started"))?;
     let filled = async {
-        for some in devices.chunks(PIECE) {
+        for some in chosen.chunks(PIECE) {
             let members = app.store.chosen_members(ask.clone(), some.to_vec()).await?;
             app.store.add_members(batch, members, by.to_owned()).await?;
         }
@@ -202,11 +205,15 @@ async fn make(
         Ok(report) => return Ok(report),
         Err(error) => error,
     };
+    if matches!(error, Rejection::Refused(BatchRefused::Empty)) {
+        let why = app.store.left_out_for(batch).await.unwrap_or_default();
+        let _ = app.store.discard_batch(batch).await;
+        return Err(ApiError::bad_request(nobody(
+            why.into_iter().map(|(why, count)| (why.detail(), count)),
+        )));
+    }
     // Where even that fails, the pilot takes it back.
-    let _ = match &error {
-        Rejection::Refused(BatchRefused::Empty) => app.store.discard_batch(batch).await,
-        Rejection::Refused(_) | Rejection::Store(_) => app.store.abandon_batch(batch).await,
-    };
+    let _ = app.store.abandon_batch(batch).await;
     Err(batch::refused("started")(error))
 }
 
@@ -277,10 +284,10 @@ async fn whose(app: &App, operator: &Operator, asked: &Asked) -> Answer<Organiza
 }
 
 /// Why there is no batch.
-fn nobody(look: &Look) -> String {
-    if look.excluded.is_empty() {
+fn nobody(why: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let told: Vec<_> = why.map(|(detail, count)| format!("{count} × {detail}")).collect();
+    if told.is_empty() {
         return "Nobody would be upgraded: no device is selected.".into();
     }
-    let told = look.excluded.iter().map(|(reason, count)| format!("{count} × {}", reason.detail()));
-    format!("Nobody would be upgraded: {}", told.collect::<Vec<_>>().join(" "))
+    format!("Nobody would be upgraded: {}", told.join(" "))
 }

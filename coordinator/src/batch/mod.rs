@@ -17,6 +17,7 @@
 pub mod awaited;
 pub mod charge;
 pub mod decide;
+pub mod left_out;
 pub mod phase;
 pub mod strategy;
 pub mod tally;
@@ -27,6 +28,7 @@ use serde_json::{Map, Value};
 use shared::ids::{BatchId, BuildId, OrganizationId, OrganizationSlug};
 use uuid::Uuid;
 
+pub use left_out::LeftOut;
 pub use phase::Phase;
 pub use strategy::Strategy;
 pub use tally::{Counts, Silence, Tally, Wave};
@@ -172,6 +174,8 @@ pub struct Batch {
     pub granted: u64,
     /// Members that are no operations yet: each is to take the place of an older one.
     pub takeovers: u64,
+    /// Modems that were chosen for it, and are no members.
+    pub left_out: u64,
     pub created: u64,
     pub modified: u64,
     pub finished_at: Option<u64>,

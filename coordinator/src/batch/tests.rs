@@ -26,6 +26,7 @@ pub(crate) fn batch() -> Batch {
         counts: Counts::default(),
         granted: 0,
         takeovers: 0,
+        left_out: 0,
         created: 0,
         modified: 0,
         finished_at: None,

@@ -1,7 +1,7 @@
 //! Whether a modem can be upgraded to a build, and by which of its images: what the dry run tells of
 //! every device, and what a batch is made of. The router decides again, and with better knowledge.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::desired::{REQUIRED, VOLATILE_STAGING};
 use shared::event::VersionLine;
 use shared::identity::DeviceState;
@@ -65,7 +65,7 @@ pub struct Active {
 }
 
 /// Why a modem is left out; the later ones are closer to an upgrade.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     Pending,

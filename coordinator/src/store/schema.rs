@@ -21,6 +21,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0010-lists", include_str!("schema/0010-lists.sql")),
     ("0011-members", include_str!("schema/0011-members.sql")),
     ("0012-takeovers-by-image", include_str!("schema/0012-takeovers-by-image.sql")),
+    ("0013-left-out", include_str!("schema/0013-left-out.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -76,6 +77,7 @@ mod tests {
             "0010-lists",
             "0011-members",
             "0012-takeovers-by-image",
+            "0013-left-out",
         ];
         assert_eq!(names, known);
     }

@@ -79,6 +79,8 @@ struct WaveView {
 #[derive(Debug, Serialize, ToSchema)]
 struct TallyView {
     total: u64,
+    /// Modems that were chosen and are no members, because something came between: `left-out/` says what.
+    left_out: u64,
     idle: u64,
     in_progress: u64,
     success: u64,
@@ -172,6 +174,7 @@ fn tally(report: &Report, counts: &Counts) -> TallyView {
     let silence = &report.tally.silence;
     TallyView {
         total: counts.total(),
+        left_out: report.batch.left_out,
         idle: counts.idle,
         in_progress: counts.in_progress,
         success: counts.success,

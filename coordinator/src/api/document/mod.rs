@@ -103,8 +103,9 @@ fn joined(all: &AllOf, known: &BTreeMap<String, RefOr<Schema>>) -> Option<Object
 }
 
 /// What each list is ordered by.
-const ORDERED: [(&str, &[&str]); 15] = [
+const ORDERED: [(&str, &[&str]); 16] = [
     ("/batch-upgrade-operation/", api::batch::COLUMNS),
+    ("/batch-upgrade-operation/{id}/left-out/", api::batch::LEFT_OUT_COLUMNS),
     ("/build/", api::build::COLUMNS),
     ("/build/{id}/image/", api::image::COLUMNS),
     ("/category/", api::category::COLUMNS),

@@ -10,7 +10,7 @@ use crate::cli::client::{Client, Query};
 use crate::cli::events::Watch;
 use crate::cli::output::{Output, cell, fields, table, time};
 
-/// Troubles that are listed; `operations --batch` has the rest.
+/// Troubles that are listed, and modems that were left out; `operations --batch` and `--json` have the rest.
 const MOST: usize = 20;
 
 pub async fn run(client: &Client, id: &str, output: Output) -> anyhow::Result<ExitCode> {
@@ -61,14 +61,19 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
         println!();
         table(["DEVICE", "STATUS", "WHY"], &troubles);
     }
+    let left_out = left_out(client, &id, &batch["tally"]).await?;
+    if !left_out.is_empty() {
+        println!();
+        table(["LEFT OUT", "SLOT", "WHY"], &left_out);
+    }
     if let Some(next) = next(batch) {
         println!("\n{next}");
     }
     Ok(())
 }
 
-/// `20 success, 4 in progress of 24 (1 dark)`, the zeroes left out; who is silent is one of those in
-/// progress.
+/// `20 success, 4 in progress of 24 (1 dark); 2 left out`, without zeroes; who is silent is one of those in
+/// progress, and who was left out is none of them.
 pub fn tally(tally: &Value) -> String {
     let part = |word: &&str| {
         let count = tally[*word].as_u64().filter(|count| *count > 0)?;
@@ -80,7 +85,11 @@ pub fn tally(tally: &Value) -> String {
         none if none.is_empty() => none,
         silent => format!(" ({silent})"),
     };
-    format!("{all} of {}{silent}", cell(&tally["total"]))
+    let left_out = match parts(&["left_out"]) {
+        none if none.is_empty() => none,
+        some => format!("; {some}"),
+    };
+    format!("{all} of {}{silent}{left_out}", cell(&tally["total"]))
 }
 
 fn wave(wave: &Value) -> [String; 7] {
@@ -134,6 +143,25 @@ async fn trouble(client: &Client, operation: &Value) -> anyhow::Result<[String; 
     Ok([cell(&device["name"]), cell(&operation["status"]), why(failure)])
 }
 
+async fn left_out(
+    client: &Client,
+    batch: &str,
+    tally: &Value,
+) -> anyhow::Result<Vec<[String; 3]>> {
+    let all = tally["left_out"].as_u64().unwrap_or(0);
+    if all == 0 {
+        return Ok(Vec::new());
+    }
+    let some = client.first(&format!("{}left-out/", path(batch)), &vec![], MOST).await?;
+    let row = |modem: &Value| ["name", "slot", "detail"].map(|field| cell(&modem[field]));
+    let mut rows: Vec<_> = some.iter().map(row).collect();
+    let more = all.saturating_sub(rows.len() as u64);
+    if more > 0 {
+        rows.push([format!("and {more} more"), String::new(), String::new()]);
+    }
+    Ok(rows)
+}
+
 /// A failure in few words.
 pub fn why(failure: &Value) -> String {
     match failure {
@@ -181,6 +209,8 @@ mod tests {
     fn a_tally_says_what_there_is() {
         let counts = json!({ "total": 24, "success": 20, "failed": 1, "in_progress": 3, "idle": 0, "suspect": 2 });
         assert_eq!(tally(&counts), "20 success, 1 failed, 3 in progress of 24 (2 suspect)");
+        let counts = json!({ "total": 2, "success": 2, "left_out": 1 });
+        assert_eq!(tally(&counts), "2 success of 2; 1 left out");
     }
 
     #[test]

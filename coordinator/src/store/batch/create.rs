@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use shared::ids::{BatchId, BuildId, DeviceId, ImageId, OperationId, OrganizationId, Slot};
 use uuid::Uuid;
 
-use super::{BatchRefused, PIECE, Report, find, takeover};
-use crate::batch::{Batch, Course, Reason, Strategy, Tally};
+use super::{BatchRefused, PIECE, Report, find, left_out, takeover};
+use crate::batch::{Batch, Course, LeftOut, Reason, Strategy, Tally};
 use crate::store::audit::Told;
 use crate::store::build;
 use crate::store::column::to_json;
@@ -40,6 +40,20 @@ pub struct Member {
     pub retry_of: Option<OperationId>,
 }
 
+/// Some modems that were chosen for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    pub members: Vec<Member>,
+    /// Who is none after all.
+    pub left_out: Vec<(DeviceId, Slot, LeftOut)>,
+}
+
+impl FromIterator<Member> for Members {
+    fn from_iter<T: IntoIterator<Item = Member>>(members: T) -> Self {
+        Self { members: members.into_iter().collect(), left_out: Vec::new() }
+    }
+}
+
 impl Store {
     /// Makes an empty one.
     ///
@@ -59,22 +73,20 @@ impl Store {
         .await
     }
 
-    /// Adds members, best some [`super::PIECE`] of them; answers how many it could not, because
-    /// something came between. One bad device never stops the rest.
+    /// Adds members, best some [`super::PIECE`] of them. One bad device never stops the rest: who cannot be
+    /// added, because something came between, is left out, and the batch says so.
     pub async fn add_members(
         &self,
         id: BatchId,
-        members: Vec<Member>,
+        some: Members,
         by: String,
-    ) -> Result<usize, Rejection<BatchRefused>> {
-        let (mut refused, mut left) = (0, members);
-        while !left.is_empty() {
+    ) -> Result<(), Rejection<BatchRefused>> {
+        let mut left = some;
+        while left != Members::default() {
             let by = by.clone();
-            let some = move |tx: &Tx<'_>| add_some(tx, id, left, &by);
-            let (some, rest) = self.write_at(Priority::Bulk, some).await?;
-            (refused, left) = (refused + some, rest);
+            left = self.write_at(Priority::Bulk, move |tx| add_some(tx, id, left, &by)).await?;
         }
-        Ok(refused)
+        Ok(())
     }
 
     /// From here on it is under way, and older upgrades of its modems are given no leave. They give way
@@ -149,8 +161,8 @@ impl Store {
 /// With so many takeovers at most in the same transaction.
 ///
 /// # Errors
-/// [`BatchRefused::Changed`] where none of those could be one any more and others are left: the first ones
-/// are to be left out before.
+/// [`BatchRefused::Changed`] where none of those could be one any more: they are to be left out before, in
+/// writes that stay.
 pub(in crate::store) fn launch(
     tx: &Tx<'_>,
     id: BatchId,
@@ -161,7 +173,7 @@ pub(in crate::store) fn launch(
     if batch.takeovers > 0 {
         taken = takeover::take_some(tx, &batch, most)?.joined;
         batch = preparing(tx, id)?;
-        if batch.counts.total() == 0 && batch.takeovers > 0 {
+        if batch.counts.total() == 0 {
             return Err(Rejection::Refused(BatchRefused::Changed));
         }
     }
@@ -245,32 +257,36 @@ fn insert(tx: &Tx<'_>, new: &NewBatch) -> rusqlite::Result<BatchId> {
     Ok(id)
 }
 
-/// How many could not be added, and those that there was no time for.
+/// Answers those that there was no time for.
 fn add_some(
     tx: &Tx<'_>,
     id: BatchId,
-    members: Vec<Member>,
+    some: Members,
     by: &str,
-) -> Result<(usize, Vec<Member>), Rejection<BatchRefused>> {
+) -> Result<Members, Rejection<BatchRefused>> {
     let batch = preparing(tx, id)?;
-    let (mut refused, mut members) = (0, members.into_iter());
+    let (mut left_out, mut members) = (some.left_out.into_iter(), some.members.into_iter());
+    for (device, slot, why) in left_out.by_ref() {
+        left_out::note_down(tx, id, (device, &slot), why)?;
+        if tx.had_its_turn() {
+            return Ok(Members { members: members.collect(), left_out: left_out.collect() });
+        }
+    }
     for member in members.by_ref() {
-        refused += usize::from(!add(tx, &batch, member, by)?);
+        add(tx, &batch, member, by)?;
         if tx.had_its_turn() {
             break;
         }
     }
-    Ok((refused, members.collect()))
+    Ok(members.collect())
 }
 
-/// False where it cannot be.
-fn add(tx: &Tx<'_>, batch: &Batch, member: Member, by: &str) -> Result<bool, StoreError> {
+fn add(tx: &Tx<'_>, batch: &Batch, member: Member, by: &str) -> Result<(), StoreError> {
     match enlist(tx, request(batch, member.clone(), by), batch) {
-        Ok(true) => Ok(true),
-        Ok(false) => Ok(takeover::note_down(tx, batch.id, &member, by).map(|()| true)?),
+        Ok(true) => Ok(()),
+        Ok(false) => Ok(takeover::note_down(tx, batch.id, &member, by)?),
         Err(Rejection::Refused(refused)) => {
-            tracing::info!(batch = %batch.id, device = %member.device, %refused, "left out");
-            Ok(false)
+            Ok(left_out::note_down(tx, batch.id, (member.device, &member.slot), refused.into())?)
         }
         Err(Rejection::Store(error)) => Err(error),
     }
@@ -295,6 +311,7 @@ pub(super) fn told(batch: &Batch) -> Value {
         "id": batch.id,
         "build": batch.build,
         "operations": batch.members().total(),
+        "left_out": batch.left_out,
         "strategy": batch.strategy,
         "course": batch.course.as_str(),
         "reason": batch.reason,

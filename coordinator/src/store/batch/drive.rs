@@ -15,7 +15,7 @@ use crate::store::{Never, Priority, Rejection, Store, StoreError, Tx, device};
 
 type Refused<T> = Result<T, Rejection<BatchRefused>>;
 
-/// What becomes of the operations of a batch that is taken back.
+/// What becomes of the members of a batch that is taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Withdrawal {
     /// In an attempt's hands: these finish.
@@ -118,7 +118,7 @@ impl Store {
             let batch = at(tx, &scope, id, &[Course::Preparing, Course::Open, Course::Paused])?;
             set_course(tx, id, Course::Cancelling, Some(&reason))?;
             let will_finish = batch.granted;
-            let cancelled = batch.counts.undecided().saturating_sub(will_finish);
+            let cancelled = batch.members().undecided().saturating_sub(will_finish);
             tell(tx, &batch, &reread(tx, id)?);
             Ok(Withdrawal { will_finish, cancelled })
         })

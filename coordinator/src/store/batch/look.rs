@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared::ids::{DeviceId, UserId};
+use shared::ids::UserId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::create::Member;
-use super::select::{Ask, Look, Verdict, look, members, page};
+use super::create::Members;
+use super::select::{Ask, Chosen, Look, Verdict, look, members, page};
 use crate::store::listing::Rows;
 use crate::store::{Store, StoreError, Unavailable};
 
@@ -155,15 +155,15 @@ impl Store {
         Ok((look, verdicts))
     }
 
-    /// Those of these devices that the selection would upgrade by now: something may have come between
+    /// Those of these modems that the selection would upgrade by now: something may have come between
     /// since the look.
     pub async fn chosen_members(
         &self,
         ask: Arc<Ask>,
-        devices: Vec<DeviceId>,
-    ) -> Result<Vec<Member>, StoreError> {
+        some: Vec<Chosen>,
+    ) -> Result<Members, StoreError> {
         let now = self.clock().now();
-        self.read(move |conn| Ok(members(conn, &ask, &devices, now)?)).await
+        self.read(move |conn| Ok(members(conn, &ask, &some, now)?)).await
     }
 
     /// Lets go of looks that nobody may read on from.

@@ -4,6 +4,7 @@ mod awaited;
 mod create;
 mod drive;
 mod grant;
+mod left_out;
 mod look;
 mod overdue;
 mod restored;
@@ -27,14 +28,15 @@ use crate::operation::Status;
 
 #[cfg(test)]
 pub(super) use create::launch;
-pub use create::{Member, NewBatch};
+pub use create::{Member, Members, NewBatch};
 pub use drive::Withdrawal;
 pub(super) use drive::skip_device;
 pub(super) use grant::standing;
+pub use left_out::{Absent, AbsentList};
 pub use look::Looker;
 pub(super) use look::Looks;
 pub(super) use restored::pause_all;
-pub use select::{Ask, Look, Selection, Verdict};
+pub use select::{Ask, Chosen, Look, Selection, Verdict};
 pub(super) use takeover::give_up as give_up_takeovers;
 pub(crate) use wake::Reached;
 

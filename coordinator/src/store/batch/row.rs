@@ -10,7 +10,8 @@ pub(super) const COLUMNS: &str =
     "t.id, t.organization, o.slug, t.build, t.device_group, t.location,
     t.upgrade_options, t.strategy, t.retry_of, t.course, t.reason, t.start_at, t.expires_at, t.wave,
     t.forgiven_failures, t.forgiven_decided, t.forgiven_wave, t.idle, t.in_progress, t.success,
-    t.failed, t.aborted, t.cancelled, t.charged, t.unproved, t.granted, t.takeovers, t.created, t.modified, t.finished_at";
+    t.failed, t.aborted, t.cancelled, t.charged, t.unproved, t.granted, t.takeovers,
+    t.left_out, t.created, t.modified, t.finished_at";
 pub(super) const FROM: &str = "batches t JOIN organizations o ON o.id = t.organization";
 
 /// A row that begins with [`COLUMNS`].
@@ -39,6 +40,7 @@ pub(super) fn batch(row: &Row<'_>) -> rusqlite::Result<Batch> {
         counts: counts(&mut cells)?,
         granted: cells.plain()?,
         takeovers: cells.plain()?,
+        left_out: cells.plain()?,
         created: cells.plain()?,
         modified: cells.plain()?,
         finished_at: cells.plain()?,

@@ -15,7 +15,8 @@ use shared::inventory::{Inventory, Modem};
 use shared::manifest::Manifest;
 use uuid::Uuid;
 
-use super::create::Member;
+use super::create::{Member, Members};
+use crate::batch::LeftOut;
 use crate::batch::verdict::{Active, Allowance, Candidate, Place, Reason, Router, concerns, judge};
 use crate::store::column::{json, json_opt, parsed, parsed_opt, word};
 use crate::store::listing::{Rows, Where};
@@ -67,8 +68,15 @@ pub struct Verdict {
 struct Seen {
     device: DeviceId,
     modems: usize,
-    /// One of them at least would be upgraded.
-    chosen: bool,
+    /// So many of them would be upgraded.
+    chosen: usize,
+}
+
+/// A device of which so many modems would be upgraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Chosen {
+    pub device: DeviceId,
+    pub modems: usize,
 }
 
 /// What a selection comes to. Of each device it keeps a few bytes and no verdict: those of a page, or of
@@ -96,9 +104,10 @@ impl Look {
 
     /// Those that would be upgraded, in an order that has nothing to do with their names: a canary
     /// wave should not be one site's.
-    pub fn chosen(&self) -> Vec<DeviceId> {
-        let chosen = self.seen.iter().filter(|seen| seen.chosen);
-        let mut chosen: Vec<_> = chosen.map(|seen| seen.device).collect();
+    pub fn chosen(&self) -> Vec<Chosen> {
+        let chosen = self.seen.iter().filter(|seen| seen.chosen > 0);
+        let chosen = chosen.map(|seen| Chosen { device: seen.device, modems: seen.chosen });
+        let mut chosen: Vec<_> = chosen.collect();
         chosen.sort_unstable();
         chosen
     }
@@ -127,9 +136,9 @@ impl Look {
             match self.seen.last_mut() {
                 Some(last) if last.device == device => {
                     last.modems += 1;
-                    last.chosen |= image.is_ok();
+                    last.chosen += usize::from(image.is_ok());
                 }
-                _ => self.seen.push(Seen { device, modems: 1, chosen: image.is_ok() }),
+                _ => self.seen.push(Seen { device, modems: 1, chosen: image.is_ok().into() }),
             }
             match (image, firmware) {
                 (Err(reason), _) => *self.excluded.entry(reason).or_default() += 1,
@@ -138,13 +147,6 @@ impl Look {
             }
             self.count += usize::from(image.is_ok());
         }
-    }
-}
-
-impl Verdict {
-    pub(super) fn member(self) -> Option<Member> {
-        let Self { device, slot, image, retry_of, .. } = self;
-        Some(Member { device, slot, image: image.ok()?, retry_of })
     }
 }
 
@@ -206,17 +208,35 @@ pub(super) fn page(
     Ok(devices.into_iter().zip(modems).flat_map(own).collect())
 }
 
-/// Those of these devices that would be upgraded by now.
+/// Those of these modems that would be upgraded by now, and why the others would not.
 pub(super) fn members(
     conn: &Connection,
     ask: &Ask,
-    devices: &[DeviceId],
+    chosen: &[Chosen],
     now: u64,
-) -> rusqlite::Result<Vec<Member>> {
-    let verdicts = judged(conn, ask, &candidates(conn, ask.build)?, devices, now)?;
-    let mut members: Vec<_> = verdicts.into_iter().filter_map(Verdict::member).collect();
-    members.sort_by_key(|member| member.device);
-    Ok(members)
+) -> rusqlite::Result<Members> {
+    let devices: Vec<_> = chosen.iter().map(|chosen| chosen.device).collect();
+    let mut found = HashMap::<_, Vec<_>>::new();
+    for verdict in judged(conn, ask, &candidates(conn, ask.build)?, &devices, now)? {
+        found.entry(verdict.device).or_default().push(verdict);
+    }
+    let mut some = Members::default();
+    for Chosen { device, modems } in chosen.iter().copied() {
+        let verdicts = found.remove(&device).unwrap_or_default();
+        if verdicts.is_empty() {
+            some.left_out.push((device, Slot::default(), LeftOut::NotSelected));
+        }
+        let as_before = verdicts.iter().filter(|verdict| verdict.image.is_ok()).count() >= modems;
+        for Verdict { device, slot, image, retry_of, .. } in verdicts {
+            match image {
+                Ok(image) => some.members.push(Member { device, slot, image, retry_of }),
+                // Another modem of a router may have had none before.
+                Err(_) if as_before => {}
+                Err(reason) => some.left_out.push((device, slot, LeftOut::Unfit(reason))),
+            }
+        }
+    }
+    Ok(some)
 }
 
 /// The modems of those of these devices that are of the selection, by the devices' names.

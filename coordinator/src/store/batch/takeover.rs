@@ -7,8 +7,8 @@ use shared::ids::{BatchId, DeviceId, OperationId, Slot};
 
 use super::create::{Member, preparing, request};
 use super::drive::open;
-use super::{BatchRefused, PIECE};
-use crate::batch::Batch;
+use super::{BatchRefused, PIECE, left_out};
+use crate::batch::{Batch, LeftOut};
 use crate::operation::Operation;
 use crate::store::column::{parsed, parsed_opt};
 use crate::store::note::Note;
@@ -81,7 +81,7 @@ pub(super) fn take_some(tx: &Tx<'_>, batch: &Batch, most: usize) -> Result<Progr
         match make(tx, request(batch, member, &by), Some(batch)) {
             Ok(_) => progress.joined += 1,
             Err(Rejection::Refused(refused)) => {
-                tracing::info!(batch = %batch.id, device = %key.0, %refused, "left out");
+                left_out::note_down(tx, batch.id, (key.0, &key.1), refused.into())?;
             }
             Err(Rejection::Store(error)) => return Err(error),
         }
@@ -107,7 +107,7 @@ fn leave_some_out(tx: &Tx<'_>, id: BatchId, most: usize) -> Result<bool, Rejecti
             Ok(false) => return Ok(false),
             Ok(true) => true,
             Err(Rejection::Refused(refused)) => {
-                tracing::info!(batch = %id, device = %key.0, %refused, "left out");
+                left_out::note_down(tx, id, (key.0, &key.1), refused.into())?;
                 false
             }
             Err(Rejection::Store(error)) => return Err(error.into()),
@@ -127,6 +127,7 @@ fn leave_some_out(tx: &Tx<'_>, id: BatchId, most: usize) -> Result<bool, Rejecti
 pub(super) fn drop_some(tx: &Tx<'_>, batch: BatchId, most: usize) -> rusqlite::Result<usize> {
     let mut dropped = 0;
     for (member, _) in waiting(tx, batch, most)? {
+        left_out::note_down(tx, batch, (member.device, &member.slot), LeftOut::BatchEnded)?;
         dropped += forget(tx, batch, &(member.device, member.slot))?;
         if tx.had_its_turn() {
             break;
@@ -146,8 +147,9 @@ pub(in crate::store) fn give_up(
     )?;
     let batches =
         given_up.query_map((device.to_string(), slot.as_str()), |row| parsed(row, "batch"))?;
-    for batch in batches {
-        tx.note(Note::Batch(batch?));
+    for batch in batches.collect::<rusqlite::Result<Vec<_>>>()? {
+        left_out::note_down(tx, batch, (device, slot), LeftOut::AskedSince)?;
+        tx.note(Note::Batch(batch));
     }
     Ok(())
 }

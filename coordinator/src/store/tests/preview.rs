@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::api::error::ApiError;
-use crate::batch::verdict::Allowance;
+use crate::batch::LeftOut;
+use crate::batch::verdict::{Allowance, Reason};
 use crate::store::batch::{Ask, Looker, Selection};
 use crate::store::{StoreError, Unavailable};
 
@@ -196,20 +197,32 @@ async fn members_are_as_they_are_when_they_are_added() {
     let f = Fixture::new().await;
     let devices = routers(&f).await;
     let allowance = Allowance { firmwareless: true, ..Allowance::default() };
-    let ask = Ask { allowance, ..ask(&f).await };
+    let selection = Selection { boards: vec![inventory(&[]).board], ..Selection::default() };
+    let ask = Ask { allowance, selection, ..ask(&f).await };
     let look = f.store.look(ask.clone(), Looker::Start(ONE)).await.unwrap();
     assert_eq!((look.count, look.modems()), (8, 9), "{:?}", look.excluded);
     let ask = Arc::new(ask);
     let members = async || f.store.chosen_members(ask.clone(), look.chosen()).await.unwrap();
-    assert_eq!(members().await.len(), 8);
+    let before = members().await;
+    assert_eq!((before.members.len(), before.left_out), (8, Vec::new()));
     let gone = devices[1];
     let change = f.store.write::<_, Never, _>(move |tx| {
         Ok(tx.execute("UPDATE devices SET deactivated = 1 WHERE id = ?1", [gone.to_string()])?)
     });
     assert_eq!(change.await.unwrap(), 1);
     let left = members().await;
-    assert_eq!(left.len(), 6);
-    assert!(left.iter().all(|member| member.device != gone));
+    assert_eq!(left.members.len(), 6);
+    assert!(left.members.iter().all(|member| member.device != gone));
+    let deactivated = LeftOut::Unfit(Reason::Deactivated);
+    let slots = ["main", "second"].map(|slot| (gone, slot.parse().unwrap(), deactivated));
+    assert_eq!(left.left_out, slots);
+    f.store
+        .write::<_, Never, _>(move |tx| {
+            Ok(tx.execute("UPDATE devices SET board = 'other' WHERE id = ?1", [gone.to_string()])?)
+        })
+        .await
+        .unwrap();
+    assert_eq!(members().await.left_out, [(gone, Slot::default(), LeftOut::NotSelected)]);
 }
 
 #[tokio::test]

@@ -126,3 +126,41 @@ async fn a_user_has_so_many_unread_batches_and_gets_their_places_back() {
         assert_eq!(read["upgradeoperations"].as_array().unwrap().len(), 1);
     }
 }
+
+#[tokio::test]
+async fn who_is_left_out_while_a_batch_is_made_is_told_with_the_reason() {
+    let fleet = Fleet::new(3).await;
+    let gone = fleet.devices[0];
+    let db = rusqlite::Connection::open(fleet.world.folder.path().join("db")).unwrap();
+    let between = |devices: &str| {
+        db.execute_batch(&format!(
+            "DROP TRIGGER IF EXISTS between_look_and_member;
+             CREATE TRIGGER between_look_and_member AFTER INSERT ON batches
+             BEGIN UPDATE devices SET deactivated = 1 WHERE {devices}; END"
+        ))
+        .unwrap();
+    };
+    between(&format!("id = '{gone}'"));
+    let batch = fleet.start(json!({})).await;
+    let shown = fleet.show(&batch).await;
+    assert_eq!((&shown["tally"]["total"], &shown["tally"]["left_out"]), (&json!(2), &json!(1)));
+    let path = format!("batch-upgrade-operation/{batch}/left-out/");
+    let left_out = fleet.world.get(VIEWER, &path).await.ok(200);
+    let modem = &left_out["results"][0];
+    assert_eq!((&left_out["count"], &modem["device"]), (&json!(1), &json!(gone)));
+    assert_eq!((&modem["slot"], &modem["reason"]), (&json!("main"), &json!("deactivated")));
+    assert_eq!(modem["detail"], "The device is deactivated.");
+    fleet.world.get(RIVAL, &path).await.ok(404);
+    fleet.world.get(VIEWER, &format!("{path}?page=2")).await.ok(404);
+    let log = fleet.world.get(ADMIN, "audit/?page_size=1").await.ok(200);
+    assert_eq!(log["results"][0]["after"]["left_out"], 1, "{log}");
+
+    fleet.act(&batch, "cancel").await.ok(200);
+    between("1");
+    let body = json!({"upgrade_all": true});
+    let nobody = fleet.world.post(OPERATOR, &fleet.upgrade(), body).await.ok(400);
+    let why = "Nobody would be upgraded: 2 × The device is deactivated.";
+    assert_eq!(nobody["error"], why);
+    let all = fleet.world.get(VIEWER, "batch-upgrade-operation/").await.ok(200);
+    assert_eq!(all["count"], 1, "it is forgotten");
+}

@@ -63,6 +63,7 @@ fn what_is_tried_reaches_later_waves_retries_and_takeovers() {
         ("pieces of a cancellation", all.withdrawn, 5),
         ("retries", all.retries, 1),
         ("takeovers", all.takeovers, 6),
+        ("takeovers that left somebody out", all.left_out, 1),
     ];
     for (what, count, least) in least {
         assert!(count >= least, "{count} {what}: {all:?}");

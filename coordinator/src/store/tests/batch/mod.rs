@@ -11,12 +11,13 @@ use shared::failure::{Failure, FailureKind, ModemCondition};
 use shared::ids::{BatchId, ImageId};
 
 use super::*;
-use crate::batch::{Batch, Counts, Course, Reason, Strategy};
+use crate::batch::{Batch, Counts, Course, LeftOut, Reason, Strategy, verdict};
 use crate::feed::Feed;
 use crate::operation::report::Report;
 use crate::operation::{Evidence, Operation};
 use crate::pilot::{Marked, Pilot};
-use crate::store::batch::{BatchRefused, Member, NewBatch};
+use crate::store::batch::{AbsentList, BatchRefused, Member, NewBatch};
+use crate::store::listing::{Order, Rows};
 use crate::store::operation::save;
 
 const AT_A_TIME: u32 = 2;
@@ -31,12 +32,19 @@ async fn operations(store: &Store, batch: BatchId) -> Vec<Operation> {
     all.await.unwrap().into_iter().map(|(_, operation)| operation).collect()
 }
 
+async fn left_out(store: &Store, batch: BatchId) -> Vec<(DeviceId, LeftOut)> {
+    let order = Order { column: "created", descending: false };
+    let wanted = AbsentList { batch, order, rows: Rows { offset: 0, limit: 100 } };
+    let found = store.left_out(wanted).await.unwrap();
+    found.rows.into_iter().map(|absent| (absent.device, absent.why)).collect()
+}
+
 pub(super) async fn launch(f: &Fixture, image: ImageId, devices: &[DeviceId]) -> BatchId {
     let signs = devices.iter().map(|device| Sign::Seen(*device, NOW)).collect();
     f.store.record_signs(signs).await.unwrap();
     let batch = create(f, image).await;
     let members = devices.iter().map(|device| member(*device, image, None)).collect();
-    assert_eq!(f.store.add_members(batch, members, "admin".into()).await.unwrap(), 0);
+    f.store.add_members(batch, members, "admin".into()).await.unwrap();
     f.store.launch_batch(batch).await.unwrap();
     batch
 }
@@ -309,8 +317,10 @@ async fn who_asks_last_has_the_modem_whoever_is_made_last() {
     let (image, other) = (f.image("v2").await, f.image("v3").await);
     let [one, two, three] = [f.device(1).await, f.device(2).await, f.device(3).await];
     let add = async |batch, image, device| {
-        let members = vec![member(device, image, None)];
-        f.store.add_members(batch, members, "admin".into()).await.unwrap() == 0
+        let members = [member(device, image, None)].into_iter().collect();
+        f.store.add_members(batch, members, "admin".into()).await.unwrap();
+        let active = (device, LeftOut::Unfit(verdict::Reason::OperationActive));
+        !left_out(&f.store, batch).await.contains(&active)
     };
     let first = create(&f, image).await;
     let second = create(&f, other).await;
@@ -326,6 +336,7 @@ async fn who_asks_last_has_the_modem_whoever_is_made_last() {
     assert_eq!((taken.device, taken.status), (two, Status::Cancelled));
     let third = create(&f, other).await;
     assert!(!add(third, other, one).await, "it has what it would get");
+    assert_eq!(f.store.batch(Scope::Everything, third).await.unwrap().unwrap().left_out, 1);
 }
 
 #[tokio::test]
@@ -351,7 +362,7 @@ async fn a_batch_that_was_not_launched_is_taken_back_after_a_crash() {
     let f = Fixture::new().await;
     let (image, device) = (f.image("v2").await, f.device(1).await);
     let batch = create(&f, image).await;
-    let members = vec![member(device, image, None)];
+    let members = [member(device, image, None)].into_iter().collect();
     f.store.add_members(batch, members, "admin".into()).await.unwrap();
     f.store.stop();
     let store = Store::open(&f.dir.path().join("db"), f.store.clock().clone()).unwrap();

@@ -3,6 +3,7 @@
 use super::*;
 use crate::batch::{Phase, phase::phase};
 use crate::store::audit::Entry;
+use crate::store::batch::Withdrawal;
 use crate::store::batch::launch as launch_some;
 use crate::store::build::BuildRefusal;
 use crate::store::category::CategoryRefusal;
@@ -20,7 +21,7 @@ async fn begun(f: &Fixture) -> (BatchId, [Operation; 2]) {
     f.pass(1);
     let batch = create(f, newer).await;
     let members = devices.iter().map(|device| member(*device, newer, None)).collect();
-    assert_eq!(f.store.add_members(batch, members, "admin".into()).await.unwrap(), 0);
+    f.store.add_members(batch, members, "admin".into()).await.unwrap();
     (batch, asked)
 }
 
@@ -32,7 +33,7 @@ async fn a_member_that_is_added_twice_is_counted_once() {
     f.ask(device, older).await.unwrap();
     f.pass(1);
     let batch = create(&f, newer).await;
-    let twice = vec![member(device, newer, None), member(device, newer, None)];
+    let twice = [member(device, newer, None), member(device, newer, None)].into_iter().collect();
     f.store.add_members(batch, twice, "admin".into()).await.unwrap();
     assert_eq!(shown(&f, batch).await.0.takeovers, 1);
     f.store.launch_batch(batch).await.unwrap();
@@ -106,6 +107,7 @@ async fn a_batch_that_nobody_joins_any_more_is_told_of() {
     f.store.on_commit(move |note| heard.send(note).unwrap());
     f.store.assign_firmware(assignment(left)).await.unwrap();
     assert_eq!(shown(&f, batch).await.0.takeovers, 0);
+    assert_eq!(left_out(&f.store, batch).await, [(left.device, LeftOut::AskedSince)]);
     assert!(notes.try_iter().any(|note| matches!(note, Note::Batch(id) if id == batch)));
 }
 
@@ -140,6 +142,23 @@ async fn an_image_that_members_wait_to_be_upgraded_to_stays() {
     fly(&f.store, id).await;
     let (launched, _) = shown(&f, id).await;
     assert_eq!((launched.counts.total(), launched.takeovers), (2, 0), "nobody is lost");
+}
+
+fn active() -> LeftOut {
+    LeftOut::Unfit(verdict::Reason::OperationActive)
+}
+
+#[tokio::test]
+async fn who_gets_no_jobs_any_more_when_its_turn_comes_is_left_out() {
+    let f = Fixture::new().await;
+    let (batch, older) = begun(&f).await;
+    let device = older[0].device;
+    f.store.deactivate_device(Scope::Everything, device, true).await.unwrap();
+    f.store.launch_batch(batch).await.unwrap();
+    let deactivated = (device, LeftOut::Unfit(verdict::Reason::Deactivated));
+    assert_eq!(left_out(&f.store, batch).await, [deactivated]);
+    let launched = shown(&f, batch).await.0;
+    assert_eq!((launched.counts.total(), launched.takeovers, launched.left_out), (1, 0, 1));
 }
 
 async fn crash(f: &mut Fixture) {
@@ -220,7 +239,8 @@ async fn who_was_granted_or_asked_for_in_between_is_left_out() {
     let (batch, older) = begun(&f).await;
     f.store.start(older[0].device, older[0].id, request(1)).await.unwrap();
     let report = f.store.launch_batch(batch).await.unwrap();
-    assert_eq!(report.batch.counts.total(), 1);
+    assert_eq!((report.batch.counts.total(), report.batch.left_out), (1, 1));
+    assert_eq!(left_out(&f.store, batch).await, [(older[0].device, active())]);
     assert!(f.operation(older[0].id).await.is_granted());
     assert_eq!(f.operation(older[1].id).await.status, Status::Cancelled);
 
@@ -232,6 +252,7 @@ async fn who_was_granted_or_asked_for_in_between_is_left_out() {
     f.store.launch_batch(batch).await.unwrap();
     assert_eq!(f.operation(asked.id).await.status, Status::Idle);
     assert_eq!(shown(&f, batch).await.0.counts.total(), 1);
+    assert_eq!(left_out(&f.store, batch).await, [(asked.device, LeftOut::AskedSince)]);
 
     let f = Fixture::new().await;
     let (batch, older) = begun(&f).await;
@@ -240,9 +261,11 @@ async fn who_was_granted_or_asked_for_in_between_is_left_out() {
     }
     let refused = f.store.launch_batch(batch).await.unwrap_err();
     assert!(matches!(refused, Rejection::Refused(BatchRefused::Empty)), "{refused:?}");
+    assert_eq!(f.store.left_out_for(batch).await.unwrap(), [(active(), 2)]);
     f.store.discard_batch(batch).await.unwrap();
     assert_eq!(f.store.batch(Scope::Everything, batch).await.unwrap(), None);
     assert_eq!(count(&f.store, "batch_takeovers").await, 0);
+    assert_eq!(count(&f.store, "batch_left_out").await, 0);
 }
 
 #[tokio::test]
@@ -259,6 +282,7 @@ async fn those_who_cannot_join_any_more_are_left_out_in_several_writes() {
     let launched = f.store.launch_in(batch, 1).await.unwrap().batch;
     assert_eq!((launched.course, launched.counts.total()), (Course::Open, 1));
     assert_eq!(shown(&f, batch).await.0.takeovers, 0);
+    assert_eq!(left_out(&f.store, batch).await, [(older[0].device, active())]);
     assert!(f.operation(older[0].id).await.is_granted());
     assert_eq!(f.operation(older[1].id).await.status, Status::Cancelled);
     let of_batch = notes.try_iter().filter(|note| matches!(note, Note::Batch(id) if *id == batch));
@@ -290,7 +314,8 @@ async fn a_batch_that_is_cancelled_or_paused_takes_no_more() {
         let expected = if gone { RefusalCode::Superseded } else { RefusalCode::Paused };
         assert_eq!(code(&refused), expected, "it gives way, or has");
     }
-    f.store.cancel_batch(Scope::Everything, batch, reason()).await.unwrap();
+    let withdrawal = f.store.cancel_batch(Scope::Everything, batch, reason()).await.unwrap();
+    assert_eq!(withdrawal, Withdrawal { will_finish: 0, cancelled: 2 });
     fly(&f.store, batch).await;
     let (ended, _) = shown(&f, batch).await;
     assert_eq!((ended.course, ended.takeovers, ended.counts.cancelled), (Course::Finished, 0, 1));
@@ -299,6 +324,7 @@ async fn a_batch_that_is_cancelled_or_paused_takes_no_more() {
         .filter(|op| op.status == Status::Idle)
         .collect();
     assert_eq!(left.len(), 1);
+    assert_eq!(left_out(&f.store, batch).await, [(left[0].device, LeftOut::BatchEnded)]);
     f.store.start(left[0].device, left[0].id, request(1)).await.unwrap();
 }
 

@@ -16,6 +16,9 @@ impl Scene {
         let report = self.f.store.batch_report(Scope::Everything, id).await;
         let report = report.unwrap().unwrap();
         assert_eq!(report.batch.counts, count_all(operations.iter()), "the counters");
+        let known = report.batch.members().total() + report.batch.left_out;
+        assert_eq!(known, self.chosen[&id], "a member, or left out");
+        assert_eq!(left_out(&self.f.store, id).await.len() as u64, report.batch.left_out);
         for wave in &report.waves {
             let own = operations.iter().filter(|op| op.wave == Some(wave.n));
             assert_eq!(wave.counts, count_all(own), "of wave {}", wave.n);

@@ -25,6 +25,8 @@ pub struct Reached {
     pub retries: u32,
     /// Batches that were launched to take modems over from others.
     pub takeovers: u32,
+    /// Of them, those that could not have everybody.
+    pub left_out: u32,
 }
 
 impl Reached {
@@ -39,6 +41,7 @@ impl Reached {
         self.withdrawn += other.withdrawn;
         self.retries += other.retries;
         self.takeovers += other.takeovers;
+        self.left_out += other.left_out;
     }
 }
 
@@ -47,6 +50,8 @@ pub struct Scene {
     /// The newest, which things happen to.
     pub batch: BatchId,
     pub batches: Vec<BatchId>,
+    /// Modems that each was to have.
+    pub chosen: HashMap<BatchId, u64>,
     image: ImageId,
     other: ImageId,
     members: Vec<(DeviceId, OperationId)>,
@@ -81,6 +86,7 @@ impl Scene {
         Self {
             batch,
             batches: vec![batch],
+            chosen: HashMap::from([(batch, DEVICES as u64)]),
             image,
             other,
             members,
@@ -181,6 +187,7 @@ impl Scene {
         let Some(batch) = try_launch(&self.f, self.image, &failed).await else { return };
         self.reached.retries += 1;
         self.batches.push(batch);
+        self.chosen.insert(batch, failed.len() as u64);
         self.batch = batch;
         self.follow().await;
         let now = self.f.store.batch(Scope::Everything, batch).await.unwrap().unwrap();
@@ -201,6 +208,8 @@ impl Scene {
         self.reached.takeovers += u32::from(made.takeovers > 0);
         std::mem::swap(&mut self.image, &mut self.other);
         self.batches.push(batch);
+        self.chosen.insert(batch, self.members.len() as u64);
+        self.reached.left_out += u32::from(made.left_out > 0);
         self.batch = batch;
         let now = store.batch(Scope::Everything, batch).await.unwrap().unwrap();
         self.before.insert(batch, now);
