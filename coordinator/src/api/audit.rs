@@ -18,11 +18,14 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::{Answer, ApiError};
-use super::page::{ListQuery, Listing, Paging};
+use super::page::{ListQuery, Listing, Page};
 use super::time::Time;
 use super::{App, Operator};
 use crate::store::audit::{AuditList, Entry, Recorded};
 use crate::store::listing::Scope;
+
+/// What the log is ordered by: entries are numbered as they are made.
+pub const COLUMNS: &[&str] = &["id"];
 
 /// Whether a request of this method changes nothing.
 pub fn reads(method: &Method) -> bool {
@@ -83,11 +86,10 @@ fn view(recorded: Recorded) -> EntryView {
     }
 }
 
-/// Who changed what, newest first: an administrator's organizations, a superuser's everything.
+/// Who changed what, the newest first: an administrator's organizations, a superuser's everything.
 #[utoipa::path(get, path = "/audit/", tag = "audit",
     params(
-        Paging,
-        ("organization" = Option<String>, Query, description = "Only what is of the organization with this slug."),
+        Page,
         ("actor" = Option<String>, Query, description = "As in the entries: `user:<name>`, say."),
         ("action" = Option<String>, Query, description = "`POST`, `DELETE`, `enrol`, ..."),
         ("subject" = Option<String>, Query, description = "A path of the API, or an id."),
@@ -116,6 +118,7 @@ pub async fn list(
         subject: query.text("subject").map(str::to_owned),
         since: query.time("since")?,
         until: query.time("until")?,
+        order: query.order(COLUMNS, AuditList::NEWEST_FIRST),
         rows: query.rows()?,
     };
     Ok(Json(query.listing(app.store.audit_entries(wanted).await?, view)?))

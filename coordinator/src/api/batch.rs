@@ -20,7 +20,7 @@ use super::{
     document::shapes::StatusName,
     error::{Answer, ApiError},
     operation::{self, OperationView},
-    page::{ListQuery, Listing, Page},
+    page::{ListQuery, Listing, Page, Paging},
     path::Ids,
     time::Time,
 };
@@ -164,7 +164,7 @@ fn operations(
 
 /// Modems that were chosen when the batch was asked for, and that something has come between.
 #[utoipa::path(get, path = "/batch-upgrade-operation/{id}/left-out/", tag = "batches",
-    params(("id" = Uuid, Path), Page),
+    params(("id" = Uuid, Path), Paging, ("ordering" = Option<String>, Query)),
     responses((status = 200, body = Listing<LeftOutView>)))]
 pub async fn left_out(
     State(app): State<App>,

@@ -54,7 +54,7 @@ fn view(member: Member) -> MemberView {
 
 #[utoipa::path(get, path = "/organization/{id}/member/", tag = "organizations",
     params(("id" = Uuid, Path), Paging,
-        ("ordering" = Option<String>, Query, description = "A column, with `-` in front for the other direction.")), responses((status = 200, body = Listing<MemberView>)))]
+        ("ordering" = Option<String>, Query)), responses((status = 200, body = Listing<MemberView>)))]
 pub async fn list(
     State(app): State<App>,
     operator: Operator,

@@ -103,7 +103,7 @@ fn view(token: OwnToken) -> TokenView {
 }
 
 #[utoipa::path(get, path = "/token/", tag = "users", params(Paging,
-    ("ordering" = Option<String>, Query, description = "A column, with `-` in front for the other direction.")),
+    ("ordering" = Option<String>, Query)),
     responses((status = 200, body = Listing<TokenView>)))]
 pub async fn list(
     State(app): State<App>,

@@ -80,7 +80,7 @@ pub struct Recorded {
     pub after: Option<Value>,
 }
 
-/// Which entries, newest first.
+/// Which entries, in what order.
 #[derive(Debug, Clone)]
 pub struct AuditList {
     /// Only of these organizations; `None`: all, what is no organization's among them.
@@ -92,7 +92,13 @@ pub struct AuditList {
     /// Unix milliseconds: not before, and before.
     pub since: Option<u64>,
     pub until: Option<u64>,
+    /// Of the column `id`.
+    pub order: Order,
     pub rows: Rows,
+}
+
+impl AuditList {
+    pub const NEWEST_FIRST: Order = Order { column: "id", descending: true };
 }
 
 impl Store {
@@ -117,6 +123,7 @@ impl Store {
             subject: None,
             since: None,
             until: None,
+            order: AuditList::NEWEST_FIRST,
             rows,
         };
         Ok(self.audit_entries(wanted).await?.rows)
@@ -137,8 +144,7 @@ impl Store {
                     filter.and(condition, i64::try_from(time).unwrap_or(i64::MAX));
                 }
             }
-            let order = Order { column: "id", descending: true };
-            list(conn, ("t.*", "audit t"), &filter, order, wanted.rows, recorded)
+            list(conn, ("t.*", "audit t"), &filter, wanted.order, wanted.rows, recorded)
         })
         .await
     }

@@ -103,7 +103,8 @@ fn joined(all: &AllOf, known: &BTreeMap<String, RefOr<Schema>>) -> Option<Object
 }
 
 /// What each list is ordered by.
-const ORDERED: [(&str, &[&str]); 16] = [
+const ORDERED: [(&str, &[&str]); 17] = [
+    ("/audit/", api::audit::COLUMNS),
     ("/batch-upgrade-operation/", api::batch::COLUMNS),
     ("/batch-upgrade-operation/{id}/left-out/", api::batch::LEFT_OUT_COLUMNS),
     ("/build/", api::build::COLUMNS),

@@ -143,11 +143,7 @@ async fn trouble(client: &Client, operation: &Value) -> anyhow::Result<[String; 
     Ok([cell(&device["name"]), cell(&operation["status"]), why(failure)])
 }
 
-async fn left_out(
-    client: &Client,
-    batch: &str,
-    tally: &Value,
-) -> anyhow::Result<Vec<[String; 3]>> {
+async fn left_out(client: &Client, batch: &str, tally: &Value) -> anyhow::Result<Vec<[String; 3]>> {
     let all = tally["left_out"].as_u64().unwrap_or(0);
     if all == 0 {
         return Ok(Vec::new());

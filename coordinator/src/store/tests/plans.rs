@@ -6,7 +6,7 @@ use shared::ids::{BatchId, BuildId, CategoryId, ImageId, OrganizationId, UserId}
 use super::*;
 use crate::store::account::UserList;
 use crate::store::audit::AuditList;
-use crate::store::batch::BatchList;
+use crate::store::batch::{AbsentList, BatchList};
 use crate::store::build::BuildList;
 use crate::store::category::CategoryList;
 use crate::store::device::DeviceList;
@@ -271,6 +271,7 @@ async fn firmware_of_devices_and_the_audit_log_are_read_from_an_index() {
             subject: None,
             since: None,
             until: None,
+            order: AuditList::NEWEST_FIRST,
             rows: ROWS,
         };
         let text = || Some("x".to_owned());
@@ -280,6 +281,7 @@ async fn firmware_of_devices_and_the_audit_log_are_read_from_an_index() {
             AuditList { action: text(), ..none() },
             AuditList { subject: text(), ..none() },
             AuditList { organization: "a".parse().ok(), ..none() },
+            AuditList { order: Order { column: "id", descending: false }, ..none() },
         ] {
             lists.f.store.audit_entries(wanted).await.unwrap();
             lists.check(But { counted_by_row: true, ..But::default() });
@@ -327,6 +329,9 @@ async fn what_belongs_to_one_thing_is_found_by_that() {
     }
     store.members(OrganizationId(Uuid::nil()), order("name"), ROWS).await.unwrap();
     lists.check_found_by("organization=?");
+    let left_out = AbsentList { batch: BatchId(Uuid::nil()), order: order("created"), rows: ROWS };
+    store.left_out(left_out).await.unwrap();
+    lists.check(But::found_by(&["batch"]));
     for column in ["created", "modified", "type"] {
         let (build, organization, tool) = (BuildId(Uuid::nil()), None, None);
         let wanted = ImageList { build, organization, tool, order: order(column), rows: ROWS };

@@ -153,6 +153,8 @@ async fn who_is_left_out_while_a_batch_is_made_is_told_with_the_reason() {
     fleet.world.get(RIVAL, &path).await.ok(404);
     fleet.world.get(VIEWER, &format!("{path}?page=2")).await.ok(404);
     let log = fleet.world.get(ADMIN, "audit/?page_size=1").await.ok(200);
+    let oldest = fleet.world.get(ADMIN, "audit/?page_size=1&ordering=id").await.ok(200);
+    assert!(oldest["results"][0]["id"].as_u64() < log["results"][0]["id"].as_u64(), "{oldest}");
     assert_eq!(log["results"][0]["after"]["left_out"], 1, "{log}");
 
     fleet.act(&batch, "cancel").await.ok(200);
