@@ -148,7 +148,7 @@ async fn left_out(client: &Client, batch: &str, tally: &Value) -> anyhow::Result
     if all == 0 {
         return Ok(Vec::new());
     }
-    let some = client.first(&format!("{}left-out/", path(batch)), &vec![], MOST).await?;
+    let some = client.first(&format!("{}left-out/", path(batch)), &[], MOST).await?;
     let row = |modem: &Value| ["name", "slot", "detail"].map(|field| cell(&modem[field]));
     let mut rows: Vec<_> = some.iter().map(row).collect();
     let more = all.saturating_sub(rows.len() as u64);

@@ -170,13 +170,16 @@ async fn an_older_operations_late_result_is_no_news_of_the_modem() {
 }
 
 #[tokio::test]
-async fn a_new_modem_that_runs_a_known_image_has_its_firmware() {
+async fn a_modem_that_runs_a_known_image_has_its_firmware() {
     let f = Fixture::new().await;
-    let image = f.image("v2").await;
     let device = f.device(1).await;
     let of = async |device| f.store.device_firmware(device, Slot::default()).await.unwrap();
     let firmware = async || of(device).await;
     let say = async |modem| f.store.set_inventory(device, inventory(modem)).await.unwrap();
+    say(modem(versions())).await;
+    assert_eq!(firmware().await, None);
+    // An image that comes later does as well, once the device says again what it runs.
+    let image = f.image("v2").await;
     let other = VersionLine { value: "another".into(), ..versions()[0].clone() };
     for stranger in [busy(), modem(vec![]), modem(vec![other])] {
         say(stranger).await;
