@@ -184,7 +184,7 @@ pub async fn detail(
 
 /// A changed password, and `"active": false`, end all of the user's tokens.
 #[utoipa::path(put, path = "/user/{id}/", tag = "users", params(("id" = Uuid, Path)),
-    request_body = UserBody, responses((status = 200, body = UserView)))]
+    request_body = UserBody, responses((status = 200, body = UserView), (status = 409)))]
 pub async fn replace(
     app: State<App>,
     operator: Operator,
@@ -196,7 +196,7 @@ pub async fn replace(
 
 /// A changed password, and `"active": false`, end all of the user's tokens.
 #[utoipa::path(patch, path = "/user/{id}/", tag = "users", params(("id" = Uuid, Path)),
-    request_body = UserPatch, responses((status = 200, body = UserView)))]
+    request_body = UserPatch, responses((status = 200, body = UserView), (status = 409)))]
 pub async fn change(
     State(app): State<App>,
     operator: Operator,
@@ -211,7 +211,7 @@ pub async fn change(
 
 /// The last superuser stays.
 #[utoipa::path(delete, path = "/user/{id}/", tag = "users", params(("id" = Uuid, Path)),
-    responses((status = 204)))]
+    responses((status = 204), (status = 409)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,
@@ -226,7 +226,8 @@ pub async fn delete(
 #[utoipa::path(get, path = "/user/me/", tag = "users", responses((status = 200, body = UserView)))]
 pub async fn me(State(app): State<App>, operator: Operator) -> Answer<Json<UserView>> {
     let user = app.store.user(operator.user.user).await?;
-    Ok(Json(view(user.ok_or_else(ApiError::not_found)?)))
+    // Deleted meanwhile, and the token with them.
+    Ok(Json(view(user.ok_or_else(ApiError::invalid_token)?)))
 }
 
 /// A new password of one's own. It ends all of one's tokens, that of this request too. The first one
@@ -259,7 +260,10 @@ pub async fn change_me(
     }
     let password = Some(Some(app.passwords.hash(new).await?));
     let change = UserChange { password, password_was: Some(was), ..UserChange::default() };
-    Ok(Json(view(operator.store(&app).change_user(id, change).await?)))
+    match operator.store(&app).change_user(id, change).await {
+        Err(Rejection::Refused(UserRefusal::Unknown)) => Err(ApiError::invalid_token()),
+        changed => Ok(Json(view(changed?))),
+    }
 }
 
 /// Whether the token could make itself a password, and with that a login and tokens without an end.

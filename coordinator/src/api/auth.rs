@@ -61,7 +61,9 @@ impl FromRequestParts<App> for Reader {
         // Many devices report in one user's name: each is counted for itself.
         let mut counted = principal.user.0;
         if let TokenScope::Report(device) = principal.scope {
-            if !is_of_reports(parts) {
+            let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+            let route = route.and_then(|route| route.strip_prefix(super::BASE));
+            if !route.is_some_and(|route| is_of_reports(&parts.method, route)) {
                 let only = "This token may only report of its device's upgrades.";
                 return Err(ApiError::forbidden_because(only));
             }
@@ -77,13 +79,13 @@ impl FromRequestParts<App> for Reader {
 #[derive(Debug, Clone)]
 pub(super) struct Known(pub Operator);
 
-/// What the script of a device does: it finds its upgrades, and reports of them.
-fn is_of_reports(parts: &Parts) -> bool {
-    let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    match route.and_then(|route| route.strip_prefix(super::BASE)) {
-        Some("/upgrade-operation/{id}/") => [Method::GET, Method::PATCH].contains(&parts.method),
-        Some("/device/{id}/upgrade-operation/") => parts.method == Method::GET,
-        Some(_) | None => false,
+/// What the script of a device does: it finds its upgrades, and reports of them. `route` is below
+/// [`BASE`](super::BASE).
+pub(super) fn is_of_reports(method: &Method, route: &str) -> bool {
+    match route {
+        "/upgrade-operation/{id}/" => [Method::GET, Method::PATCH].contains(method),
+        "/device/{id}/upgrade-operation/" => method == Method::GET,
+        _ => false,
     }
 }
 

@@ -189,7 +189,7 @@ pub async fn left_out(
 /// No grants from here on; what was granted finishes.
 #[utoipa::path(post, path = "/batch-upgrade-operation/{id}/pause/", tag = "batches",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = Done)))]
+    responses((status = 200, body = Done), (status = 409)))]
 pub async fn pause(
     State(app): State<App>,
     operator: Operator,
@@ -206,7 +206,7 @@ pub async fn pause(
 /// Grants again. Where the batch stopped by itself, what stopped it is forgiven.
 #[utoipa::path(post, path = "/batch-upgrade-operation/{id}/resume/", tag = "batches",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = Done)))]
+    responses((status = 200, body = Done), (status = 409)))]
 pub async fn resume(
     State(app): State<App>,
     operator: Operator,
@@ -221,7 +221,7 @@ pub async fn resume(
 /// Takes back what is not granted, at once; says how many will still finish.
 #[utoipa::path(post, path = "/batch-upgrade-operation/{id}/cancel/", tag = "batches",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = Done)))]
+    responses((status = 200, body = Done), (status = 409)))]
 pub async fn cancel(
     State(app): State<App>,
     operator: Operator,

@@ -148,7 +148,7 @@ pub async fn detail(
 #[utoipa::path(put, path = "/build/{id}/", tag = "firmware",
     params(("id" = Uuid, Path)),
     request_body = BuildBody,
-    responses((status = 200, body = BuildView)))]
+    responses((status = 200, body = BuildView), (status = 409)))]
 pub async fn replace(
     app: State<App>,
     operator: Operator,
@@ -161,7 +161,7 @@ pub async fn replace(
 #[utoipa::path(patch, path = "/build/{id}/", tag = "firmware",
     params(("id" = Uuid, Path)),
     request_body = BuildPatch,
-    responses((status = 200, body = BuildView)))]
+    responses((status = 200, body = BuildView), (status = 409)))]
 pub async fn change(
     State(app): State<App>,
     operator: Operator,
@@ -179,7 +179,7 @@ pub async fn change(
 
 #[utoipa::path(delete, path = "/build/{id}/", tag = "firmware",
     params(("id" = Uuid, Path)),
-    responses((status = 204)))]
+    responses((status = 204), (status = 409)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,

@@ -126,7 +126,7 @@ pub async fn detail(
 #[utoipa::path(put, path = "/category/{id}/", tag = "firmware",
     params(("id" = Uuid, Path)),
     request_body = CategoryBody,
-    responses((status = 200, body = CategoryView)))]
+    responses((status = 200, body = CategoryView), (status = 409)))]
 pub async fn replace(
     app: State<App>,
     operator: Operator,
@@ -139,7 +139,7 @@ pub async fn replace(
 #[utoipa::path(patch, path = "/category/{id}/", tag = "firmware",
     params(("id" = Uuid, Path)),
     request_body = CategoryPatch,
-    responses((status = 200, body = CategoryView)))]
+    responses((status = 200, body = CategoryView), (status = 409)))]
 pub async fn change(
     State(app): State<App>,
     operator: Operator,
@@ -157,7 +157,7 @@ pub async fn change(
 
 #[utoipa::path(delete, path = "/category/{id}/", tag = "firmware",
     params(("id" = Uuid, Path)),
-    responses((status = 204)))]
+    responses((status = 204), (status = 409)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,

@@ -244,7 +244,7 @@ fn tags(value: Value) -> Result<Vec<String>, String> {
 /// Lets a pending device in; the one that it replaces is revoked.
 #[utoipa::path(post, path = "/device/{id}/accept/", tag = "devices",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = DeviceDetail)))]
+    responses((status = 200, body = DeviceDetail), (status = 409)))]
 pub async fn accept(
     State(app): State<App>,
     operator: Operator,
@@ -257,7 +257,7 @@ pub async fn accept(
 /// Turns a pending device away: its key is not taken again.
 #[utoipa::path(post, path = "/device/{id}/refuse/", tag = "devices",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = DeviceDetail)))]
+    responses((status = 200, body = DeviceDetail), (status = 409)))]
 pub async fn refuse(
     State(app): State<App>,
     operator: Operator,

@@ -239,7 +239,7 @@ pub async fn patch(
 
 #[utoipa::path(delete, path = "/device/{id}/modem-firmware/", tag = "upgrades",
     params(("id" = Uuid, Path), ("slot" = Option<String>, Query, description = "Which modem, where there are several.")),
-    responses((status = 204)))]
+    responses((status = 204), (status = 409)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,

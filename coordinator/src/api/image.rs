@@ -222,7 +222,7 @@ pub async fn detail(
 
 #[utoipa::path(delete, path = "/build/{id}/image/{image_id}/", tag = "firmware",
     params(("id" = Uuid, Path), ("image_id" = Uuid, Path)),
-    responses((status = 204)))]
+    responses((status = 204), (status = 409)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,
@@ -283,7 +283,7 @@ pub async fn download(
 #[utoipa::path(post, path = "/image/{id}/manifest/", tag = "firmware",
     params(("id" = Uuid, Path)),
     request_body(content = ManifestUpload, content_type = "multipart/form-data"),
-    responses((status = 200, body = ImageView)))]
+    responses((status = 200, body = ImageView), (status = 409)))]
 pub async fn complete(
     State(app): State<App>,
     operator: Operator,

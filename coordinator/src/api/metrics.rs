@@ -9,7 +9,6 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use tokio::sync::Mutex;
 
-use super::document::shapes::Problem;
 use super::{App, error::Answer};
 use crate::lines::reason::Counters;
 use crate::lines::registry::Registry;
@@ -39,7 +38,7 @@ impl LastCensus {
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses(
         (status = 200, description = "Prometheus's text format.", body = String, content_type = "text/plain"),
-        (status = 503, body = Problem),
+        (status = 503),
     ))]
 pub async fn metrics(State(app): State<App>) -> Answer {
     let census = app.census.get(&app.store).await?;

@@ -307,7 +307,7 @@ const READ_ONLY: [&str; 22] = [
 #[utoipa::path(patch, path = "/upgrade-operation/{id}/", tag = "upgrades",
     params(("id" = Uuid, Path)),
     request_body = OperationReport,
-    responses((status = 200, body = OperationView<'_>)))]
+    responses((status = 200, body = OperationView<'_>), (status = 409)))]
 pub async fn report(
     State(app): State<App>,
     operator: Operator,
@@ -327,7 +327,7 @@ pub async fn report(
 
 #[utoipa::path(post, path = "/upgrade-operation/{id}/cancel/", tag = "upgrades",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = Done)))]
+    responses((status = 200, body = Done), (status = 409)))]
 pub async fn cancel(
     State(app): State<App>,
     operator: Operator,
@@ -350,7 +350,7 @@ pub async fn cancel(
 /// has failed, and what its device still says is kept as `late_result`. For administrators.
 #[utoipa::path(post, path = "/upgrade-operation/{id}/write-off/", tag = "upgrades",
     params(("id" = Uuid, Path)),
-    responses((status = 200, body = Done)))]
+    responses((status = 200, body = Done), (status = 409)))]
 pub async fn write_off(
     State(app): State<App>,
     operator: Operator,

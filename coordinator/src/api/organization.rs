@@ -149,7 +149,7 @@ pub async fn change(
 
 /// Only without devices; its firmware goes with it.
 #[utoipa::path(delete, path = "/organization/{id}/", tag = "organizations",
-    params(("id" = Uuid, Path)), responses((status = 204)))]
+    params(("id" = Uuid, Path)), responses((status = 204), (status = 409)))]
 pub async fn delete(
     State(app): State<App>,
     operator: Operator,

@@ -120,7 +120,7 @@ pub async fn of_batch(
         ("since" = Option<u64>, Query, description = "An event's id: what came after it, at once."),
         ("Last-Event-ID" = Option<u64>, Header, description = "Where a stream goes on.")),
     responses((status = 200, description = "Server-sent events; with `since`, those that there are, as JSON.",
-        content((String = "text/event-stream"), (EventList = "application/json")))))]
+        content((String = "text/event-stream"), (EventList = "application/json"))), (status = 404)))]
 pub async fn of_organization(
     State(app): State<App>,
     operator: Operator,

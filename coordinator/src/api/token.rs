@@ -118,7 +118,7 @@ pub async fn list(
 
 /// What is made with a token that ends ends with it; a login may make tokens that stay.
 #[utoipa::path(post, path = "/token/", tag = "users", request_body = NewToken,
-    responses((status = 201, body = NewTokenView)))]
+    responses((status = 201, body = NewTokenView), (status = 409)))]
 pub async fn create(
     State(app): State<App>,
     operator: Operator,

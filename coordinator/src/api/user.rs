@@ -168,7 +168,7 @@ pub struct MqttToken {
 /// A token with which a dashboard may listen to the organization's topics over MQTT, and may do
 /// nothing else. It ends when the one it was asked for with does, or after an hour. 500 are made in a day at most.
 #[utoipa::path(post, path = "/users/mqtt-token/", tag = "users", request_body = MqttTokenRequest,
-    responses((status = 201, body = MqttToken)))]
+    responses((status = 201, body = MqttToken), (status = 404)))]
 pub async fn mqtt_token(
     State(app): State<App>,
     Reader(operator): Reader,

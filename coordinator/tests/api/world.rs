@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::middleware;
 use coordinator::api::{self, App, BASE, Services, throttle::Throttle};
 use coordinator::artifacts::{Artifacts, Limits};
 use coordinator::clock::Clock;
@@ -28,6 +29,7 @@ use shared::signature::SecretKey;
 use tower::ServiceExt;
 
 use crate::manifest::manifest;
+use crate::openapi::only_documented;
 
 /// 2023-11-14T22:13:20Z
 pub const NOW: u64 = 1_700_000_000_000;
@@ -97,14 +99,14 @@ impl World {
         let (folder, hand) = (tempfile::tempdir().unwrap(), Arc::new(AtomicU64::new(NOW)));
         let app = app(folder.path(), &hand, requests_a_minute);
         let acme = people(&app.store).await;
-        Self { router: api::router(app.clone()), app, acme, folder, hand }
+        Self { router: router(&app), app, acme, folder, hand }
     }
 
     /// The same after a start of the coordinator.
     pub fn again(self) -> Self {
         let Self { acme, folder, hand, .. } = self;
         let app = app(folder.path(), &hand, api::REQUESTS_A_MINUTE);
-        Self { router: api::router(app.clone()), app, acme, folder, hand }
+        Self { router: router(&app), app, acme, folder, hand }
     }
 
     /// Moves the coordinator's clock on.
@@ -223,6 +225,10 @@ impl World {
         let inside = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
         inside(&self.folder.path().join("artifacts")).flat_map(|path| inside(&path)).collect()
     }
+}
+
+fn router(app: &App) -> Router {
+    api::router(app.clone()).layer(middleware::from_fn(only_documented))
 }
 
 fn app(folder: &Path, hand: &Arc<AtomicU64>, requests_a_minute: u32) -> App {

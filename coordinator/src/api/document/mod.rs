@@ -1,15 +1,16 @@
 //! The API's description for machines (OpenAPI 3.1) and its page for people.
 //!
 //! Each handler describes itself beside its code (`#[utoipa::path]`), and the router takes both at
-//! once, so that route and document cannot drift. What holds of every request, its errors above all,
-//! is added here. `docs/openapi.json` is the document as of this version.
+//! once, so that route and document cannot drift. The errors that follow from what a request is made of
+//! are added here; one that only some handlers have is named by them, `(status = 409)`, and looks as it
+//! does everywhere. `docs/openapi.json` is the document as of this version.
 
 pub mod shapes;
 
 use std::collections::BTreeMap;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
@@ -23,7 +24,7 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::repeat;
+use super::{auth, repeat};
 use crate::api;
 use shapes::{Conflict, Mistakes, Problem};
 
@@ -139,43 +140,52 @@ pub fn operations(item: &mut PathItem) -> Vec<(&'static str, &mut Operation)> {
     .collect()
 }
 
-/// Adds the errors that any request of this kind may end with, and a name of its own.
+/// Adds the errors that a request of this kind may end with, and a name of its own.
 fn describe(path: &str, method: &str, operation: &mut Operation) {
     operation.operation_id = Some(name(path, method));
     let open = operation.security.is_some();
     let api = path.starts_with(super::BASE);
-    let changes = method != "get";
     if api && !open {
         operation.security = Some(vec![SecurityRequirement::new(BEARER, [] as [&str; 0])]);
     }
     let short = path.strip_prefix(super::BASE).unwrap_or_default();
-    if changes && method != "delete" && repeat::STARTS.contains(&short) {
+    let keyed = !["get", "delete"].contains(&method) && repeat::STARTS.contains(&short);
+    if keyed {
         operation.parameters.get_or_insert_default().push(idempotency_key());
-        let known = Ref::from_response_name("Unprocessable");
-        operation.responses.responses.insert("422".to_owned(), RefOr::Ref(known));
     }
     if let Some((_, columns)) = ORDERED.iter().find(|(of, _)| *of == short) {
         say_columns(operation, columns);
     }
-    let with_query = operation.parameters.is_some();
+    let parameters = operation.parameters.as_deref().unwrap_or_default();
+    let with_parameters = !parameters.is_empty();
+    let with_ids = parameters.iter().any(|of| of.parameter_in == ParameterIn::Path);
+    let in_pages = parameters.iter().any(|of| of.name == "page");
     let with_body = operation.request_body.is_some();
+    // A token for reading changes nothing, and that of a device's script sees little else than this.
+    let any_token = method == "get" && auth::is_of_reports(&Method::GET, short);
     for (status, response, comes) in [
-        ("400", "Mistakes", api && (with_query || changes)),
+        ("400", "Mistakes", with_parameters || with_body),
         ("401", "Unauthorized", api && !open),
-        ("403", "Forbidden", api && !open),
-        ("404", "NotFound", api && !open),
-        ("409", "Conflict", api && changes && !open),
+        ("403", "Forbidden", api && !open && !any_token),
+        ("404", "NotFound", with_ids || in_pages),
+        ("409", "Conflict", keyed),
         ("413", "TooLarge", with_body),
         ("415", "UnsupportedMediaType", with_body),
+        ("422", "Unprocessable", keyed),
         ("429", "TooManyRequests", api),
         ("503", "Unavailable", api),
     ] {
-        if comes {
-            let responses = &mut operation.responses.responses;
-            let known = RefOr::Ref(Ref::from_response_name(response));
-            responses.entry(status.to_owned()).or_insert(known);
+        let responses = &mut operation.responses.responses;
+        if comes || responses.get(status).is_some_and(only_named) {
+            let known = Ref::from_response_name(response);
+            responses.insert(status.to_owned(), RefOr::Ref(known));
         }
     }
+}
+
+/// Whether the handler says no more than the status.
+fn only_named(response: &RefOr<utoipa::openapi::Response>) -> bool {
+    matches!(response, RefOr::T(said) if said.content.is_empty())
 }
 
 /// Names the columns that `ordering` takes.
@@ -211,7 +221,7 @@ fn responses() -> BTreeMap<&'static str, RefOr<utoipa::openapi::Response>> {
             one("No token, or one that is not good (any more).", &detail)
                 .header("WWW-Authenticate", text().build()),
         ),
-        ("Forbidden", one("Seen, but not this user's to do.", &detail)),
+        ("Forbidden", one("Not this user's to do, or not this token's.", &detail)),
         ("NotFound", one("There is none, or it is another organization's.", &detail)),
         ("Conflict", one("Not as things stand.", &Conflict::name())),
         ("Unprocessable", one("The key was used for another request.", &Conflict::name())),
