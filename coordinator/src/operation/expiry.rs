@@ -4,7 +4,7 @@
 use shared::failure::{Failure, FailureKind, ModemCondition};
 use shared::stages::Phase;
 
-use super::{Operation, Status};
+use super::{Operation, Status, report};
 
 /// Silence beyond the attempt's longest dark window after which a granted operation is lost. A
 /// modem in recovery reports rarely, so this is generous; a result that still comes is kept as a
@@ -34,12 +34,13 @@ pub enum CannotWriteOff {
     #[error("nobody is flashing its modem, so it can be cancelled")]
     NotGranted,
     #[error(
-        "attempt {0} is under way: only one in recovery, or one that waits for a person, is written off"
+        "attempt {0} is under way: only one in recovery, one that waits for a person, or a script's is written off"
     )]
     UnderWay(u32),
 }
 
-/// Gives up an attempt that neither ends nor falls silent: its router talks on about a modem in recovery.
+/// Gives up an attempt that neither ends nor falls silent: its router talks on about a modem in recovery; or one
+/// of a device's script.
 /// As with a lost one, nobody knows its modem's state, and what is still said is kept as a late result.
 pub fn write_off(operation: &mut Operation, by: &str, now: u64) -> Result<(), CannotWriteOff> {
     if operation.status.is_terminal() {
@@ -49,6 +50,8 @@ pub fn write_off(operation: &mut Operation, by: &str, now: u64) -> Result<(), Ca
         return Err(CannotWriteOff::NotGranted);
     };
     let phase = match operation.phase {
+        // Nobody can ask it how it stands.
+        None if report::is_under_way(operation) => Phase::Installing,
         Some(phase @ (Phase::Recovering | Phase::Held)) => phase,
         Some(_) | None => return Err(CannotWriteOff::UnderWay(granted.attempt)),
     };

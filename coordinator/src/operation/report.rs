@@ -1,8 +1,22 @@
 //! A device script's own report over the operator's API (`PATCH upgrade-operation/{id}/`).
 //!
-//! It is a script's word: it may move an operation that no agent has taken up, and proves nothing.
+//! It is a script's word: it may move an operation that no agent has taken up, and proves nothing. A script asks
+//! for no grant. Where it may be flashing it is taken to hold one all the same: the operation is not taken back
+//! under its hands, and nobody else gets leave.
 
-use super::{Evidence, Operation, Status};
+use shared::event::Outcome;
+use shared::failure::{Failure, FailureKind, ModemCondition};
+use shared::ids::StreamId;
+use shared::stages::{Phase, Stage};
+use uuid::Uuid;
+
+use super::{Evidence, Granted, LateResult, Operation, Status};
+
+/// In place of a journal.
+const SCRIPT: StreamId = StreamId(Uuid::nil());
+/// What a flash takes, and the predecessor's longest waits taken together.
+const DARK_EXPECTED_MS: u64 = 1_200_000;
+const DARK_LONGEST_MS: u64 = 3_000_000;
 
 /// What the script says; absent fields stay as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,12 +46,12 @@ pub enum ReportRefused {
 /// Takes the report over.
 pub fn apply(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportRefused> {
     if op.status.is_terminal() {
-        return Err(ReportRefused::Finished(op.status));
+        return late(op, report, now);
     }
     if op.batch.is_some() && op.wave.is_none() {
         return Err(ReportRefused::NotYet);
     }
-    if op.granted.is_some() || op.stream.is_some() {
+    if is_of_an_agent(op) {
         return Err(ReportRefused::AgentReports);
     }
     if report.progress_percent.is_some_and(|percent| percent > 100) {
@@ -55,7 +69,12 @@ pub fn apply(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportR
     op.heard_at = Some(now);
     op.modified = now;
     match report.status {
-        None | Some(Status::Idle | Status::InProgress) => op.status = Status::InProgress,
+        None | Some(Status::Idle | Status::InProgress) => {
+            op.status = Status::InProgress;
+            if op.granted.is_none() && may_flash(op.progress_percent) {
+                take_leave(op, now);
+            }
+        }
         Some(status) => {
             if status == Status::Success {
                 op.progress_percent = 100;
@@ -65,5 +84,65 @@ pub fn apply(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportR
             op.finish(status, now);
         }
     }
+    Ok(())
+}
+
+/// Whether a script is flashing the modem, as far as anybody knows.
+pub(super) fn is_under_way(op: &Operation) -> bool {
+    op.granted.is_some_and(|granted| granted.open && granted.stream == SCRIPT)
+}
+
+fn is_of_an_agent(op: &Operation) -> bool {
+    op.stream.is_some() || op.granted.is_some_and(|granted| granted.stream != SCRIPT)
+}
+
+/// One that tells no percentage may be anywhere.
+fn may_flash(percent: u8) -> bool {
+    percent == 0 || percent >= Stage::Execute.percent(0)
+}
+
+fn take_leave(op: &mut Operation, now: u64) {
+    op.attempt = 1;
+    op.attempts_granted = 1;
+    op.granted = Some(Granted {
+        attempt: 1,
+        stream: SCRIPT,
+        at: now,
+        dark_expected_ms: DARK_EXPECTED_MS,
+        dark_longest_ms: DARK_LONGEST_MS,
+        open: true,
+        returned: 0,
+        unused: false,
+    });
+    op.note(now, "a device script may be flashing the modem");
+}
+
+/// A result after the operation was given up or taken back is kept beside its status.
+fn late(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportRefused> {
+    let refused = ReportRefused::Finished(op.status);
+    let lost = op.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::AttemptLost);
+    let status = report.status.filter(|status| lost || *status != op.status).ok_or(refused)?;
+    let said = "by a device script's word";
+    let failed = |condition| {
+        let failure = Failure::new(Phase::Finished, FailureKind::Unknown, condition, said);
+        Outcome::Failed { failure }
+    };
+    let outcome = match status {
+        Status::Idle | Status::InProgress => return Err(refused),
+        Status::Success => Outcome::Succeeded {
+            versions: Vec::new(),
+            not_compared: Some(said.to_owned()),
+            remark: None,
+        },
+        Status::Failed => failed(ModemCondition::Unknown),
+        Status::Aborted => failed(ModemCondition::Untouched),
+        Status::Cancelled => Outcome::Cancelled,
+    };
+    if op.late_result.is_some() || is_of_an_agent(op) {
+        return Err(refused);
+    }
+    op.note(now, &format!("a late result: a device script reports {status}"));
+    op.late_result = Some(LateResult { outcome, received: now });
+    op.modified = now;
     Ok(())
 }

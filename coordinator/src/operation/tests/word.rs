@@ -200,6 +200,58 @@ fn a_scripts_word_moves_only_what_no_agent_has_taken_up() {
 }
 
 #[test]
+fn an_upgrade_that_a_script_may_be_flashing_is_not_taken_back() {
+    let say = |percent, status| Report { progress_percent: percent, status };
+    let running = Some(Status::InProgress);
+    let passed = Err(CannotCancel::PastPointOfNoReturn(1));
+    for (percent, cancelled) in
+        [(None, passed), (Some(0), passed), (Some(19), Ok(())), (Some(20), passed)]
+    {
+        let mut op = operation();
+        report::apply(&mut op, say(percent, running), 1).unwrap();
+        assert_eq!(cancel(&mut op, "somebody", 2), cancelled, "{percent:?}");
+    }
+    let mut op = operation();
+    report::apply(&mut op, say(Some(85), running), 1).unwrap();
+    let newer = op.id;
+    assert_eq!(supersede(&mut op, newer, 2), passed);
+    let refused = start(&mut op, Standing::Good, &request(1, 2), 2).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::Quarantined, "its agent does not flash beside it");
+    report::apply(&mut op, say(Some(90), None), 3).unwrap();
+    report::apply(&mut op, say(None, Some(Status::Success)), 4).unwrap();
+    assert_eq!((op.status, op.is_granted(), op.unproved), (Status::Success, false, true));
+}
+
+#[test]
+fn a_script_that_falls_silent_is_given_up_and_heard_later() {
+    let running = Report { progress_percent: Some(85), status: Some(Status::InProgress) };
+    let done = Report { status: Some(Status::Success), ..Report::default() };
+    let mut lost = operation();
+    report::apply(&mut lost, running, 1).unwrap();
+    assert!(!expire(&mut lost, 0, 3_600_000));
+    assert!(expire(&mut lost, 0, 48 * 3_600_000));
+    let mut written_off = operation();
+    report::apply(&mut written_off, running, 1).unwrap();
+    write_off(&mut written_off, "admin", 2).unwrap();
+    for mut op in [lost, written_off] {
+        assert_eq!(op.status, Status::Failed);
+        assert_eq!(
+            report::apply(&mut op, running, 3),
+            Err(ReportRefused::Finished(Status::Failed))
+        );
+        report::apply(&mut op, done, 3).unwrap();
+        assert_eq!(op.status, Status::Failed, "it has ended");
+        assert!(matches!(op.late_result.as_ref().unwrap().outcome, Outcome::Succeeded { .. }));
+        assert_eq!(report::apply(&mut op, done, 4), Err(ReportRefused::Finished(Status::Failed)));
+    }
+    // So too where it was taken back and the script did not look.
+    let mut op = operation();
+    cancel(&mut op, "somebody", 1).unwrap();
+    report::apply(&mut op, done, 2).unwrap();
+    assert_eq!((op.status, op.late_result.is_some()), (Status::Cancelled, true));
+}
+
+#[test]
 fn a_report_says_something_and_takes_nothing_back() {
     let say = |percent, status| Report { progress_percent: percent, status };
     let mut op = operation();
