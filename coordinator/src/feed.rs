@@ -118,7 +118,8 @@ impl Interest {
 #[derive(Debug, Default)]
 pub struct Read {
     pub changes: Vec<Arc<Published>>,
-    /// Changes of the one subject may be lost up to this id: what the store has of it comes first.
+    /// Changes may be lost up to this id. Of the one subject, what the store has of it makes up for them; of all,
+    /// these are the latest states, and the ends of what came before them are missing.
     pub lost: Option<u64>,
 }
 
@@ -197,7 +198,7 @@ impl Feed {
     }
 
     /// All changes of `interest` after `last_event_id`. Where those are not all known any more, the
-    /// latest states come first; of one subject, word that they are lost.
+    /// latest states come first, with word that others are lost; of one subject, that word alone.
     #[must_use]
     pub fn resume(self: &Arc<Self>, interest: Interest, last_event_id: u64) -> Subscription {
         let latest = self.latest.subscribe();
@@ -257,11 +258,14 @@ impl State {
     fn read(&self, cursor: &mut u64, interest: &Interest) -> Read {
         let first = self.latest + 1 - self.ring.len() as u64;
         if *cursor > self.latest || *cursor + 1 < first {
-            if interest.subject.is_some() {
-                *cursor = self.latest;
-                return Read { lost: Some(self.latest), changes: Vec::new() };
-            }
-            return Read { changes: self.catch_up(cursor, interest), lost: None };
+            let changes = match interest.subject {
+                Some(_) => {
+                    *cursor = self.latest;
+                    Vec::new()
+                }
+                None => self.catch_up(cursor, interest),
+            };
+            return Read { changes, lost: Some(*cursor) };
         }
         // The ring is at most RING_CHANGES long, so this fits.
         let skip = usize::try_from(*cursor + 1 - first).unwrap_or(usize::MAX);

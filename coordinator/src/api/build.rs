@@ -66,8 +66,10 @@ pub struct BuildView {
     modified: Time,
     version: String,
     modem_model: String,
-    /// Empty in a batch's live events.
-    pub(super) changelog: String,
+    /// Not in a batch's live events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub(super) changelog: Option<String>,
     #[schema(value_type = Uuid)]
     category: CategoryId,
 }
@@ -91,7 +93,7 @@ pub(super) fn view(build: Build) -> BuildView {
         modified: Time(build.modified),
         version: build.version,
         modem_model: build.modem_model,
-        changelog: build.changelog,
+        changelog: Some(build.changelog),
         category: build.category,
     }
 }

@@ -27,6 +27,7 @@ use super::{
 use crate::artifacts::download::Stored;
 use crate::store::{
     Rejection,
+    build::Build,
     image::{Image, ImageList, ImageRefusal, NewImage},
     listing::{Order, Rows},
 };
@@ -138,12 +139,12 @@ pub async fn create(
     let build = build::find(&app, &operator, id).await?;
     operator.may_change(build.organization)?;
     let parts = incoming.read(Some(&app.artifacts)).await?;
-    let image = record(&app, &operator, id, parts).await?;
+    let image = record(&app, &operator, &build, parts).await?;
     Ok((StatusCode::CREATED, Json(view(image, &site))))
 }
 
 /// Checks the parts, keeps the file, and records the image; or leaves nothing behind.
-async fn record(app: &App, operator: &Operator, build: BuildId, parts: Parts) -> Answer<Image> {
+async fn record(app: &App, operator: &Operator, of: &Build, parts: Parts) -> Answer<Image> {
     let required = |field| ApiError::field(field, "This field is required.");
     let (file_name, file) = parts.file.ok_or_else(|| required("file"))?;
     let tool = parts.tool.ok_or_else(|| required("type"))?;
@@ -151,7 +152,8 @@ async fn record(app: &App, operator: &Operator, build: BuildId, parts: Parts) ->
         return Err(ApiError::field("type", "Expected the name of an upgrade tool."));
     }
     let (size, sha256) = (file.size, file.sha256);
-    let subject = manifest::Subject { tool: &tool, size, sha256 };
+    let build = of.id;
+    let subject = manifest::Subject { category: &of.category_name, tool: &tool, size, sha256 };
     let signed = manifest::read(parts.manifest, parts.signature, subject)?;
     let models = signed.as_ref().map(|(_, manifest)| manifest.models.clone());
     let boards = parts.boards.or(models).unwrap_or_default();
@@ -294,7 +296,13 @@ pub async fn complete(
     let image = find(&app, &operator, id).await?;
     operator.may_change(image.organization)?;
     let parts = incoming.read(None).await?;
-    let subject = manifest::Subject { tool: &image.tool, size: image.size, sha256: image.sha256 };
+    let build = app.store.build(image.build).await?.ok_or_else(ApiError::not_found)?;
+    let subject = manifest::Subject {
+        category: &build.category_name,
+        tool: &image.tool,
+        size: image.size,
+        sha256: image.sha256,
+    };
     let (signed, manifest) = manifest::read(parts.manifest, parts.signature, subject)?
         .ok_or_else(|| ApiError::field("manifest", "This field is required."))?;
     manifest::check_blocks(stored(&app, image.sha256).await?, manifest).await?;

@@ -16,6 +16,8 @@ use crate::store::image::SignedManifest;
 /// What a manifest has to agree with.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
+    /// The name of the build's category.
+    pub category: &'a str,
     /// The image's type.
     pub tool: &'a str,
     /// Bytes.
@@ -54,6 +56,10 @@ fn check(
     }
     if file.sha256 != subject.sha256 {
         return Err(refuse("its SHA-256 is not the file's".into()));
+    }
+    if manifest.category != subject.category {
+        let (signed, category) = (&manifest.category, subject.category);
+        return Err(refuse(format!("it is for category {signed:?}, the build is in {category:?}")));
     }
     if manifest.tool.profile != subject.tool {
         let (profile, tool) = (&manifest.tool.profile, subject.tool);

@@ -4,6 +4,7 @@ use axum::{Json, extract::State};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use shared::event::Outcome;
 use shared::{
     failure::Failure,
     ids::{BatchId, DeviceId, ImageId, OperationId, OrganizationSlug, Slot},
@@ -14,16 +15,14 @@ use utoipa::ToSchema;
 use super::{
     App, Operator,
     body::{Fields, up_to},
-    document::shapes::{
-        EvidenceName, FailureShape, LateResultShape, PhaseName, StageName, StatusName,
-    },
+    document::shapes::{EvidenceName, FailureShape, PhaseName, StageName, StatusName},
     error::{Answer, ApiError},
     page::{ListQuery, Listing, Page},
     path::Ids,
     time::Time,
 };
 use crate::operation::{
-    Evidence, LateResult, Operation, Status,
+    Evidence, Operation, Status,
     cancel::CannotCancel,
     expiry::CannotWriteOff,
     report::{Report, ReportRefused},
@@ -66,6 +65,14 @@ pub struct LogPart {
     complete: bool,
 }
 
+/// What the device said after the operation had been given up or taken back.
+#[derive(Debug, Serialize, ToSchema)]
+struct LateView<'a> {
+    #[schema(value_type = Object)]
+    outcome: &'a Outcome,
+    received: Time,
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OperationView<'a> {
     #[schema(value_type = Uuid)]
@@ -104,8 +111,7 @@ pub struct OperationView<'a> {
     fetched: u64,
     #[schema(value_type = Option<EvidenceName>)]
     evidence: Option<Evidence>,
-    #[schema(value_type = Option<LateResultShape>)]
-    late_result: Option<&'a LateResult>,
+    late_result: Option<LateView<'a>>,
     #[schema(value_type = Option<Uuid>)]
     retry_of: Option<OperationId>,
     #[schema(value_type = Option<Uuid>)]
@@ -145,7 +151,10 @@ pub fn view(operation: &Operation) -> OperationView<'_> {
         stalled: operation.stalled,
         fetched: operation.fetched,
         evidence: operation.evidence,
-        late_result: operation.late_result.as_ref(),
+        late_result: operation
+            .late_result
+            .as_ref()
+            .map(|late| LateView { outcome: &late.outcome, received: Time(late.received) }),
         retry_of: operation.retry_of,
         superseded_by: operation.superseded_by,
         granted: operation.is_granted(),

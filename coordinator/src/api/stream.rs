@@ -114,7 +114,8 @@ pub async fn of_batch(
     follow(one, found.batch.organization_slug, query, &headers).await
 }
 
-/// All changes of an organization; of all that the user may see where none is named.
+/// All changes of an organization; of all that the user may see where none is named. Where some are not known any more,
+/// an event `gap` comes before the latest states: something may have ended without a word, read the lists anew.
 #[utoipa::path(get, path = "/events/", tag = "events",
     params(("organization" = Option<String>, Query),
         ("since" = Option<u64>, Query, description = "An event's id: what came after it, at once."),
@@ -138,7 +139,7 @@ pub async fn of_organization(
     if let Some(since) = since {
         let open = app.streams.open(operator.user.user)?;
         let (read, last) = app.feed.resume(interest, since).now();
-        return Ok(plain(told(&read), last, open));
+        return Ok(plain(told(&read), last, read.lost.is_some(), open));
     }
     let changes = match last_event_id(&headers)? {
         Some(last) => app.feed.resume(interest, last),
@@ -196,7 +197,7 @@ async fn follow(
     if let Some(since) = since {
         let open = app.streams.open(operator.user.user)?;
         let (read, last) = app.feed.resume(interest, since).now();
-        return Ok(plain(followed.told(&read).await?, last, open));
+        return Ok(plain(followed.told(&read).await?, last, read.lost.is_some(), open));
     }
     last_event_id(headers)?;
     let open = app.streams.open(operator.user.user)?;
@@ -223,12 +224,15 @@ pub struct EventList {
     pub events: Vec<PlainEvent>,
     /// For the next `since`: there is nothing else up to here.
     pub last: u64,
+    /// What came directly after `since` is not known any more: these are present states, and of an organization
+    /// something may have ended without a word here. Read its lists anew.
+    pub gap: bool,
 }
 
 #[derive(Debug, ToSchema)]
 pub struct PlainEvent {
     pub id: u64,
-    /// `operation` or `batch`.
+    /// `operation` or `batch`; in a stream also `gap`, see [`EventList`].
     pub event: &'static str,
     /// The whole new state.
     #[schema(value_type = Object)]
@@ -238,6 +242,8 @@ pub struct PlainEvent {
 /// What an event is called.
 const OPERATION: &str = "operation";
 const BATCH: &str = "batch";
+/// Before present states that stand for what is not known any more.
+const GAP: &str = "gap";
 
 /// A state on its way out.
 struct Told {
@@ -258,7 +264,7 @@ fn told(read: &Read) -> Vec<Told> {
 
 /// An [`EventList`]. The states are JSON already, and tens of megabytes may be none of them copied before
 /// somebody reads them.
-fn plain(found: Vec<Told>, last: u64, open: Open) -> Response {
+fn plain(found: Vec<Told>, last: u64, gap: bool, open: Open) -> Response {
     let events = found.into_iter().enumerate().map(move |(index, told)| {
         let comma = if index > 0 { "," } else { "" };
         let (id, event) = (told.id.unwrap_or(last), told.event);
@@ -269,7 +275,8 @@ fn plain(found: Vec<Told>, last: u64, open: Open) -> Response {
         piece.freeze()
     });
     let first = std::iter::once(Bytes::from_static(b"{\"events\":["));
-    let pieces = first.chain(events).chain([Bytes::from(format!("],\"last\":{last}}}"))]);
+    let pieces =
+        first.chain(events).chain([Bytes::from(format!("],\"last\":{last},\"gap\":{gap}}}"))]);
     let body = stream::iter(pieces).map(move |piece| {
         // Lives as long as the answer does.
         let _ = &open;
@@ -310,7 +317,11 @@ fn events(
         let read = changes.next().await;
         let told = match &followed {
             Some(followed) => followed.told(&read).await.ok()?,
-            None => told(&read),
+            None => {
+                let gap = Told { id: None, event: GAP, data: Bytes::from_static(b"{}") };
+                let gap = read.lost.map(|_| gap);
+                gap.into_iter().chain(told(&read)).collect()
+            }
         };
         Some((stream::iter(told).map(|told| Ok(event(&told))), (changes, followed)))
     });

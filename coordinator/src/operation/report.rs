@@ -117,11 +117,15 @@ fn take_leave(op: &mut Operation, now: u64) {
     op.note(now, "a device script may be flashing the modem");
 }
 
-/// A result after the operation was given up or taken back is kept beside its status.
+/// A result after the operation was given up or taken back is kept beside its status. One that a script ended has
+/// no failure, and stays as it is.
 fn late(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportRefused> {
     let refused = ReportRefused::Finished(op.status);
-    let lost = op.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::AttemptLost);
-    let status = report.status.filter(|status| lost || *status != op.status).ok_or(refused)?;
+    let given_up = op.failure.is_some();
+    if !given_up && op.status != Status::Cancelled {
+        return Err(refused);
+    }
+    let status = report.status.filter(|status| given_up || *status != op.status).ok_or(refused)?;
     let said = "by a device script's word";
     let failed = |condition| {
         let failure = Failure::new(Phase::Finished, FailureKind::Unknown, condition, said);

@@ -125,6 +125,9 @@ impl Store {
                 {
                     None
                 }
+                _ if idle(tx, wanted.device, &wanted.slot).is_ok() && is_there(tx, &wanted)? => {
+                    None
+                }
                 _ => Some(upgrade(tx, &wanted)?),
             };
             let firmware = find(tx, wanted.device, &wanted.slot)?
@@ -184,6 +187,49 @@ impl Store {
     }
 }
 
+/// Whether the modem runs it already, as far as is known; then it is written down as installed, and nothing is to be
+/// done.
+fn is_there(tx: &Tx<'_>, wanted: &Assignment) -> Result<bool, Rejection<FirmwareRefused>> {
+    let runs = operation::runs_already(tx, &request(wanted)).map_err(of_upgrade)?;
+    if runs {
+        tx.prepare_cached(
+            "INSERT INTO device_firmware (id, organization, device, slot, image, installed, evidence,
+                 created, modified)
+             SELECT ?1, d.organization, d.id, ?3, ?4, 1, 'versions', ?5, ?5 FROM devices d
+             WHERE d.id = ?2
+             ON CONFLICT (device, slot) DO UPDATE SET image = excluded.image, installed = 1,
+                 evidence = 'versions', modified = excluded.modified",
+        )?
+        .execute((
+            Uuid::new_v4().to_string(),
+            wanted.device.to_string(),
+            wanted.slot.as_str(),
+            wanted.image.to_string(),
+            tx.now,
+        ))?;
+    }
+    Ok(runs)
+}
+
+fn of_upgrade(rejection: Rejection<UpgradeRefused>) -> Rejection<FirmwareRefused> {
+    match rejection {
+        Rejection::Refused(refused) => Rejection::Refused(refused.into()),
+        Rejection::Store(error) => error.into(),
+    }
+}
+
+fn request(wanted: &Assignment) -> UpgradeRequest {
+    UpgradeRequest {
+        device: wanted.device,
+        slot: wanted.slot.clone(),
+        image: wanted.image,
+        upgrade_options: wanted.upgrade_options.clone(),
+        deadline: None,
+        retry_of: None,
+        by: wanted.by.clone(),
+    }
+}
+
 fn upgrade(tx: &Tx<'_>, wanted: &Assignment) -> Result<OperationId, Rejection<FirmwareRefused>> {
     let options = Value::Object(wanted.upgrade_options.clone()).to_string();
     let same: Option<OperationId> = tx
@@ -199,20 +245,7 @@ fn upgrade(tx: &Tx<'_>, wanted: &Assignment) -> Result<OperationId, Rejection<Fi
     if let Some(operation) = same {
         return Ok(operation);
     }
-    let request = UpgradeRequest {
-        device: wanted.device,
-        slot: wanted.slot.clone(),
-        image: wanted.image,
-        upgrade_options: wanted.upgrade_options.clone(),
-        deadline: None,
-        retry_of: None,
-        by: wanted.by.clone(),
-    };
-    match operation::create(tx, request) {
-        Ok(operation) => Ok(operation.id),
-        Err(Rejection::Refused(refused)) => Err(Rejection::Refused(refused.into())),
-        Err(Rejection::Store(error)) => Err(error.into()),
-    }
+    Ok(operation::create(tx, request(wanted)).map_err(of_upgrade)?.id)
 }
 
 /// For the log.

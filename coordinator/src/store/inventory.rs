@@ -2,7 +2,7 @@
 
 use rusqlite::OptionalExtension;
 use shared::event::VersionLine;
-use shared::ids::{DeviceId, ImageId};
+use shared::ids::{DeviceId, ImageId, Slot};
 use shared::inventory::{Inventory, Modem};
 use shared::manifest::Manifest;
 use uuid::Uuid;
@@ -194,6 +194,23 @@ fn weigh(tx: &Tx<'_>, id: DeviceId, modem: &Modem, told: &[VersionLine]) -> rusq
         .execute((slot.0, slot.1, installed, tx.now))?;
     }
     Ok(())
+}
+
+/// Whether the modem in the slot was last seen to run all that the image's manifest names.
+pub(super) fn runs_image(
+    tx: &Tx<'_>,
+    device: DeviceId,
+    slot: &Slot,
+    image: ImageId,
+) -> rusqlite::Result<bool> {
+    let read: Option<Vec<VersionLine>> = tx
+        .prepare_cached(
+            "SELECT versions FROM modems WHERE device = ?1 AND slot = ?2 AND condition IS NULL",
+        )?
+        .query_row((device.to_string(), slot.as_str()), |row| json(row, "versions"))
+        .optional()?;
+    let Some(read) = read else { return Ok(false) };
+    Ok(runs(&event::reached_by(tx, image)?, &read) == Some(true))
 }
 
 /// Whether the versions that were read are those of the manifest; `None` where that cannot be told.

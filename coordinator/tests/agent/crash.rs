@@ -69,11 +69,12 @@ async fn tell(device: &Device, event: Event) -> Option<Verdict> {
 }
 
 /// What a watcher who comes back after the restart is told first.
-async fn first_live_event(operator: &Operator) -> String {
+async fn first_live_events(operator: &Operator) -> String {
     let request = operator.request(reqwest::Method::GET, "events/").header("Last-Event-ID", "1");
     let mut response = request.send().await.unwrap();
     let mut text = String::new();
-    while !text.contains("\n\n") {
+    // The first says that what the id was of is gone.
+    while text.matches("\n\n").count() < 2 {
         text.push_str(&String::from_utf8_lossy(&response.chunk().await.unwrap().unwrap()));
     }
     text
@@ -124,7 +125,8 @@ async fn what_was_acknowledged_survives_a_kill_and_the_operation_goes_on() {
     let mut device = Device::new(&client, second.https, 1);
     device.api = api;
     assert_eq!(operator.operation(operation).await["status"], "in-progress");
-    assert!(first_live_event(&operator).await.contains(&operation.to_string()));
+    let live = first_live_events(&operator).await;
+    assert!(live.starts_with("event: gap\n") && live.contains(&operation.to_string()), "{live}");
     let desired: Desired = device.get("desired").await.json().await.unwrap();
     assert_eq!(desired.jobs[0].operation, operation, "its token is still good, its job is there");
     for seq in 1..=acknowledged {

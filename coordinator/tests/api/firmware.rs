@@ -42,6 +42,24 @@ async fn put_makes_it_and_starts_the_upgrade() {
 }
 
 #[tokio::test]
+async fn what_the_modem_runs_already_is_installed_and_no_upgrade() {
+    let world = World::new().await;
+    let image = world.image().await;
+    let device = world.device_with(&["main"], |known| {
+        known.modems[0].versions[0].value = "45.00.012".into();
+        // Nothing that it could be recognized by.
+        known.modems[0].manufacturer = "other".into();
+    });
+    let path = format!("device/{}/modem-firmware/", device.await);
+    let put = world.put(OPERATOR, &path, json!({"image": image})).await.ok(201);
+    assert_eq!((&put["installed"], &put["upgrade_operation"]), (&json!(true), &Value::Null));
+    let again = world.put(OPERATOR, &path, json!({"image": image})).await.ok(200);
+    assert_eq!((&again["installed"], &again["upgrade_operation"]), (&json!(true), &Value::Null));
+    let operations = world.get(VIEWER, "upgrade-operation/").await.ok(200);
+    assert_eq!(operations["count"], 0);
+}
+
+#[tokio::test]
 async fn it_can_be_cleared_and_deleted_when_nothing_is_under_way() {
     let world = World::new().await;
     let (device, image) = (world.device(&["main"]).await, world.image().await);

@@ -2,6 +2,7 @@ use axum::body::Body;
 use axum::http::{Method, header};
 use serde_json::{Value, json};
 use shared::hex::sha256;
+use shared::manifest::Manifest;
 
 use crate::world::*;
 
@@ -14,7 +15,7 @@ async fn upload_list_download_delete() {
     let world = World::new().await;
     let build = world.build().await;
     let content = b"0123456789".repeat(150_000);
-    let (manifest, signature) = signed(&content);
+    let (manifest, signature) = signed_as(&content, world.of(&build).await);
     let mut parts = parts(&content);
     parts.push(("boards", "", br#"["glinet,gl-x3000"]"#));
     parts.push(("manifest", "", &manifest));
@@ -98,12 +99,21 @@ async fn a_file_that_two_images_name_goes_with_the_last() {
 #[tokio::test]
 async fn a_refused_upload_leaves_nothing_behind() {
     let world = World::new().await;
-    let path = format!("build/{}/image/", world.build().await);
+    let build = world.build().await;
+    let path = format!("build/{build}/image/");
     let content = b"firmware".as_slice();
-    let other = signed(b"other");
-    let wrong_tool = signed_as(content, |manifest| manifest.tool.profile = "other".into());
-    let wrong_block = signed_as(content, |manifest| manifest.blocks = vec![sha256(b"x")]);
-    let good = signed(content);
+    let of_build = world.of(&build).await;
+    let signed = |content, change: fn(&mut Manifest)| {
+        signed_as(content, |manifest| {
+            of_build(manifest);
+            change(manifest);
+        })
+    };
+    let other = signed(b"other", |_| {});
+    let wrong_tool = signed(content, |manifest| manifest.tool.profile = "other".into());
+    let wrong_category = signed(content, |manifest| manifest.category = "LM960".into());
+    let wrong_block = signed(content, |manifest| manifest.blocks = vec![sha256(b"x")]);
+    let good = signed(content, |_| {});
     let file = ("file", "f.bin", content);
     let tool: Part<'_> = ("type", "", b"telit-uxfp");
     let cases: Vec<(&str, Vec<Part<'_>>)> = vec![
@@ -118,6 +128,10 @@ async fn a_refused_upload_leaves_nothing_behind() {
         ("manifest", vec![tool, file, ("manifest", "", b"{}"), ("signature", "", &good.1)]),
         ("manifest", vec![tool, file, ("manifest", "", &other.0), ("signature", "", &other.1)]),
         ("manifest", vec![tool, file, ("manifest", "", &wrong_tool.0), ("signature", "", &good.1)]),
+        (
+            "manifest",
+            vec![tool, file, ("manifest", "", &wrong_category.0), ("signature", "", &good.1)],
+        ),
         (
             "manifest",
             vec![tool, file, ("manifest", "", &wrong_block.0), ("signature", "", &good.1)],
@@ -169,11 +183,13 @@ async fn size_and_quota_hold() {
 #[tokio::test]
 async fn a_manifest_can_follow_once() {
     let world = World::new().await;
-    let path = format!("build/{}/image/", world.build().await);
+    let build = world.build().await;
+    let path = format!("build/{build}/image/");
     let id = world.multipart(OPERATOR, &path, &parts(b"firmware")).await.id(201);
     let complete = format!("image/{id}/manifest/");
     world.get(OPERATOR, &complete).await.ok(404);
-    let (manifest, signature) = signed(b"firmware");
+    let of_build = world.of(&build).await;
+    let (manifest, signature) = signed_as(b"firmware", &of_build);
     let good: [Part<'_>; 2] = [("manifest", "", &manifest), ("signature", "", &signature)];
     let refused = world.multipart(OPERATOR, &complete, &good[..1]).await.ok(400);
     assert!(refused["signature"].is_array());
@@ -183,7 +199,10 @@ async fn a_manifest_can_follow_once() {
         let image = world.multipart(OPERATOR, &complete, &good).await.ok(200);
         assert_eq!(image["signed_by"], "abababababababab");
     }
-    let (manifest, signature) = signed_as(b"firmware", |manifest| manifest.sequence = 8);
+    let (manifest, signature) = signed_as(b"firmware", |manifest| {
+        of_build(manifest);
+        manifest.sequence = 8;
+    });
     let other: [Part<'_>; 2] = [("manifest", "", &manifest), ("signature", "", &signature)];
     assert!(world.multipart(OPERATOR, &complete, &other).await.ok(409)["error"].is_string());
 }

@@ -166,11 +166,18 @@ impl World {
         self.post(OPERATOR, "build/", build).await.id(201)
     }
 
+    /// Makes a manifest one for the build's category.
+    pub async fn of(&self, build: &str) -> impl Fn(&mut Manifest) {
+        let build = self.get(OPERATOR, &format!("build/{build}/")).await.ok(200);
+        let category = build["category_relation"]["name"].as_str().unwrap().to_owned();
+        move |manifest| manifest.category.clone_from(&category)
+    }
+
     /// A signed image of a new build.
     pub async fn image(&self) -> String {
         let build = self.build().await;
         let content = b"firmware".repeat(1000);
-        let (manifest, signature) = signed(&content);
+        let (manifest, signature) = signed_as(&content, self.of(&build).await);
         let parts: [Part<'_>; 4] = [
             ("type", "", b"telit-uxfp"),
             ("file", "fn990.bin", &content),
@@ -321,10 +328,6 @@ pub fn key() -> SecretKey {
 }
 
 /// A manifest of the content, and its signature.
-pub fn signed(content: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    signed_as(content, |_| {})
-}
-
 pub fn signed_as(content: &[u8], change: impl FnOnce(&mut Manifest)) -> (Vec<u8>, Vec<u8>) {
     let mut manifest = Manifest {
         models: vec!["FN990A28".into(), "FN990A40".into()],

@@ -231,7 +231,7 @@ fn strategy(report: &Report) -> Value {
 pub fn payload(report: &Report) -> Bytes {
     let mut view = BatchView::of(report);
     if let Some(build) = &mut view.build {
-        build.changelog.clear();
+        build.changelog = None;
     }
     let old = view.waves.len().saturating_sub(MOST_WAVES as usize);
     view.waves.drain(..old);

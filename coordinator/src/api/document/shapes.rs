@@ -157,15 +157,6 @@ pub struct FailureShape {
     pub detail: String,
 }
 
-/// What the device said after the operation had been given up or taken back.
-#[derive(Debug, ToSchema)]
-pub struct LateResultShape {
-    #[schema(value_type = Object)]
-    pub outcome: (),
-    /// Unix milliseconds.
-    pub received: u64,
-}
-
 /// One line of a modem's answer to a command.
 #[derive(Debug, ToSchema)]
 pub struct VersionShape {

@@ -46,6 +46,8 @@ const DEVICES: Names = ["device", "devices"];
 const MODELS: Names = ["model", "models"];
 const BOARDS: Names = ["board", "boards"];
 const FROM_VERSIONS: Names = ["from_version", "from_versions"];
+/// How far a client's clock may be behind.
+const SKEW_MS: u64 = 5 * 60 * 1000;
 /// An empty list of conditions would be none: everybody.
 const EMPTY: &str = "This list is empty: it selects nobody. Leave it out to select by the others.";
 
@@ -179,14 +181,31 @@ pub fn roll_out(app: &App, value: Value) -> Result<RollOut, String> {
     if given.remove("window").is_some_and(|window| !window.is_null()) {
         return Err("window: maintenance windows are set on the routers.".into());
     }
-    let strategy: Strategy =
-        serde_json::from_value(Value::Object(given)).map_err(|error| format!("{error}."))?;
-    strategy.check().map_err(|bad| format!("{bad}."))?;
-    let begins = start_at.unwrap_or(0).max(app.store.clock().now());
+    let strategy = strategy(given)?;
+    let now = app.store.clock().now();
+    // A year that was mistyped must not begin at once; clocks that differ a little may.
+    if start_at.is_some_and(|start| start.saturating_add(SKEW_MS) < now) {
+        return Err("start_at: this time is over.".into());
+    }
+    let begins = start_at.unwrap_or(0).max(now);
     if expires_at.is_some_and(|expires| expires <= begins) {
         return Err("expires_at: it would be over before it begins.".into());
     }
     Ok(RollOut { strategy, start_at, expires_at })
+}
+
+/// What is wrong is told with its place.
+fn strategy(given: Map<String, Value>) -> Result<Strategy, String> {
+    let strategy: Strategy =
+        serde_path_to_error::deserialize(Value::Object(given)).map_err(|bad| {
+            let path = bad.path().to_string();
+            match bad.into_inner().to_string() {
+                problem if problem.starts_with("unknown field") => format!("{problem}."),
+                problem => format!("{path}: {problem}."),
+            }
+        })?;
+    strategy.check().map_err(|bad| format!("{bad}."))?;
+    Ok(strategy)
 }
 
 fn read_time(text: &str) -> Result<u64, ()> {

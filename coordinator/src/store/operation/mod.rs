@@ -20,7 +20,7 @@ use crate::operation::report::{self, Report, ReportRefused};
 use crate::operation::{Operation, Status};
 
 pub use request::{EXPIRY_DAYS, UpgradeRefused, UpgradeRequest};
-pub(super) use request::{create, enlist, make, want};
+pub(super) use request::{create, enlist, make, runs_already, want};
 pub(super) use row::{COLUMNS, operation};
 pub(super) use row::{Indexed, save, save_tick};
 

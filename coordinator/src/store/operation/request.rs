@@ -9,7 +9,7 @@ use super::row::{COLUMNS, insert, operation, save};
 use crate::batch::Batch;
 use crate::operation::options::{self, BadOption};
 use crate::operation::{Operation, Requested, cancel, expiry};
-use crate::store::{Rejection, Store, Tx, batch, device};
+use crate::store::{Rejection, Store, Tx, batch, device, inventory};
 
 /// Days after which an operation that nobody started is given up.
 pub const EXPIRY_DAYS: u64 = 30;
@@ -104,6 +104,19 @@ pub(in crate::store) fn enlist(
     }
     write(tx, asked, request, Some(batch))?;
     Ok(true)
+}
+
+/// Whether the modem runs what is asked for, by the last that was read of it.
+///
+/// # Errors
+/// Where the device may have no upgrade, or not this one.
+pub(in crate::store) fn runs_already(
+    tx: &Tx<'_>,
+    request: &UpgradeRequest,
+) -> Result<bool, Rejection<UpgradeRefused>> {
+    options::read(&request.upgrade_options).map_err(|bad| refused(bad.into()))?;
+    may_have(tx, request)?;
+    Ok(inventory::runs_image(tx, request.device, &request.slot, request.image)?)
 }
 
 /// What an operation that may be made is made of.

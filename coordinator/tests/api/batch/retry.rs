@@ -44,7 +44,9 @@ async fn who_was_upgraded_to_another_build_since_is_left_out() {
     fleet.fly(&batch).await;
     let line = |value: &str| VersionLine { value: value.into(), ..new_version().remove(0) };
     let (build, content) = (world.build().await, b"newer".repeat(1000));
+    let of_build = world.of(&build).await;
     let (manifest, signature) = signed_as(&content, |manifest| {
+        of_build(manifest);
         manifest.sequence = 8;
         manifest.reaches = vec![line("45.00.014")];
     });

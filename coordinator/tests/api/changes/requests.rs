@@ -116,8 +116,8 @@ pub async fn of(world: &World, method: &Method, route: &str) -> Ask {
             ask(&format!("build/{build}/image/{image}/"), Value::Null)
         }
         "/image/{id}/manifest/" => {
-            let (_, image) = unsigned(world).await;
-            let (manifest, signature) = signed(FIRMWARE);
+            let (build, image) = unsigned(world).await;
+            let (manifest, signature) = signed_as(FIRMWARE, world.of(&build).await);
             let parts: Vec<Part<'static>> =
                 vec![("manifest", "", manifest.leak()), ("signature", "", signature.leak())];
             let path = format!("image/{image}/manifest/");
