@@ -48,6 +48,11 @@ pub enum StartError {
     InUse { path: PathBuf },
     #[error("a restore into {path} was cut short: run it again")]
     HalfRestored { path: PathBuf },
+    #[error(
+        "there is firmware in {path}, and its database is new: restore a backup, or move the directory away to \
+         begin anew"
+    )]
+    DatabaseGone { path: PathBuf },
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
@@ -88,6 +93,10 @@ pub async fn start(config: Config) -> Result<(Running, Option<Bootstrap>), Start
         return Err(StartError::HalfRestored { path: config.data });
     }
     let parts = Parts::open(&config).await?;
+    // Nobody would miss its files, and they would be cleared away.
+    if parts.artifacts.used() > 0 && !parts.store.has_users().await? {
+        return Err(StartError::DatabaseGone { path: config.data });
+    }
     parts.recall().await?;
     // Whatever can fail comes before the secrets, which are told only once.
     let ports = (bind(config.https)?, bind(config.mqtt)?);
@@ -281,5 +290,28 @@ mod tests {
         let (running, again) = start(config(free)).await.unwrap();
         assert!(again.is_none());
         running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn firmware_without_its_database_is_not_cleared_away() {
+        let data = tempfile::tempdir().unwrap();
+        let config = || Config {
+            data: data.path().into(),
+            https: "127.0.0.1:0".parse().unwrap(),
+            mqtt: "127.0.0.1:0".parse().unwrap(),
+            ..Fragment::default().validate().unwrap()
+        };
+        let (running, _) = start(config()).await.unwrap();
+        running.stop().await;
+        let name = shared::hex::sha256(b"firmware").to_string();
+        let file = data.path().join("artifacts").join(&name[..2]).join(name);
+        std::fs::create_dir(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, b"firmware").unwrap();
+        for part in ["coordinator.db", "coordinator.db-wal", "coordinator.db-shm"] {
+            let _ = std::fs::remove_file(data.path().join(part));
+        }
+        let refused = start(config()).await.err();
+        assert!(matches!(refused, Some(StartError::DatabaseGone { .. })), "{refused:?}");
+        assert!(file.exists());
     }
 }
