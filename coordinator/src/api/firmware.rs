@@ -152,7 +152,10 @@ pub async fn list(
 /// POST `{"device", "image", "slot"?, "upgrade_options"?}`
 #[utoipa::path(post, path = "/device-firmware/", tag = "upgrades",
     request_body = NewFirmware,
-    responses((status = 201, body = AssignedView)))]
+    responses(
+        (status = 200, body = AssignedView, description = "Somebody else was faster, with the same."),
+        (status = 201, body = AssignedView),
+    ))]
 pub async fn create(
     State(app): State<App>,
     operator: Operator,
@@ -214,7 +217,10 @@ pub async fn put(
 #[utoipa::path(patch, path = "/device/{id}/modem-firmware/", tag = "upgrades",
     params(("id" = Uuid, Path), ("slot" = Option<String>, Query, description = "Which modem, where there are several.")),
     request_body = FirmwarePatch,
-    responses((status = 200, body = AssignedView)))]
+    responses(
+        (status = 200, body = AssignedView),
+        (status = 201, body = AssignedView, description = "Somebody has deleted it meanwhile."),
+    ))]
 pub async fn patch(
     State(app): State<App>,
     operator: Operator,

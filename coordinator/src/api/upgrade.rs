@@ -157,6 +157,10 @@ async fn launch(
     let asked = on_record(&ask, &wish.upgrade_options);
     let look = app.store.look(ask.clone(), Looker::Start(operator.user.user)).await?;
     check_known(&look)?;
+    if look.modems() == 0 && ask.selection.retry_of.is_some() {
+        let nothing = "The batch cannot be retried: nothing of it has failed or was aborted.";
+        return Err(ApiError::bad_request(nothing));
+    }
     if look.count == 0 {
         let why = look.excluded.iter().map(|(why, count)| (why.detail(), *count as u64));
         return Err(ApiError::bad_request(nobody(why)));

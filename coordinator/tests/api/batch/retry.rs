@@ -73,3 +73,13 @@ async fn who_was_upgraded_to_another_build_since_is_left_out() {
     let refused = fleet.act(&batch, "retry").await.ok(400);
     assert!(refused["error"].as_str().unwrap().contains("cannot give way"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_batch_of_which_nothing_failed_says_so() {
+    let fleet = Fleet::new(1).await;
+    let batch = fleet.start(json!({})).await;
+    fleet.act(&batch, "cancel").await.ok(200);
+    let refused = fleet.act(&batch, "retry").await.ok(400);
+    let why = "The batch cannot be retried: nothing of it has failed or was aborted.";
+    assert_eq!(refused["error"], why);
+}
