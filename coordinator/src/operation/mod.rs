@@ -272,9 +272,9 @@ impl Operation {
         self.failure.clone().filter(is_touched)
     }
 
-    /// Whether the device should be given this job.
+    /// Whether the device's agent should be given this job: not beside a script that does it.
     pub fn is_wanted(&self) -> bool {
-        !self.status.is_terminal() && !self.held
+        !self.status.is_terminal() && !self.held && !report::is_under_way(self)
     }
 
     /// Takes it out of the batch's pool, into a wave that is open.

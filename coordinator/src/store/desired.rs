@@ -90,7 +90,7 @@ fn jobs(conn: &Connection, device: DeviceId) -> rusqlite::Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for operation in operation::wanted_of(conn, device)? {
         // What was granted stays listed: the device has to finish it.
-        if held && !operation.is_granted() {
+        if !operation.is_wanted() || (held && !operation.is_granted()) {
             continue;
         }
         jobs.extend(job(conn, operation)?);

@@ -35,6 +35,30 @@ async fn a_script_finds_its_upgrade_and_reports_of_it() {
 }
 
 #[tokio::test]
+async fn what_a_script_may_be_flashing_is_nobody_elses() {
+    let world = World::new().await;
+    let (device, image) = (world.device(&["main"]).await, world.image().await);
+    let operation = world.upgrade(device, &image).await;
+    let script = token(&world, device).await;
+    let jobs = async || world.app.store.desired(device, None).await.unwrap().unwrap().jobs.len();
+    assert_eq!(jobs().await, 1);
+    let path = format!("upgrade-operation/{operation}/");
+    let body = json!({"progress_percent": 85, "status": "in-progress"});
+    world.patch(&script, &path, body).await.ok(200);
+    assert_eq!(jobs().await, 0, "its agent keeps away");
+    let cancel = format!("{path}cancel/");
+    let refused = world.post(OPERATOR, &cancel, json!({})).await.ok(409);
+    assert!(refused["error"].as_str().unwrap().contains("point of no return"), "{refused}");
+    let other = json!({"image": world.image().await});
+    world.put(OPERATOR, &format!("device/{device}/modem-firmware/"), other).await.ok(409);
+    world.post(ADMIN, &format!("{path}write-off/"), json!({})).await.ok(200);
+    world.patch(&script, &path, json!({"status": "success"})).await.ok(200);
+    let shown = world.get(VIEWER, &path).await.ok(200);
+    assert_eq!(shown["status"], "failed");
+    assert_eq!(shown["late_result"]["outcome"]["result"], "succeeded", "{shown}");
+}
+
+#[tokio::test]
 async fn of_what_a_script_reports_a_new_status_is_on_record_and_no_percent() {
     let world = World::new().await;
     let (device, image) = (world.device(&["main"]).await, world.image().await);
