@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Query};
 use super::find;
 use super::output::{Output, cell, time};
+use super::prompt;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, disable_version_flag = true)]
@@ -34,6 +35,9 @@ enum Verb {
     Remove {
         /// Id, or CATEGORY/VERSION
         build: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -63,12 +67,28 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             let build = client.get(&path, &[]).await?;
             output.list(HEADING, vec![build], row);
         }
-        Some(Verb::Remove { build }) => {
-            client.delete(&format!("build/{}/", find::build(client, &build).await?)).await?;
+        Some(Verb::Remove { build, yes }) => {
+            let path = format!("build/{}/", find::build(client, &build).await?);
+            if !yes && !is_wanted(client, &build, &path).await? {
+                return Ok(ExitCode::FAILURE);
+            }
+            client.delete(&path).await?;
             output.say(&json!(null), format!("build {build} is removed"));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether it is to go, with all that goes along.
+async fn is_wanted(client: &Client, build: &str, path: &str) -> anyhow::Result<bool> {
+    let query = [("page_size", "1".to_owned())];
+    let images = client.get(&format!("{path}image/"), &query).await?;
+    let along = match images["count"].as_u64().unwrap_or(0) {
+        0 => String::new(),
+        1 => ", and its image with it".to_owned(),
+        several => format!(", and its {several} images with it"),
+    };
+    prompt::confirm(false, &format!("Remove build {build}{along}?"))
 }
 
 const HEADING: [&str; 5] = ["BUILD", "CATEGORY", "VERSION", "MODEL", "CREATED"];

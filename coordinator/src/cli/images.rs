@@ -10,6 +10,7 @@ use super::client::Client;
 use super::find;
 use super::lists::{Asked, Lists};
 use super::output::{Output, cell, json as print_json, table};
+use super::prompt;
 
 pub type Arguments = Lists<Verb, Filters>;
 
@@ -27,6 +28,9 @@ pub enum Verb {
         build: String,
         /// Id
         image: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -45,8 +49,12 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             let manifest = client.get(&format!("image/{image}/manifest/"), &[]).await?;
             output.say(&manifest, format!("{manifest:#}"));
         }
-        Asked::Other(Verb::Remove { build, image }) => {
+        Asked::Other(Verb::Remove { build, image, yes }) => {
+            let question = format!("Remove image {image} of build {build}, and its file with it?");
             let build = find::build(client, &build).await?;
+            if !prompt::confirm(yes, &question)? {
+                return Ok(ExitCode::FAILURE);
+            }
             client.delete(&format!("build/{build}/image/{image}/")).await?;
             output.say(&json!(null), format!("image {image} is removed"));
         }

@@ -89,7 +89,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Asked::Other(Verb::WriteOff { operations, yes }) => {
             let count = operations.len();
             let question = format!("Give up {count} upgrades whose modems may be being flashed?");
-            if !yes && prompt::is_attended() && !prompt::yes(&question)? {
+            if !prompt::confirm(yes, &question)? {
                 return Ok(ExitCode::FAILURE);
             }
             return Ok(post(client, operations, "write-off", output).await);

@@ -10,6 +10,7 @@ use super::client::{Client, Query};
 use super::find;
 use super::lists::{Asked, Lists};
 use super::output::{Output, cell, time};
+use super::prompt;
 
 pub type Arguments = Lists<Verb, Filters>;
 
@@ -32,6 +33,9 @@ pub enum Verb {
     Remove {
         /// Id or name
         place: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -67,8 +71,14 @@ async fn run(client: &Client, arguments: Arguments, kind: &str) -> anyhow::Resul
             let changed = client.send(Method::PATCH, &path, &json!({ "name": name })).await?;
             output.say(&changed, format!("{kind} {} is {name}", cell(&changed["id"])));
         }
-        Asked::Other(Verb::Remove { place }) => {
-            client.delete(&path(client, kind, &place).await?).await?;
+        Asked::Other(Verb::Remove { place, yes }) => {
+            let path = path(client, kind, &place).await?;
+            let question =
+                format!("Remove {kind} {place}? Its devices stay, and are in no {kind}.");
+            if !prompt::confirm(yes, &question)? {
+                return Ok(ExitCode::FAILURE);
+            }
+            client.delete(&path).await?;
             output.say(&json!(null), format!("{kind} {place} is removed"));
         }
     }

@@ -10,6 +10,8 @@ use nix::sys::termios::{
     LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
 };
 
+use super::failure::usage;
+
 /// No name, password or token is longer.
 const LONGEST: u64 = 4096;
 const INTERRUPT: u8 = 0x03;
@@ -43,12 +45,34 @@ pub fn secret(what: &str) -> anyhow::Result<String> {
     given(typed?, what)
 }
 
-/// Whether a person says yes.
-pub fn yes(question: &str) -> anyhow::Result<bool> {
-    eprint!("{question} [y/N] ");
-    io::stderr().flush()?;
-    let typed = read_line(&mut io::stdin().lock())?;
-    Ok(matches!(typed.to_ascii_lowercase().as_str(), "y" | "yes"))
+/// Whether to go on: with `--yes`, or if the answer is yes. Where nobody can be asked, silence is none.
+pub fn confirm(yes: bool, question: &str) -> anyhow::Result<bool> {
+    if yes {
+        return Ok(true);
+    }
+    let attended = is_attended();
+    if attended {
+        let mut terminal = io::stderr().lock();
+        write!(terminal, "{question} [y/N] ")?;
+        terminal.flush()?;
+    }
+    let said = match read_answer(&mut io::stdin().lock())? {
+        None if !attended => return Err(usage(format!("{question} Nobody answers: give --yes"))),
+        said => said.unwrap_or_default(),
+    };
+    let agreed = matches!(said.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    if !agreed {
+        eprintln!("Nothing was done.");
+    }
+    Ok(agreed)
+}
+
+/// A line; nothing at the end of the input.
+fn read_answer(input: &mut impl BufRead) -> io::Result<Option<String>> {
+    match input.fill_buf()?.is_empty() {
+        true => Ok(None),
+        false => read_line(input).map(Some),
+    }
 }
 
 fn given(typed: String, what: &str) -> anyhow::Result<String> {
@@ -116,6 +140,14 @@ mod tests {
         assert_eq!(read_line(&mut interrupted).unwrap(), "sec\u{3}");
         let mut endless = io::BufReader::new(io::repeat(b'x'));
         assert_eq!(read_line(&mut endless).unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn an_empty_line_is_an_answer_and_the_end_is_none() {
+        let mut input = io::Cursor::new(b"\nyes".to_vec());
+        assert_eq!(read_answer(&mut input).unwrap().as_deref(), Some(""));
+        assert_eq!(read_answer(&mut input).unwrap().as_deref(), Some("yes"));
+        assert_eq!(read_answer(&mut input).unwrap(), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn users_get_roles_and_lose_them() {
 
     server.good(&["users", "deactivate", "bob"]);
     assert!(server.good(&["users"]).contains("inactive"));
-    server.good(&["users", "remove", "bob"]);
+    server.good(&["users", "remove", "bob", "--yes"]);
     assert!(!server.good(&["users"]).contains("bob"));
 }
 

@@ -7,7 +7,7 @@ use crate::firmware::signed;
 use crate::peer::{Device, client};
 use crate::{Server, bad, ends};
 
-const BUILD: [&str; 2] = ["--build", "FN990A/45.00.012"];
+pub const BUILD: [&str; 2] = ["--build", "FN990A/45.00.012"];
 
 /// A server with a build, two routers that it fits and one that it does not.
 pub struct Fleet {
@@ -39,7 +39,7 @@ impl Fleet {
     }
 
     pub fn create(&self, more: &[&str]) -> String {
-        let create = [&["batch", "create"], &BUILD[..], &["--all"], more].concat();
+        let create = [&["batch", "create", "--yes"], &BUILD[..], &["--all"], more].concat();
         self.server.json(&create)["id"].as_str().unwrap().to_owned()
     }
 }
@@ -130,6 +130,8 @@ fn a_preview_says_who_is_left_out_and_why() {
     // Nothing to do is no success, and a batch of nobody is refused with the reason.
     let nobody = [&all[..], &["--device", "router-3"]].concat();
     ends(1, fleet.batch("preview", &nobody));
+    assert!(bad(fleet.batch("create", &nobody)).contains("`batch preview` says why"));
+    let nobody = [&nobody[..], &["--yes"]].concat();
     assert!(bad(fleet.batch("create", &nobody)).contains("for this model"));
     let unknown = bad(fleet.batch("preview", &["--build", "FN990A/1"]));
     assert!(unknown.contains("`modem-upgrader builds` lists them"), "{unknown}");
@@ -168,7 +170,7 @@ fn devices_are_chosen_by_their_places() {
     assert_eq!(names(["--group", "north"]), ["router-3"]);
     server.good(&["groups", "rename", "north", "south"]);
     assert!(server.good(&["groups"]).contains("south"));
-    server.good(&["groups", "remove", "south"]);
+    server.good(&["groups", "remove", "--yes", "south"]);
     assert_eq!(server.json(&["groups"]), json!([]));
 }
 

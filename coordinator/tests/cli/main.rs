@@ -10,6 +10,7 @@
 
 mod accounts;
 mod batch;
+mod confirm;
 mod devices;
 mod firmware;
 #[path = "../fixture/manifest.rs"]

@@ -84,7 +84,7 @@ fn roll_out(coordinator: &Coordinator, version: &str) -> anyhow::Result<(String,
     let mut create = vec!["batch", "create", "--build", &build, "--group", GROUP, "--all"];
     create.extend(WAVES);
     println!("$ modem-upgrader {}", create.join(" "));
-    create.push("--json");
+    create.extend(["--yes", "--json"]);
     let made = coordinator.cli(&create)?;
     let made: Value = serde_json::from_str(&made).context(made)?;
     let batch = made["id"].as_str().context("the batch has no id")?.to_owned();

@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::selection::Selection;
+use super::selection::{Selected, Selection};
 use super::strategy::Strategy;
-use super::{preview, watch};
+use super::{list, preview, watch};
 use crate::cli::client::Client;
 use crate::cli::output::{Output, cell};
 use crate::cli::prompt;
@@ -37,13 +37,8 @@ pub async fn run(
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let selected = arguments.selection.resolve(client).await?;
-    if !arguments.yes && !output.json && prompt::is_attended() {
-        let (count, excluded) = preview::counts(client, &selected).await?;
-        let question = format!("Upgrade {count} modems ({excluded} are left out)?");
-        if !prompt::yes(&question)? {
-            eprintln!("Nothing was started. `batch preview` says who is left out, and why.");
-            return Ok(ExitCode::FAILURE);
-        }
+    if !arguments.yes && !is_wanted(client, &selected, &arguments.strategy).await? {
+        return Ok(ExitCode::FAILURE);
     }
     let mut body = selected.body();
     body.insert("build".into(), json!(selected.build));
@@ -58,4 +53,57 @@ pub async fn run(
     let total = cell(&batch["tally"]["total"]);
     output.say(&batch, format!("batch {id}: {total} modems; `batch watch {id}` follows it"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether who sits there wants it, now that they know what it is.
+async fn is_wanted(
+    client: &Client,
+    selected: &Selected,
+    strategy: &Strategy,
+) -> anyhow::Result<bool> {
+    let (count, excluded) = preview::counts(client, selected).await?;
+    if count == 0 {
+        eprintln!("Nobody would be upgraded: `batch preview` says why.");
+        return Ok(false);
+    }
+    let build = client.get(&format!("build/{}/", selected.build), &[]).await?;
+    let wanted = prompt::confirm(false, &question(&build, count, excluded, &strategy.body()))?;
+    if !wanted && excluded > 0 {
+        eprintln!("`batch preview` says who is left out, and why.");
+    }
+    Ok(wanted)
+}
+
+/// `Upgrade 3 modems to FN990A/45.00.012 (2 are left out), canary 1, not before 2026-11-23T01:00:00Z?`
+fn question(build: &Value, count: u64, excluded: u64, strategy: &Value) -> String {
+    let modems = if count == 1 { "modem" } else { "modems" };
+    let build = list::build(&json!({ "build": build }));
+    let left_out = match excluded {
+        0 => String::new(),
+        1 => " (1 is left out)".to_owned(),
+        several => format!(" ({several} are left out)"),
+    };
+    let canary = strategy["canary"].as_u64().unwrap_or(1);
+    let start = strategy["start_at"].as_str().map(|at| format!(", not before {at}"));
+    let start = start.unwrap_or_default();
+    format!("Upgrade {count} {modems} to {build}{left_out}, canary {canary}{start}?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_says_what_would_begin() {
+        let build = json!({ "version": "45.00.012", "category_relation": { "name": "FN990A" } });
+        assert_eq!(
+            question(&build, 1, 0, &json!({})),
+            "Upgrade 1 modem to FN990A/45.00.012, canary 1?"
+        );
+        let strategy = json!({ "canary": 4, "start_at": "2026-11-23T01:00:00Z" });
+        assert_eq!(
+            question(&build, 9, 2, &strategy),
+            "Upgrade 9 modems to FN990A/45.00.012 (2 are left out), canary 4, not before 2026-11-23T01:00:00Z?"
+        );
+    }
 }

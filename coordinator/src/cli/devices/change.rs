@@ -90,9 +90,8 @@ pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<
         Verb::Refuse { devices } => post(client, &devices, "refuse", output).await,
         Verb::Release { devices } => post(client, &devices, "release", output).await,
         Verb::Revoke { devices, yes } => {
-            let count = devices.len();
-            let question = format!("Shut {count} of your devices out for good?");
-            if !yes && prompt::is_attended() && !prompt::yes(&question)? {
+            let question = format!("Shut out for good, with their keys: {}?", devices.join(", "));
+            if !prompt::confirm(yes, &question)? {
                 return Ok(ExitCode::FAILURE);
             }
             post(client, &devices, "revoke", output).await

@@ -34,7 +34,12 @@ pub enum Verb {
     /// Shut a user out; it ends all of the user's tokens
     Deactivate { user: String },
     /// Remove a user
-    Remove { user: String },
+    Remove {
+        user: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<ExitCode> {
@@ -76,8 +81,14 @@ pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<
             let said = format!("{user} is shut out.");
             change(client, &user, &json!({ "active": false }), output, &said).await?;
         }
-        Verb::Remove { user } => {
-            client.delete(&path(client, &user).await?).await?;
+        Verb::Remove { user, yes } => {
+            let path = path(client, &user).await?;
+            let question =
+                format!("Remove user {user}, and all of their tokens and roles with it?");
+            if !prompt::confirm(yes, &question)? {
+                return Ok(ExitCode::FAILURE);
+            }
+            client.delete(&path).await?;
             output.say(&Value::Null, format!("{user} is removed."));
         }
     }
