@@ -73,7 +73,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             rows.push(row);
         }
         rows
-    });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::output::say;
 use crate::backup::{self, Restored, Wishes};
 use crate::clock::Clock;
 
@@ -48,9 +49,9 @@ struct Data {
 pub fn take(arguments: &Take) -> anyhow::Result<ExitCode> {
     let Take { file, data, without_firmware, replace } = arguments;
     let taken = backup::take(&data.data, file, !without_firmware, *replace, &Clock::System)?;
-    println!("database: {} bytes", taken.database);
-    println!("firmware: {} files, {} bytes", taken.files, taken.firmware);
-    println!("written: {}", file.display());
+    say!("database: {} bytes", taken.database)?;
+    say!("firmware: {} files, {} bytes", taken.files, taken.firmware)?;
+    say!("written: {}", file.display())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,38 +59,39 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<ExitCode> {
     let Restore { file, data, replace, cancel_waiting } = arguments;
     let wishes = Wishes { replace: *replace, cancel_waiting: *cancel_waiting };
     let restored = backup::restore(file, &data.data, wishes, &Clock::System)?;
-    tell(&restored);
-    println!("restored: {}", data.data.display());
+    tell(&restored)?;
+    say!("restored: {}", data.data.display())?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(restored: &Restored) {
+fn tell(restored: &Restored) -> anyhow::Result<()> {
     if let Some(aside) = &restored.replaced {
-        println!("replaced: {} (remove it once the server works)", aside.display());
+        say!("replaced: {} (remove it once the server works)", aside.display())?;
     }
     if restored.cancelled > 0 {
-        println!(
+        say!(
             "cancelled: {} operations. What devices were granted after the backup they finish all the \
              same, and report",
             restored.cancelled
-        );
+        )?;
     }
     if restored.paused > 0 {
-        println!(
+        say!(
             "paused: {} batches. What they came to since the backup is forgotten, failures too: `batch \
              list --status in-progress`, look at each, then `batch resume ID` or `batch cancel ID`",
             restored.paused
-        );
+        )?;
     }
     if restored.waiting > 0 {
-        println!(
+        say!(
             "waiting: {} operations that devices will begin. What was cancelled since the backup is \
              asked for again: look at them before the server starts, or restore with --replace \
              --cancel-waiting",
             restored.waiting
-        );
+        )?;
     }
     for sha256 in &restored.missing {
-        println!("missing firmware: {sha256} (upload it again)");
+        say!("missing firmware: {sha256} (upload it again)")?;
     }
+    Ok(())
 }

@@ -65,7 +65,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Some(Verb::Show { build }) => {
             let path = format!("build/{}/", find::build(client, &build).await?);
             let build = client.get(&path, &[]).await?;
-            output.list(HEADING, vec![build], row);
+            output.list(HEADING, vec![build], row)?;
         }
         Some(Verb::Remove { build, yes }) => {
             let path = format!("build/{}/", find::build(client, &build).await?);
@@ -73,7 +73,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
                 return Ok(ExitCode::FAILURE);
             }
             client.delete(&path).await?;
-            output.say(&json!(null), format!("build {build} is removed"));
+            output.say(&json!(null), format!("build {build} is removed"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -102,7 +102,7 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
     if let Some(category) = filters.category {
         builds.retain(|build| build["category_relation"]["name"] == category.as_str());
     }
-    output.list(HEADING, builds, row);
+    output.list(HEADING, builds, row)?;
     Ok(())
 }
 

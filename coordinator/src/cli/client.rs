@@ -1,6 +1,5 @@
 //! Requests to the operator's API, and what its refusals mean for whoever typed the command.
 
-use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -10,6 +9,8 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::flags::{self, in_flags};
+use super::output;
+use super::output::note;
 use crate::api::BASE;
 
 /// An answer is a page of a list at most.
@@ -73,11 +74,10 @@ impl Client {
     /// Prints an answer as it comes, however long it is.
     pub async fn print(&self, path: &str) -> anyhow::Result<()> {
         let mut response = self.response(self.request(Method::GET, path)).await?;
-        let mut output = std::io::stdout().lock();
         while let Some(chunk) = response.chunk().await.context("the answer broke off")? {
-            output.write_all(&chunk)?;
+            output::write(&chunk)?;
         }
-        Ok(writeln!(output)?)
+        output::write(b"\n")
     }
 
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
@@ -116,7 +116,7 @@ impl Client {
         loop {
             let answer = self.get(path, query).await;
             let Some(seconds) = answer.as_ref().err().and_then(throttled) else { return answer };
-            eprintln!("the server takes no more requests in this minute: going on in {seconds} s");
+            note!("the server takes no more requests in this minute: going on in {seconds} s");
             tokio::time::sleep(Duration::from_secs(seconds)).await;
         }
     }

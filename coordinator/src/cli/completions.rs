@@ -1,10 +1,11 @@
 //! `completions`
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Command};
 use clap_complete::Shell;
+
+use super::output;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -15,6 +16,6 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, mut command: Command) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "modem-upgrader", &mut script);
-    io::stdout().write_all(&script)?;
+    output::write(&script)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,34 +2,43 @@
 
 use std::process::ExitCode;
 
-use super::failure::exit_code;
-use super::output;
+use super::failure::{exit_code, is_unwritten};
+use super::output::{self, note};
 
 /// Does it to each; whatever fails is told at once, and how many at the end. The exit status is that of the
-/// first failure.
+/// first failure. Who does not hear what was done does not keep it from being done.
 pub async fn each(
     things: impl IntoIterator<Item = String>,
     mut work: impl AsyncFnMut(&str) -> anyhow::Result<()>,
-) -> ExitCode {
-    let (mut done, mut failed, mut first) = (0, 0, None);
+) -> anyhow::Result<ExitCode> {
+    let (mut done, mut failed, mut first, mut unwritten) = (0, 0, None, None);
     for thing in things {
         match work(&thing).await {
             Ok(()) => done += 1,
+            Err(error) if is_unwritten(&error) => {
+                done += 1;
+                unwritten = Some(error);
+            }
             Err(error) => {
                 failed += 1;
-                eprintln!("error: {thing}: {}", output::plain(&format!("{error:#}")));
+                note!("error: {thing}: {}", output::plain(&format!("{error:#}")));
                 first.get_or_insert_with(|| exit_code(&error));
             }
         }
     }
     if failed > 0 && done + failed > 1 {
-        eprintln!("{failed} of {} were not done; the others were", done + failed);
+        note!("{failed} of {} were not done; the others were", done + failed);
     }
-    first.unwrap_or(ExitCode::SUCCESS)
+    match (first, unwritten) {
+        (None, Some(error)) => Err(error),
+        (first, _) => Ok(first.unwrap_or(ExitCode::SUCCESS)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::cli::failure::Failure;
 
@@ -41,8 +50,15 @@ mod tests {
             seen.push(thing.to_owned());
             if thing == "b" { Err(Failure::NoToken.into()) } else { Ok(()) }
         });
-        assert_eq!(code.await, ExitCode::from(4));
+        assert_eq!(code.await.unwrap(), ExitCode::from(4));
         assert_eq!(seen, things);
-        assert_eq!(each([], async |_| Ok(())).await, ExitCode::SUCCESS);
+        let mut done = 0;
+        let unwritten = each(things, async |_| {
+            done += 1;
+            Err(Failure::Output(io::ErrorKind::BrokenPipe.into()).into())
+        });
+        assert_eq!(exit_code(&unwritten.await.unwrap_err()), ExitCode::from(141));
+        assert_eq!(done, 3);
+        assert_eq!(each([], async |_| Ok(())).await.unwrap(), ExitCode::SUCCESS);
     }
 }

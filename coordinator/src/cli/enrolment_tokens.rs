@@ -58,7 +58,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Asked::Other(Verb::New(new)) => make(client, new, output).await?,
         Asked::Other(Verb::Revoke { id }) => {
             client.delete(&format!("enrolment-token/{id}/")).await?;
-            output.say(&Value::Null, format!("revoked: {id}"));
+            output.say(&Value::Null, format!("revoked: {id}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -77,7 +77,7 @@ async fn make(client: &Client, new: New, output: Output) -> anyhow::Result<()> {
     }
     let made = client.send(Method::POST, "enrolment-token/", &body).await?;
     let said = format!("id: {}\nenrolment_token: {}", cell(&made["id"]), cell(&made["token"]));
-    output.say(&made, said);
+    output.say(&made, said)?;
     Ok(())
 }
 
@@ -98,6 +98,6 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
             never(&token["expires"]),
             never(&token["last_used"]),
         ]]
-    });
+    })?;
     Ok(())
 }

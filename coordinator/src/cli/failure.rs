@@ -7,10 +7,14 @@
 //! | 2 | the command line is wrong |
 //! | 3 | the server cannot be reached, or is not the one that the pin or CA stands for |
 //! | 4 | not logged in, or this user may not |
+//! | 141 | whoever read the output has closed it, as of a process that SIGPIPE ended |
 
+use std::io;
 use std::process::ExitCode;
 
 use reqwest::StatusCode;
+
+use super::output::{self, note};
 
 /// What the server, or the way to it, had against a request.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +69,13 @@ pub enum Failure {
     /// The command line asks for what cannot be; found out after it was parsed.
     #[error("{0}")]
     Usage(String),
+    /// Of what there is to print.
+    #[error("cannot write")]
+    Output(#[source] io::Error),
 }
+
+/// 128 and SIGPIPE, as shells have it. It is no 0, which would be a success of what is followed.
+const CLOSED: u8 = 141;
 
 impl Failure {
     /// Whether the same may go well a little later.
@@ -82,12 +92,19 @@ impl Failure {
             | Self::Full(_)
             | Self::Broken(_)
             | Self::Refused { .. }
-            | Self::Usage(_) => false,
+            | Self::Usage(_)
+            | Self::Output(_) => false,
         }
+    }
+
+    /// Nobody reads the output any more, which needs no words.
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     fn status(&self) -> u8 {
         match self {
+            closed if closed.is_closed() => CLOSED,
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
             Self::NoToken
@@ -101,15 +118,35 @@ impl Failure {
             | Self::Conflict(_)
             | Self::Full(_)
             | Self::Broken(_)
-            | Self::Refused { .. } => 1,
+            | Self::Refused { .. }
+            | Self::Output(_) => 1,
         }
     }
 }
 
+/// Says why, and with which exit status. The one place that prints causes; some of them are words of the
+/// server's.
+pub fn end(error: &anyhow::Error) -> ExitCode {
+    if !known(error).is_some_and(Failure::is_closed) {
+        for line in format!("{error:#}").lines() {
+            note!("error: {}", output::plain(line));
+        }
+    }
+    exit_code(error)
+}
+
 /// The exit status of an error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
-    ExitCode::from(failure.map_or(1, Failure::status))
+    ExitCode::from(known(error).map_or(1, Failure::status))
+}
+
+/// Whether it is only that it cannot be said.
+pub fn is_unwritten(error: &anyhow::Error) -> bool {
+    matches!(known(error), Some(Failure::Output(_)))
+}
+
+fn known(error: &anyhow::Error) -> Option<&Failure> {
+    error.chain().find_map(|cause| cause.downcast_ref())
 }
 
 /// 0 if all is well, else 1.

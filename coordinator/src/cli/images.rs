@@ -47,7 +47,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Asked::List(filters) => list(client, filters, output).await?,
         Asked::Other(Verb::Manifest { image }) => {
             let manifest = client.get(&format!("image/{image}/manifest/"), &[]).await?;
-            output.say(&manifest, format!("{manifest:#}"));
+            output.say(&manifest, format!("{manifest:#}"))?;
         }
         Asked::Other(Verb::Remove { build, image, yes }) => {
             let question = format!("Remove image {image} of build {build}, and its file with it?");
@@ -56,7 +56,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
                 return Ok(ExitCode::FAILURE);
             }
             client.delete(&format!("build/{build}/image/{image}/")).await?;
-            output.say(&json!(null), format!("image {image} is removed"));
+            output.say(&json!(null), format!("image {image} is removed"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -79,9 +79,9 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
         images.extend(found);
     }
     if output.json {
-        print_json(&Value::Array(images));
+        print_json(&Value::Array(images))?;
     } else {
-        table(["IMAGE", "BUILD", "TOOL", "BOARDS", "SIZE", "SIGNED BY"], &rows);
+        table(["IMAGE", "BUILD", "TOOL", "BOARDS", "SIZE", "SIGNED BY"], &rows)?;
     }
     Ok(())
 }

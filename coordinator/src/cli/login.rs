@@ -60,7 +60,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         profile.url,
         path.display()
     );
-    arguments.output.say(&shown, said);
+    arguments.output.say(&shown, said)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -147,6 +147,8 @@ pub async fn logout(arguments: Logout) -> anyhow::Result<ExitCode> {
             profile.url
         ),
     };
-    arguments.output.say(&shown(&name, &profile, profiles.current.as_ref() == Some(&name)), said);
+    arguments
+        .output
+        .say(&shown(&name, &profile, profiles.current.as_ref() == Some(&name)), said)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,12 @@
 //! The command line of `modem-upgrader`: the server itself, signing firmware offline, and the
 //! operator's everyday requests to a server.
 
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody reads: `say!` and `note!` of `output` do not"
+)]
+
 mod audit;
 mod backup;
 mod batch;
@@ -53,7 +59,8 @@ struct Cli {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done; 1 refused or failed; 2 wrong command line; \
-    3 server not reached or not recognized; 4 not logged in or not allowed.";
+    3 server not reached or not recognized; 4 not logged in or not allowed; \
+    141 its output was closed.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -117,16 +124,20 @@ struct Request<A: Args> {
 
 /// Entry point, shared with the lab's multi-call binary.
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            // The one place that prints causes. Some of it are words of the server's.
-            for line in format!("{error:#}").lines() {
-                eprintln!("error: {}", output::plain(line));
-            }
-            failure::exit_code(&error)
-        }
+    let done = match Cli::try_parse() {
+        Ok(cli) => run(cli.command),
+        Err(other) => instead(&other),
+    };
+    done.unwrap_or_else(|error| failure::end(&error))
+}
+
+/// Help, the version, or what is wrong with the command line.
+fn instead(parsed: &clap::Error) -> anyhow::Result<ExitCode> {
+    let printed = parsed.print();
+    if !parsed.use_stderr() {
+        printed.map_err(failure::Failure::Output)?;
     }
+    Ok(ExitCode::from(u8::try_from(parsed.exit_code()).unwrap_or(1)))
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

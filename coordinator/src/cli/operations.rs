@@ -16,7 +16,7 @@ use super::each::each;
 use super::events::Watch;
 use super::find;
 use super::lists::{Asked, Lists};
-use super::output::{self, Output, cell, fields, table, time};
+use super::output::{self, Output, cell, fields, note, say, table, time};
 use super::prompt;
 
 pub type Arguments = Lists<Verb, Filters>;
@@ -81,10 +81,10 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Asked::Other(Verb::Show { operation }) => {
             let path = format!("upgrade-operation/{operation}/");
             let operation = client.get(&path, &[]).await?;
-            if output.json { output::json(&operation) } else { print(&operation) }
+            if output.json { output::json(&operation)? } else { print(&operation)? }
         }
         Asked::Other(Verb::Cancel { operations }) => {
-            return Ok(post(client, operations, "cancel", output).await);
+            return post(client, operations, "cancel", output).await;
         }
         Asked::Other(Verb::WriteOff { operations, yes }) => {
             let count = operations.len();
@@ -92,17 +92,22 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             if !prompt::confirm(yes, &question)? {
                 return Ok(ExitCode::FAILURE);
             }
-            return Ok(post(client, operations, "write-off", output).await);
+            return post(client, operations, "write-off", output).await;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn post(client: &Client, operations: Vec<String>, verb: &str, output: Output) -> ExitCode {
+async fn post(
+    client: &Client,
+    operations: Vec<String>,
+    verb: &str,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     let post = async |id: &str| {
         let path = format!("upgrade-operation/{}/{verb}/", escaped(id));
         let answer = client.send(Method::POST, &path, &json!({})).await?;
-        output.say(&answer, format!("{id}: {}", cell(&answer["message"])));
+        output.say(&answer, format!("{id}: {}", cell(&answer["message"])))?;
         Ok(())
     };
     each(operations, post).await
@@ -138,15 +143,15 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
         told.is_new(operation, output);
     }
     if output.json && watch.is_some() {
-        operations.iter().for_each(output::json);
+        operations.iter().try_for_each(output::json)?;
     } else {
-        output.list(HEADING, operations, rows);
+        output.list(HEADING, operations, rows)?;
     }
     while let Some(watch) = &mut watch {
         let operation = match watch.next().await?.state() {
             Ok(operation) => operation,
             Err(notice) => {
-                eprintln!("{}", output::plain(&notice));
+                note!("{}", output::plain(&notice));
                 continue;
             }
         };
@@ -158,9 +163,9 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
             continue;
         }
         if output.json {
-            output::json(&operation);
+            output::json(&operation)?;
         } else {
-            rows(&operation).iter().for_each(|row| println!("{}", row.join("  ")));
+            rows(&operation).iter().try_for_each(|row| say!("{}", row.join("  ")))?;
         }
     }
     Ok(())
@@ -208,7 +213,7 @@ fn late(result: &Value) -> String {
     format!("{}{why}, heard {}", cell(&outcome["result"]), time(&json!(at)))
 }
 
-fn print(operation: &Value) {
+fn print(operation: &Value) -> anyhow::Result<()> {
     let failure = &operation["failure"];
     let part = |field: &str| cell(&failure[field]);
     let failed = match failure {
@@ -233,12 +238,13 @@ fn print(operation: &Value) {
         ("deadline", time(&operation["deadline"])),
         ("created", time(&operation["created"])),
         ("finished", time(&operation["finished"])),
-    ]);
+    ])?;
     let log = operation["log"].as_str().unwrap_or_default();
     if !log.is_empty() {
-        println!();
-        table(["LOG"], &log.lines().map(|line| [output::plain(line)]).collect::<Vec<_>>());
+        say!()?;
+        table(["LOG"], &log.lines().map(|line| [output::plain(line)]).collect::<Vec<_>>())?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

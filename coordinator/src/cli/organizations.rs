@@ -43,12 +43,12 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
                     cell(&one["name"]),
                     time(&one["created"]),
                 ]]
-            });
+            })?;
         }
         Some(Verb::Create { slug, name }) => {
             let body = json!({ "slug": slug, "name": name.as_ref().unwrap_or(&slug) });
             let made = client.send(Method::POST, "organization/", &body).await?;
-            output.say(&made, format!("organization {slug}"));
+            output.say(&made, format!("organization {slug}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

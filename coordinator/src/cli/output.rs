@@ -1,12 +1,26 @@
 //! What the commands print: tables for people, JSON for programs.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal};
+use std::fmt::Arguments;
+use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
 use console::{Term, measure_text_width, truncate_str};
 use serde_json::Value;
 use uuid::Uuid;
+
+use super::failure::Failure;
+
+/// Prints a line. Whoever read the output may have gone, and a disk may be full: `println!` would panic.
+macro_rules! say {
+    () => { $crate::cli::output::print(format_args!("\n")) };
+    ($($part:tt)*) => { $crate::cli::output::print(format_args!("{}\n", format_args!($($part)*))) };
+}
+/// Prints a line at standard error, for whoever listens there.
+macro_rules! note {
+    ($($part:tt)*) => { $crate::cli::output::tell(format_args!("{}\n", format_args!($($part)*))) };
+}
+pub(super) use {note, say};
 
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
@@ -17,40 +31,66 @@ pub struct Output {
 
 impl Output {
     /// One thing: its JSON, or what is to be said of it.
-    pub fn say(self, value: &Value, text: impl AsRef<str>) {
-        if self.json { json(value) } else { println!("{}", text.as_ref()) }
+    pub fn say(self, value: &Value, text: impl AsRef<str>) -> anyhow::Result<()> {
+        if self.json { json(value) } else { say!("{}", text.as_ref()) }
     }
 
     /// A list: a JSON array, or a table of one row or more for each.
-    pub fn list<const N: usize, R>(self, heading: [&str; N], values: Vec<Value>, rows: R)
+    pub fn list<const N: usize, R>(
+        self,
+        heading: [&str; N],
+        values: Vec<Value>,
+        rows: R,
+    ) -> anyhow::Result<()>
     where
         R: FnMut(&Value) -> Vec<[String; N]>,
     {
         if self.json {
-            json(&Value::Array(values));
+            json(&Value::Array(values))
         } else {
-            table(heading, &values.iter().flat_map(rows).collect::<Vec<_>>());
+            table(heading, &values.iter().flat_map(rows).collect::<Vec<_>>())
         }
     }
 }
 
 /// Prints a value as JSON, on one line.
-pub fn json(value: &Value) {
-    println!("{value}");
+pub fn json(value: &Value) -> anyhow::Result<()> {
+    say!("{value}")
+}
+
+/// Prints text as it is. At once: what follows may take long.
+///
+/// # Errors
+/// [`Failure::Output`].
+pub fn print(text: Arguments<'_>) -> anyhow::Result<()> {
+    write(text.to_string().as_bytes())
+}
+
+/// As [`print`], of bytes.
+pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    Ok(output.write_all(bytes).and_then(|()| output.flush()).map_err(Failure::Output)?)
+}
+
+/// For [`note`].
+pub fn tell(text: Arguments<'_>) {
+    // If nobody can be told, there is nobody to tell that to.
+    let _ = io::stderr().write_all(text.to_string().as_bytes());
 }
 
 /// Prints rows under a heading, in columns as wide as they need to be; on a terminal no wider than
 /// it is, and with colours for how things stand.
-pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) {
-    print!("{}", columns(heading, rows, width(), is_colourful()));
+pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> anyhow::Result<()> {
+    print(format_args!("{}", columns(heading, rows, width(), is_colourful())))
 }
 
 /// Prints names with their values, one a line; those without a value are left out.
-pub fn fields<const N: usize>(fields: [(&str, String); N]) {
+pub fn fields<const N: usize>(fields: [(&str, String); N]) -> anyhow::Result<()> {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
-        println!("{:width$} {value}", format!("{name}:"));
+        say!("{:width$} {value}", format!("{name}:"))?;
     }
+    Ok(())
 }
 
 /// The columns of the terminal that is written to; what the shell exports wins.

@@ -64,12 +64,12 @@ async fn run(client: &Client, arguments: Arguments, kind: &str) -> anyhow::Resul
                 body["organization"] = json!(slug);
             }
             let made = client.send(Method::POST, &format!("{kind}/"), &body).await?;
-            output.say(&made, format!("{kind} {}", cell(&made["id"])));
+            output.say(&made, format!("{kind} {}", cell(&made["id"])))?;
         }
         Asked::Other(Verb::Rename { place, name }) => {
             let path = path(client, kind, &place).await?;
             let changed = client.send(Method::PATCH, &path, &json!({ "name": name })).await?;
-            output.say(&changed, format!("{kind} {} is {name}", cell(&changed["id"])));
+            output.say(&changed, format!("{kind} {} is {name}", cell(&changed["id"])))?;
         }
         Asked::Other(Verb::Remove { place, yes }) => {
             let path = path(client, kind, &place).await?;
@@ -79,7 +79,7 @@ async fn run(client: &Client, arguments: Arguments, kind: &str) -> anyhow::Resul
                 return Ok(ExitCode::FAILURE);
             }
             client.delete(&path).await?;
-            output.say(&json!(null), format!("{kind} {place} is removed"));
+            output.say(&json!(null), format!("{kind} {place} is removed"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -100,6 +100,6 @@ async fn list(client: &Client, kind: &str, filters: Filters, output: Output) -> 
             cell(&place["organization"]),
             time(&place["created"]),
         ]]
-    });
+    })?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use shared::hex::Sha256;
 
+use super::output::note;
 use super::trust;
 use crate::secret_file;
 
@@ -58,7 +59,7 @@ impl Profiles {
             }
         };
         if path.metadata().is_ok_and(|known| known.permissions().mode() & 0o077 != 0) {
-            eprintln!("warning: others may read {0}: chmod 600 {0}", path.display());
+            note!("warning: others may read {0}: chmod 600 {0}", path.display());
         }
         let text = String::from_utf8(bytes)?;
         toml::from_str(&text).with_context(|| format!("{} is broken", path.display()))

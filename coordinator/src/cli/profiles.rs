@@ -29,25 +29,27 @@ enum Verb {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut profiles = Profiles::load()?;
     match &arguments.verb {
-        None | Some(Verb::List) => list(&profiles, arguments.output),
+        None | Some(Verb::List) => list(&profiles, arguments.output)?,
         Some(Verb::Use { name }) => {
             profiles.choose(name)?;
             profiles.save()?;
             if let Some(profile) = profiles.get(name) {
                 let said = format!("Profile {name} is in use: {}.", profile.url);
-                arguments.output.say(&shown(name, profile, true), said);
+                arguments.output.say(&shown(name, profile, true), said)?;
             }
         }
         Some(Verb::Remove { name }) => {
             let gone = profiles.remove(name)?;
             profiles.save()?;
-            arguments.output.say(&shown(name, &gone, false), format!("Profile {name} is removed."));
+            arguments
+                .output
+                .say(&shown(name, &gone, false), format!("Profile {name} is removed."))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(profiles: &Profiles, output: Output) {
+fn list(profiles: &Profiles, output: Output) -> anyhow::Result<()> {
     let shown = |(name, profile)| shown(name, profile, profiles.current.as_ref() == Some(name));
     let values = profiles.iter().map(shown).collect();
     output.list(["", "PROFILE", "SERVER", "USER", "EXPIRES"], values, |profile| {
@@ -58,5 +60,5 @@ fn list(profiles: &Profiles, output: Output) {
             if profile["logged_in"] == true { cell(&profile["user"]) } else { String::new() },
             time(&profile["expires"]),
         ]]
-    });
+    })
 }

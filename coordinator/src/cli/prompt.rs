@@ -11,6 +11,7 @@ use nix::sys::termios::{
 };
 
 use super::failure::usage;
+use super::output::note;
 
 /// No name, password or token is longer.
 const LONGEST: u64 = 4096;
@@ -24,8 +25,7 @@ pub fn is_attended() -> bool {
 /// A line; `what` is shown to a person.
 pub fn line(what: &str) -> anyhow::Result<String> {
     if is_attended() {
-        eprint!("{what}: ");
-        io::stderr().flush()?;
+        ask(&format!("{what}: "))?;
     }
     given(read_line(&mut io::stdin().lock())?, what)
 }
@@ -52,9 +52,7 @@ pub fn confirm(yes: bool, question: &str) -> anyhow::Result<bool> {
     }
     let attended = is_attended();
     if attended {
-        let mut terminal = io::stderr().lock();
-        write!(terminal, "{question} [y/N] ")?;
-        terminal.flush()?;
+        ask(&format!("{question} [y/N] "))?;
     }
     let said = match read_answer(&mut io::stdin().lock())? {
         None if !attended => return Err(usage(format!("{question} Nobody answers: give --yes"))),
@@ -62,9 +60,13 @@ pub fn confirm(yes: bool, question: &str) -> anyhow::Result<bool> {
     };
     let agreed = matches!(said.trim().to_ascii_lowercase().as_str(), "y" | "yes");
     if !agreed {
-        eprintln!("Nothing was done.");
+        note!("Nothing was done.");
     }
     Ok(agreed)
+}
+
+fn ask(question: &str) -> io::Result<()> {
+    io::stderr().write_all(question.as_bytes())
 }
 
 /// A line; nothing at the end of the input.

@@ -11,6 +11,7 @@ use shared::hex::sha256;
 use shared::ids::OrganizationSlug;
 use uuid::Uuid;
 
+use super::output::say;
 use crate::clock::Clock;
 use crate::secret;
 use crate::store::Store;
@@ -93,7 +94,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Revoke { id } => {
             let store = store.on_record(entry("revoke token", &id.to_string()));
             anyhow::ensure!(store.revoke_token(id).await?, "there is no token {id}");
-            println!("revoked: {id}");
+            say!("revoked: {id}")?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -131,13 +132,13 @@ async fn make(store: &Store, new: New) -> anyhow::Result<()> {
             (store.create_api_token(row).await?, token, "api_token")
         }
     };
-    println!("id: {id}\n{label}: {token}");
+    say!("id: {id}\n{label}: {token}")?;
     Ok(())
 }
 
 async fn list(store: &Store) -> anyhow::Result<()> {
     for token in store.tokens().await? {
-        println!(
+        say!(
             "{}  {:6}  {}  {:?}  created {}  expires {}  last used {}",
             token.id,
             token.scope,
@@ -146,7 +147,7 @@ async fn list(store: &Store) -> anyhow::Result<()> {
             time(Some(token.created)),
             time(token.expires),
             time(token.last_used),
-        );
+        )?;
     }
     Ok(())
 }

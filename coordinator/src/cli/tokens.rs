@@ -71,11 +71,11 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             }
             let made = client.send(Method::POST, "token/", &body).await?;
             let said = format!("id: {}\napi_token: {}", cell(&made["id"]), cell(&made["token"]));
-            output.say(&made, said);
+            output.say(&made, said)?;
         }
         Some(Verb::Revoke { id }) => {
             client.delete(&format!("token/{id}/")).await?;
-            output.say(&Value::Null, format!("revoked: {id}"));
+            output.say(&Value::Null, format!("revoked: {id}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -94,7 +94,7 @@ async fn list(client: &Client, output: Output) -> anyhow::Result<()> {
             never(&token["expires"]),
             never(&token["last_used"]),
         ]]
-    });
+    })?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::events::Watch;
 use super::failure::success;
 use super::find;
-use super::output::{self, Output, cell};
+use super::output::{self, Output, cell, note, say};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -57,17 +57,17 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
     let body = json!({ "image": arguments.image, "upgrade_options": options });
     let firmware = client.send(Method::PUT, &path, &body).await?;
     let Some(operation) = firmware["upgrade_operation"]["id"].as_str() else {
-        arguments.output.say(&firmware, "This image is installed already: nothing to do.");
+        arguments.output.say(&firmware, "This image is installed already: nothing to do.")?;
         return Ok(ExitCode::SUCCESS);
     };
     if !arguments.watch {
         let said = format!("Upgrade operation {operation} is requested.");
-        arguments.output.say(&firmware, said);
+        arguments.output.say(&firmware, said)?;
         return Ok(ExitCode::SUCCESS);
     }
     let last = follow(client, operation, arguments.output.json).await?;
     if !arguments.output.json {
-        println!("{}", result(&last));
+        say!("{}", result(&last))?;
     }
     Ok(success(last["status"] == "success"))
 }
@@ -85,12 +85,12 @@ async fn follow(client: &Client, operation: &str, json: bool) -> anyhow::Result<
         let state = match watch.next().await?.state() {
             Ok(state) => state,
             Err(notice) => {
-                bar.suspend(|| eprintln!("{}", output::plain(&notice)));
+                bar.suspend(|| note!("{}", output::plain(&notice)));
                 continue;
             }
         };
         if json {
-            output::json(&state);
+            output::json(&state)?;
         }
         bar.set_position(state["progress_percent"].as_u64().unwrap_or(0));
         bar.set_message(doing(&state));

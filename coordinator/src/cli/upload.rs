@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 
 use super::client::Client;
 use super::firmware::beside;
-use super::output::{self, Output, cell};
+use super::output::{self, Output, cell, say};
 
 #[derive(Debug, Args)]
 // `--version` is the build's here.
@@ -66,16 +66,16 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
     let request = client.upload(&format!("build/{build}/image/")).multipart(form);
     let image = client.answer(request).await.context("the upload failed")?;
     if arguments.output.json {
-        output::json(&image);
+        output::json(&image)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("image {}", cell(&image["id"]));
+    say!("image {}", cell(&image["id"]))?;
     if signed.is_none() {
-        println!(
+        say!(
             "It has no signed manifest, so nothing will flash it: run `modem-upgrader firmware sign` \
              and upload the manifest and signature to image/{}/manifest/.",
             cell(&image["id"])
-        );
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ mod devices;
 mod firmware;
 #[path = "../fixture/manifest.rs"]
 mod manifest;
+mod output;
 #[path = "../agent/peer.rs"]
 #[allow(dead_code, reason = "the agent's tests use all of it")]
 mod peer;

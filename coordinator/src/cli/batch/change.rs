@@ -40,7 +40,7 @@ pub async fn run(
     if let Some(finish @ 1..) = answer["will_finish"].as_u64() {
         said.push_str(&format!(" {finish} had begun to flash and will finish."));
     }
-    output.say(&answer, said);
+    output.say(&answer, said)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -60,7 +60,7 @@ pub async fn retry(client: &Client, arguments: Retry, output: Output) -> anyhow:
     if arguments.watch {
         return watch::follow(client, new, output).await;
     }
-    output.say(&answer, format!("batch {new}; `batch watch {new}` follows it"));
+    output.say(&answer, format!("batch {new}; `batch watch {new}` follows it"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,7 +10,7 @@ use super::selection::{Selected, Selection};
 use super::strategy::Strategy;
 use super::{list, preview, watch};
 use crate::cli::client::Client;
-use crate::cli::output::{Output, cell};
+use crate::cli::output::{Output, cell, note};
 use crate::cli::prompt;
 use crate::cli::upgrade::option;
 
@@ -51,7 +51,7 @@ pub async fn run(
         return watch::follow(client, id, output).await;
     }
     let total = cell(&batch["tally"]["total"]);
-    output.say(&batch, format!("batch {id}: {total} modems; `batch watch {id}` follows it"));
+    output.say(&batch, format!("batch {id}: {total} modems; `batch watch {id}` follows it"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,13 +63,13 @@ async fn is_wanted(
 ) -> anyhow::Result<bool> {
     let (count, excluded) = preview::counts(client, selected).await?;
     if count == 0 {
-        eprintln!("Nobody would be upgraded: `batch preview` says why.");
+        note!("Nobody would be upgraded: `batch preview` says why.");
         return Ok(false);
     }
     let build = client.get(&format!("build/{}/", selected.build), &[]).await?;
     let wanted = prompt::confirm(false, &question(&build, count, excluded, &strategy.body()))?;
     if !wanted && excluded > 0 {
-        eprintln!("`batch preview` says who is left out, and why.");
+        note!("`batch preview` says who is left out, and why.");
     }
     Ok(wanted)
 }

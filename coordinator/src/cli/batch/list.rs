@@ -50,7 +50,7 @@ pub async fn run(
             cell(&tally["total"]),
             time(&batch["created"]),
         ]]
-    });
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

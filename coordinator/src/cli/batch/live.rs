@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::show::{name, phase, tally};
 use super::watch::Flight;
-use crate::cli::output::{self, Output, cell};
+use crate::cli::output::{self, Output, cell, note, say};
 
 pub enum View {
     Json,
@@ -37,39 +37,41 @@ impl View {
     }
 
     /// The batch's new state.
-    pub fn batch(&mut self, batch: &Value) {
+    pub fn batch(&mut self, batch: &Value) -> anyhow::Result<()> {
         match self {
-            Self::Json => output::json(batch),
+            Self::Json => output::json(batch)?,
             Self::Lines { last } => {
                 let now = turn(batch);
                 if now != *last {
-                    println!("{}", summary(batch));
+                    say!("{}", summary(batch))?;
                     *last = now;
                 }
             }
             Self::Bars(bars) => bars.batch(batch),
         }
+        Ok(())
     }
 
     /// What went wrong since the last time.
-    pub fn troubles(&mut self, lines: &[String]) {
+    pub fn troubles(&mut self, lines: &[String]) -> anyhow::Result<()> {
         for line in lines {
             match self {
                 Self::Json => {}
-                Self::Lines { .. } => println!("{line}"),
+                Self::Lines { .. } => say!("{line}")?,
                 Self::Bars(bars) => {
                     // A terminal that is gone ends the process soon enough.
                     let _ = bars.all.println(line);
                 }
             }
         }
+        Ok(())
     }
 
     /// How the way to the server is.
     pub fn notice(&self, text: &str) {
         let text = output::plain(text);
         match self {
-            Self::Json | Self::Lines { .. } => eprintln!("{text}"),
+            Self::Json | Self::Lines { .. } => note!("{text}"),
             Self::Bars(bars) => {
                 let _ = bars.all.println(text);
             }

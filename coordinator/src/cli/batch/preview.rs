@@ -10,7 +10,7 @@ use super::selection::{Selected, Selection};
 use crate::cli::client::Client;
 use crate::cli::failure::success;
 use crate::cli::flags::in_flags;
-use crate::cli::output::{self, Output, cell, table};
+use crate::cli::output::{self, Output, cell, say, table};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -30,9 +30,9 @@ pub async fn run(
     let selected = arguments.selection.resolve(client).await?;
     let preview = whole(client, &selected).await?;
     if output.json {
-        output::json(&preview);
+        output::json(&preview)?;
     } else {
-        print(&preview, arguments.summary);
+        print(&preview, arguments.summary)?;
     }
     Ok(success(preview["count"] != 0))
 }
@@ -69,12 +69,12 @@ async fn whole(client: &Client, selected: &Selected) -> anyhow::Result<Value> {
     Ok(whole)
 }
 
-fn print(preview: &Value, summary: bool) {
+fn print(preview: &Value, summary: bool) -> anyhow::Result<()> {
     let verdicts: &[Value] = preview["verdicts"].as_array().map_or(&[], Vec::as_slice);
     let (count, excluded) = (cell(&preview["count"]), cell(&preview["excluded"]));
-    println!("{count} will be upgraded, {excluded} left out.");
+    say!("{count} will be upgraded, {excluded} left out.")?;
     for (batch, count) in taken(verdicts) {
-        println!("{count} of them are taken from {batch}, which has not begun with them.");
+        say!("{count} of them are taken from {batch}, which has not begun with them.")?;
     }
     let mut reasons = BTreeMap::<String, (usize, String)>::new();
     for verdict in verdicts.iter().filter(|verdict| verdict["will_upgrade"] != true) {
@@ -82,17 +82,21 @@ fn print(preview: &Value, summary: bool) {
         *entry = (entry.0 + 1, in_flags(&cell(&verdict["detail"])));
     }
     if !reasons.is_empty() {
-        println!();
+        say!()?;
         let rows: Vec<_> = reasons
             .into_iter()
             .map(|(reason, (count, detail))| [count.to_string(), reason, detail])
             .collect();
-        table(["MODEMS", "LEFT OUT FOR", "WHICH MEANS"], &rows);
+        table(["MODEMS", "LEFT OUT FOR", "WHICH MEANS"], &rows)?;
     }
     if !summary && !verdicts.is_empty() {
-        println!();
-        table(["DEVICE", "NAME", "SLOT", "VERDICT"], &verdicts.iter().map(row).collect::<Vec<_>>());
+        say!()?;
+        table(
+            ["DEVICE", "NAME", "SLOT", "VERDICT"],
+            &verdicts.iter().map(row).collect::<Vec<_>>(),
+        )?;
     }
+    Ok(())
 }
 
 /// From which batches modems would be taken, and how many.

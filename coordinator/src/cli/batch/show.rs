@@ -8,7 +8,7 @@ use super::list::build;
 use super::path;
 use crate::cli::client::{Client, Query};
 use crate::cli::events::Watch;
-use crate::cli::output::{Output, cell, fields, table, time};
+use crate::cli::output::{Output, cell, fields, say, table, time};
 
 /// Troubles that are listed, and modems that were left out; `operations --batch` and `--json` have the rest.
 const MOST: usize = 20;
@@ -43,31 +43,31 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
         ("stopped", cell(&batch["paused_reason"])),
         ("modems", tally(&batch["tally"])),
         ("created", time(&batch["created"])),
-    ]);
+    ])?;
     let waves: &[Value] = batch["waves"].as_array().map_or(&[], Vec::as_slice);
     if !waves.is_empty() {
-        println!();
+        say!()?;
         let rows: Vec<_> = waves.iter().map(wave).collect();
         let heading = ["WAVE", "MODEMS", "DONE", "SUCCESS", "FAILED", "ABORTED", "OPENED"];
-        table(heading, &rows);
+        table(heading, &rows)?;
     }
     let awaited: Vec<_> = batch["awaited"].as_array().into_iter().flatten().map(awaited).collect();
     if !awaited.is_empty() {
-        println!();
-        table(["WAITS FOR", "OPERATION", "WHY"], &awaited);
+        say!()?;
+        table(["WAITS FOR", "OPERATION", "WHY"], &awaited)?;
     }
     let troubles = troubles(client, &id).await?;
     if !troubles.is_empty() {
-        println!();
-        table(["DEVICE", "STATUS", "WHY"], &troubles);
+        say!()?;
+        table(["DEVICE", "STATUS", "WHY"], &troubles)?;
     }
     let left_out = left_out(client, &id, &batch["tally"]).await?;
     if !left_out.is_empty() {
-        println!();
-        table(["LEFT OUT", "SLOT", "WHY"], &left_out);
+        say!()?;
+        table(["LEFT OUT", "SLOT", "WHY"], &left_out)?;
     }
     if let Some(next) = next(batch) {
-        println!("\n{next}");
+        say!("\n{next}")?;
     }
     Ok(())
 }

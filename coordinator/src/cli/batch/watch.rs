@@ -18,7 +18,7 @@ use super::{path, show};
 use crate::cli::client::{Client, Query};
 use crate::cli::events::{Heard, Watch};
 use crate::cli::failure::success;
-use crate::cli::output::{Output, cell};
+use crate::cli::output::{Output, cell, say};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -60,13 +60,13 @@ pub async fn follow(client: &Client, id: &str, output: Output) -> anyhow::Result
             _ = frames.tick(), if !batch.is_null() && !output.json => {}
         }
         if !output.json {
-            around.look(&batch, &mut view).await;
+            around.look(&batch, &mut view).await?;
         }
-        view.batch(&batch);
+        view.batch(&batch)?;
     }
     view.end();
     if !output.json {
-        println!();
+        say!()?;
         show::print(client, &batch).await?;
     }
     Ok(success(batch["status"] == "success"))
@@ -147,15 +147,16 @@ impl<'a> Around<'a> {
 
     /// Shows what is new. A server that does not answer now is asked again; whether it is gone, the
     /// events tell.
-    async fn look(&mut self, batch: &Value, view: &mut View) {
+    async fn look(&mut self, batch: &Value, view: &mut View) -> anyhow::Result<()> {
         if let Ok(lines) = self.troubles(batch).await {
-            view.troubles(&lines);
+            view.troubles(&lines)?;
         }
         if view.shows_flights()
             && let Ok(flights) = self.flights(batch).await
         {
             view.flights(&flights);
         }
+        Ok(())
     }
 
     /// Some of the modems under way, those heard of last.

@@ -135,10 +135,9 @@ async fn post(
     let devices = find::devices(client, devices).await?;
     let post = async |id: &str| {
         let path = format!("device/{id}/{verb}/");
-        say(&client.send(Method::POST, &path, &json!({})).await?, output);
-        Ok(())
+        say(&client.send(Method::POST, &path, &json!({})).await?, output)
     };
-    Ok(each(devices, post).await)
+    each(devices, post).await
 }
 
 async fn patch(
@@ -149,10 +148,9 @@ async fn patch(
 ) -> anyhow::Result<ExitCode> {
     let devices = find::devices(client, devices).await?;
     let patch = async |id: &str| {
-        say(&client.send(Method::PATCH, &format!("device/{id}/"), change).await?, output);
-        Ok(())
+        say(&client.send(Method::PATCH, &format!("device/{id}/"), change).await?, output)
     };
-    Ok(each(devices, patch).await)
+    each(devices, patch).await
 }
 
 async fn tag(
@@ -169,13 +167,12 @@ async fn tag(
         let had = device["tags"].as_array().into_iter().flatten().map(cell);
         let mut tags: Vec<_> = had.filter(|tag| !remove.contains(tag)).collect();
         tags.extend(add.iter().filter(|tag| !tags.contains(tag)).cloned().collect::<Vec<_>>());
-        say(&client.send(Method::PATCH, &path, &json!({ "tags": tags })).await?, output);
-        Ok(())
+        say(&client.send(Method::PATCH, &path, &json!({ "tags": tags })).await?, output)
     };
-    Ok(each(devices, tag).await)
+    each(devices, tag).await
 }
 
-fn say(device: &Value, output: Output) {
+fn say(device: &Value, output: Output) -> anyhow::Result<()> {
     let tags = match cell(&device["tags"]) {
         tags if tags.is_empty() => tags,
         tags => format!(", tags {tags}"),
@@ -183,5 +180,5 @@ fn say(device: &Value, output: Output) {
     let (id, name, state) = (cell(&device["id"]), cell(&device["name"]), cell(&device["state"]));
     let deactivated = if device["deactivated"] == true { ", deactivated" } else { "" };
     let said = format!("{id}  {name}: {state}{deactivated}{tags}");
-    output.say(device, said);
+    output.say(device, said)
 }

@@ -85,7 +85,7 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
     }
     let devices = client.all("device/", &query).await?;
     let heading = ["DEVICE", "NAME", "STATE", "LINE", "SLOT", "MODEM", "VERSION", "LAST SEEN"];
-    output.list(heading, devices, rows);
+    output.list(heading, devices, rows)?;
     Ok(ExitCode::SUCCESS)
 }
 

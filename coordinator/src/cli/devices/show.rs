@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::client::Client;
 use crate::cli::operations;
-use crate::cli::output::{Output, cell, fields, json, time};
+use crate::cli::output::{Output, cell, fields, json, say, time};
 
 /// Operations that are shown with a device.
 const LAST: usize = 5;
@@ -14,19 +14,19 @@ const LAST: usize = 5;
 pub async fn run(client: &Client, id: &str, output: Output) -> anyhow::Result<ExitCode> {
     let device = client.get(&format!("device/{id}/"), &[]).await?;
     if output.json {
-        json(&device);
+        json(&device)?;
         return Ok(ExitCode::SUCCESS);
     }
     let query = [("ordering", "-created".to_owned())];
     let last = client.first(&format!("device/{id}/upgrade-operation/"), &query, LAST).await?;
     print(client, &device).await?;
     for modem in device["modems"].as_array().into_iter().flatten() {
-        println!();
-        print_modem(modem);
+        say!()?;
+        print_modem(modem)?;
     }
     if !last.is_empty() {
-        println!();
-        output.list(operations::HEADING, last, operations::rows);
+        say!()?;
+        output.list(operations::HEADING, last, operations::rows)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -50,7 +50,7 @@ async fn print(client: &Client, device: &Value) -> anyhow::Result<()> {
         ("location", place(client, "location", &device["location"]).await?),
         ("tags", cell(&device["tags"])),
         ("enrolled", time(&device["created"])),
-    ]);
+    ])?;
     Ok(())
 }
 
@@ -60,7 +60,7 @@ async fn place(client: &Client, kind: &str, id: &Value) -> anyhow::Result<String
     Ok(cell(&client.get(&format!("{kind}/{id}/"), &[]).await?["name"]))
 }
 
-fn print_modem(modem: &Value) {
+fn print_modem(modem: &Value) -> anyhow::Result<()> {
     let version =
         |version: &Value| format!("{} {}", cell(&version["command"]), cell(&version["value"]));
     let versions = modem["versions"].as_array().into_iter().flatten().map(version);
@@ -70,5 +70,5 @@ fn print_modem(modem: &Value) {
         ("imei", cell(&modem["imei"])),
         ("versions", versions.collect::<Vec<_>>().join(", ")),
         ("read", time(&modem["read"])),
-    ]);
+    ])
 }

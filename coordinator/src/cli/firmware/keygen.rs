@@ -12,7 +12,7 @@ use serde_json::json;
 use shared::signature::SecretKey;
 
 use super::beside;
-use crate::cli::output::{self, Output};
+use crate::cli::output::{self, Output, say};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -36,11 +36,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     write_new(&public, 0o644, &key.public().to_text(&format!("{comment} public key")))?;
     let number = key.public().number;
     if arguments.output.json {
-        output::json(&json!({ "secret": secret, "public": public, "number": number }));
+        output::json(&json!({ "secret": secret, "public": public, "number": number }))?;
     } else {
-        println!("key {number}");
-        println!("secret {}: keep it offline; it has no passphrase", secret.display());
-        println!("public {}: goes to /etc/modem-upgrader/keys on the routers", public.display());
+        say!("key {number}")?;
+        say!("secret {}: keep it offline; it has no passphrase", secret.display())?;
+        say!("public {}: goes to /etc/modem-upgrader/keys on the routers", public.display())?;
     }
     Ok(())
 }

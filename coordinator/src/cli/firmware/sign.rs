@@ -16,7 +16,7 @@ use shared::signature::SecretKey;
 use super::beside;
 use super::compress::compress;
 use super::manifest::{Measured, measure, option, time, version, versions};
-use crate::cli::output::{self, Output};
+use crate::cli::output::{self, Output, say};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -94,13 +94,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     write(&signature, key.sign(&bytes).to_text(&comment).as_bytes())?;
     let number = key.public().number;
     if arguments.output.json {
-        output::json(&json!({ "manifest": path, "signature": signature, "signed_by": number }));
+        output::json(&json!({ "manifest": path, "signature": signature, "signed_by": number }))?;
     } else {
         if let Some((size, from)) = shrunk {
-            println!("firmware {}.zst: {size} bytes of {from}", arguments.file.display());
+            say!("firmware {}.zst: {size} bytes of {from}", arguments.file.display())?;
         }
-        println!("manifest {}", path.display());
-        println!("signature {} by key {number}", signature.display());
+        say!("manifest {}", path.display())?;
+        say!("signature {} by key {number}", signature.display())?;
     }
     Ok(())
 }

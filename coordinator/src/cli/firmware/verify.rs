@@ -10,7 +10,7 @@ use shared::manifest::Manifest;
 use shared::signature::{Distrust, Keyring, PublicKey};
 
 use super::manifest::measure;
-use crate::cli::output::{self, Output};
+use crate::cli::output::{self, Output, say};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -38,17 +38,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         compare(&manifest, path)?;
     }
     if arguments.output.json {
-        output::json(&json!({ "signed_by": number, "manifest": manifest }));
+        output::json(&json!({ "signed_by": number, "manifest": manifest }))?;
         return Ok(());
     }
-    println!("signed by key {number}");
-    println!("{} {}, sequence {}", manifest.vendor, manifest.models.join(" "), manifest.sequence);
+    say!("signed by key {number}")?;
+    say!("{} {}, sequence {}", manifest.vendor, manifest.models.join(" "), manifest.sequence)?;
     for version in &manifest.reaches {
-        println!("reaches AT{} line {}: {}", version.command, version.line, version.value);
+        say!("reaches AT{} line {}: {}", version.command, version.line, version.value)?;
     }
     let file = &manifest.file;
     let checked = if arguments.file.is_some() { "matches" } else { "not compared" };
-    println!("file {} of {} bytes, sha256 {}: {checked}", file.name, file.size, file.sha256);
+    say!("file {} of {} bytes, sha256 {}: {checked}", file.name, file.size, file.sha256)?;
     Ok(())
 }
 

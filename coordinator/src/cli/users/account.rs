@@ -55,7 +55,7 @@ pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<
                 true => format!("user {}", cell(&made["id"])),
                 false => format!("user {}; {next} {name} ORGANIZATION ROLE", cell(&made["id"])),
             };
-            output.say(&made, said);
+            output.say(&made, said)?;
         }
         Verb::Password { user: None } => {
             let me = client.get("user/me/", &[]).await?;
@@ -66,7 +66,7 @@ pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<
             body["password"] = json!(new_password("New password")?);
             let changed = client.send(Method::PATCH, "user/me/", &body).await?;
             let next = "all of your tokens have ended; log in again";
-            output.say(&changed, format!("The password is changed: {next}."));
+            output.say(&changed, format!("The password is changed: {next}."))?;
         }
         Verb::Password { user: Some(user) } => {
             let password = new_password(&format!("Password for {user}"))?;
@@ -89,7 +89,7 @@ pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<
                 return Ok(ExitCode::FAILURE);
             }
             client.delete(&path).await?;
-            output.say(&Value::Null, format!("{user} is removed."));
+            output.say(&Value::Null, format!("{user} is removed."))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -103,7 +103,7 @@ async fn change(
     said: &str,
 ) -> anyhow::Result<()> {
     let changed = client.send(Method::PATCH, &path(client, user).await?, change).await?;
-    output.say(&changed, said);
+    output.say(&changed, said)?;
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Asked::List(filters) => list(client, filters, output).await?,
         Asked::Other(Verb::Me) => {
             let me = client.get("user/me/", &[]).await?;
-            if output.json { json(&me) } else { print(&me) }
+            if output.json { json(&me)? } else { print(&me)? }
         }
         Asked::Other(Verb::Role(role)) => role::run(client, role, output).await?,
         Asked::Other(Verb::Account(verb)) => return account::run(client, verb, output).await,
@@ -52,7 +52,7 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
         let members = client.all(&path, &Query::new()).await?;
         output.list(["ID", "USER", "ROLE"], members, |member| {
             vec![[cell(&member["user"]), cell(&member["username"]), cell(&member["role"])]]
-        });
+        })?;
         return Ok(());
     }
     let users = client.all("user/", &[("ordering", "name".to_owned())]).await?;
@@ -65,17 +65,17 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
             state.to_owned(),
             time(&user["last_login"]),
         ]]
-    });
+    })?;
     Ok(())
 }
 
-fn print(user: &Value) {
+fn print(user: &Value) -> anyhow::Result<()> {
     fields([
         ("user", cell(&user["username"])),
         ("id", cell(&user["id"])),
         ("roles", roles(user)),
         ("last login", time(&user["last_login"])),
-    ]);
+    ])
 }
 
 fn roles(user: &Value) -> String {

@@ -61,7 +61,7 @@ pub async fn run(client: &Client, arguments: Arguments, output: Output) -> anyho
             client.send(Method::POST, &members, &body).await?
         }
     };
-    output.say(&answer, format!("{user}: {organization}={name}"));
+    output.say(&answer, format!("{user}: {organization}={name}"))?;
     Ok(())
 }
 
