@@ -161,7 +161,7 @@ pub fn any_text(limit: usize) -> impl FnOnce(Value) -> Result<String, String> {
 pub fn tag(limit: usize) -> impl Fn(Value) -> Result<String, String> + Copy {
     move |value| match text(limit)(value)? {
         tag if tag.contains(',') => {
-            Err(format!("{tag:?} has a comma, which no tag has: give several as a list."))
+            Err(format!("{tag:?} has a comma, which no tag has: give each by itself."))
         }
         tag => Ok(tag),
     }

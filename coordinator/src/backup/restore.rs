@@ -26,7 +26,7 @@ const LARGEST_KEY: u64 = 256 * 1024;
 /// Why nothing was restored. Before the swap the data directory is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    #[error("{0}")]
+    #[error(transparent)]
     Start(#[from] StartError),
     #[error("{0} has a database: --replace moves it aside, or name another data directory")]
     Exists(PathBuf),

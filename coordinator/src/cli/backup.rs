@@ -84,9 +84,9 @@ fn tell(restored: &Restored) -> anyhow::Result<()> {
     }
     if restored.waiting > 0 {
         say!(
-            "waiting: {} operations that devices will begin. What was cancelled since the backup is \
-             asked for again: look at them before the server starts, or restore with --replace \
-             --cancel-waiting",
+            "waiting: {} operations that devices begin once the server runs. What was cancelled since the \
+             backup is asked for again. To have none of them begin, restore again with --replace \
+             --cancel-waiting before it does; when it runs, `operations --status idle` lists them",
             restored.waiting
         )?;
     }

@@ -58,12 +58,21 @@ impl Connection {
         let profiles = Profiles::load()?;
         let (_, known) = self.server.named(&profiles)?;
         let wanted = self.server.profile(known);
-        let token = self.token.clone().or(wanted.token.clone()).ok_or(Failure::NoToken)?;
+        let token = self.token.clone().or(wanted.token.clone());
+        let token = token.ok_or_else(|| self.server.no_token(&profiles))?;
         wanted.client(Some(token))
     }
 }
 
 impl Server {
+    fn no_token(&self, profiles: &Profiles) -> Failure {
+        let names: Vec<_> = profiles.iter().map(|(name, _)| name.to_string()).collect();
+        match (&profiles.current, &self.url) {
+            (None, None) if !names.is_empty() => Failure::NoProfile(names.join(", ")),
+            _ => Failure::NoToken,
+        }
+    }
+
     /// The profile that is meant, and what it says so far.
     pub fn named(&self, profiles: &Profiles) -> anyhow::Result<(Option<Name>, Option<Profile>)> {
         match &self.profile {

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::client::{Client, Query};
+use super::find;
 use super::lists::{Asked, Lists};
 use super::output::{Output, cell};
 use super::tokens::never;
@@ -22,7 +22,7 @@ pub enum Verb {
     /// End one: nobody comes with it any more, who came stays
     Revoke {
         /// As `list` shows it
-        id: Uuid,
+        id_or_name: String,
     },
 }
 
@@ -56,7 +56,8 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
     match asked {
         Asked::List(filters) => list(client, filters, output).await?,
         Asked::Other(Verb::New(new)) => make(client, new, output).await?,
-        Asked::Other(Verb::Revoke { id }) => {
+        Asked::Other(Verb::Revoke { id_or_name }) => {
+            let id = find::token(client, "enrolment-tokens", &id_or_name).await?;
             client.delete(&format!("enrolment-token/{id}/")).await?;
             output.say(&Value::Null, format!("revoked: {id}"))?;
         }

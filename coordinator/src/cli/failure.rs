@@ -29,6 +29,11 @@ pub enum Failure {
     #[error("not logged in: run `modem-upgrader login`, or set MODEM_UPGRADER_TOKEN")]
     NoToken,
     #[error(
+        "no profile is in use: choose one of {0} (`modem-upgrader profiles use NAME`), or run \
+         `modem-upgrader login`"
+    )]
+    NoProfile(String),
+    #[error(
         "the server does not take the API token ({0}): run `modem-upgrader login`, \
          or check MODEM_UPGRADER_TOKEN and --token"
     )]
@@ -36,7 +41,7 @@ pub enum Failure {
     #[error("name or password is wrong ({0})")]
     Password(String),
     #[error(
-        "not allowed: {0}; an administrator can give you the role (`modem-upgrader users role`)"
+        "not allowed: {0} An administrator can give you the role (`modem-upgrader users role`)"
     )]
     Forbidden(String),
     #[error(
@@ -44,9 +49,7 @@ pub enum Failure {
          another token), or log in (`modem-upgrader login`)"
     )]
     NarrowToken(String),
-    #[error(
-        "not now: {0} See how it stands (`show`, or its list), and try again once that has changed"
-    )]
+    #[error("refused as things stand: {0} `show`, or its list, says how they stand")]
     Conflict(String),
     #[error(
         "the server has no room: {0} Free space on its disk, or remove firmware that nobody needs \
@@ -83,6 +86,7 @@ impl Failure {
         match self {
             Self::Unreachable { .. } | Self::Throttled(_) | Self::Unavailable(_) => true,
             Self::NoToken
+            | Self::NoProfile(_)
             | Self::Unauthorized(_)
             | Self::Password(_)
             | Self::Forbidden(_)
@@ -108,6 +112,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
             Self::NoToken
+            | Self::NoProfile(_)
             | Self::Unauthorized(_)
             | Self::Password(_)
             | Self::Forbidden(_)

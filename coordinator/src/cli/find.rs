@@ -1,5 +1,5 @@
 //! From what people call a thing to its id: a device, group or location by its name, a build as
-//! `CATEGORY/VERSION`. An id is taken as it is.
+//! `CATEGORY/VERSION`, a token by its name. An id is taken as it is.
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -60,6 +60,24 @@ fn one(found: Vec<Value>, word: &str, advice: &str) -> anyhow::Result<String> {
             let ids: Vec<_> = several.iter().map(|row| cell(&row["id"])).collect();
             bail!("{} are called {word:?}: give the id, one of {}", ids.len(), ids.join(", "))
         }
+    }
+}
+
+/// A token's id; `list` is the command that shows them, and the API's word for one with an s behind it.
+pub async fn token(client: &Client, list: &str, word: &str) -> anyhow::Result<String> {
+    if is_id(word) {
+        return Ok(word.to_owned());
+    }
+    let mut found = client.all(&format!("{}/", list.trim_end_matches('s')), &[]).await?;
+    found.retain(|token| token["name"] == word);
+    one(found, word, &format!("give an id or a name, as `modem-upgrader {list}` lists them"))
+}
+
+/// Parses an id; `list` is the command that shows them.
+pub fn id(list: &'static str) -> impl Fn(&str) -> Result<Uuid, String> + Clone {
+    move |word| {
+        let id = Uuid::try_parse(word);
+        id.map_err(|_| format!("this is no id: `modem-upgrader {list}` lists them"))
     }
 }
 

@@ -16,8 +16,10 @@ const WORDS: [(&str, &str); 11] = [
 ];
 
 /// Fields of a selection, which are English words as well.
-const FIELDS: [(&str, &str); 9] = [
+const FIELDS: [(&str, &str); 11] = [
     ("tags", "--tag"),
+    ("add_tags", "--add"),
+    ("remove_tags", "--remove"),
     ("devices", "--device"),
     ("models", "--model"),
     ("boards", "--board"),

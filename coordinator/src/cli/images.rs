@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::client::Client;
-use super::find;
+use super::find::{self, id};
 use super::lists::{Asked, Lists};
 use super::output::{Output, cell, json as print_json, table};
 use super::prompt;
@@ -19,7 +20,8 @@ pub enum Verb {
     /// Show the signed manifest of one
     Manifest {
         /// Id
-        image: String,
+        #[arg(value_parser = id("images"))]
+        image: Uuid,
     },
     /// Remove one
     Remove {
@@ -27,7 +29,8 @@ pub enum Verb {
         #[arg(long)]
         build: String,
         /// Id
-        image: String,
+        #[arg(value_parser = id("images"))]
+        image: Uuid,
         /// Do not ask
         #[arg(long)]
         yes: bool,

@@ -25,6 +25,7 @@ mod flags;
 mod images;
 mod lists;
 mod login;
+mod names;
 mod operations;
 mod organizations;
 mod output;
@@ -79,7 +80,7 @@ enum Command {
     Login(login::Arguments),
     /// Log out; the server stays known
     Logout(login::Logout),
-    /// List servers that are remembered, choose one, forget one
+    /// List servers that are remembered, choose one, remove one
     Profiles(profiles::Arguments),
     /// Upload firmware; makes its category and build where they are missing
     Upload(Request<upload::Arguments>),

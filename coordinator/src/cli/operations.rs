@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::ExitCode;
+use std::slice;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -11,11 +12,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::batch::show;
-use super::client::{Client, Query, escaped, with_query};
+use super::client::{Client, Query, with_query};
 use super::each::each;
 use super::events::Watch;
-use super::find;
+use super::find::{self, id};
 use super::lists::{Asked, Lists};
+use super::names::Names;
 use super::output::{self, Output, cell, fields, note, say, table, time};
 use super::prompt;
 
@@ -26,20 +28,21 @@ pub enum Verb {
     /// Show one, with what its device said
     Show {
         /// Id
-        operation: String,
+        #[arg(value_parser = id("operations"))]
+        operation: Uuid,
     },
     /// Take some back, as long as nobody is flashing their modems
     Cancel {
         /// Ids
-        #[arg(required = true)]
-        operations: Vec<String>,
+        #[arg(required = true, value_parser = id("operations"))]
+        operations: Vec<Uuid>,
     },
     /// End some for good whose modems are in recovery or wait for a person, and that end in no other way:
     /// they have failed, and a late result is kept
     WriteOff {
         /// Ids
-        #[arg(required = true)]
-        operations: Vec<String>,
+        #[arg(required = true, value_parser = id("operations"))]
+        operations: Vec<Uuid>,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -58,10 +61,10 @@ pub struct Filters {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Only those of this batch
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id("batch list"))]
     batch: Option<Uuid>,
     /// Only those with this image
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id("images"))]
     image: Option<Uuid>,
     /// At most so many, the newest
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
@@ -81,7 +84,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Asked::Other(Verb::Show { operation }) => {
             let path = format!("upgrade-operation/{operation}/");
             let operation = client.get(&path, &[]).await?;
-            if output.json { output::json(&operation)? } else { print(&operation)? }
+            if output.json { output::json(&operation)? } else { print(client, &operation).await? }
         }
         Asked::Other(Verb::Cancel { operations }) => {
             return post(client, operations, "cancel", output).await;
@@ -100,17 +103,17 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
 
 async fn post(
     client: &Client,
-    operations: Vec<String>,
+    operations: Vec<Uuid>,
     verb: &str,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let post = async |id: &str| {
-        let path = format!("upgrade-operation/{}/{verb}/", escaped(id));
+        let path = format!("upgrade-operation/{id}/{verb}/");
         let answer = client.send(Method::POST, &path, &json!({})).await?;
         output.say(&answer, format!("{id}: {}", cell(&answer["message"])))?;
         Ok(())
     };
-    each(operations, post).await
+    each(operations.iter().map(Uuid::to_string), post).await
 }
 
 async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Result<()> {
@@ -142,10 +145,14 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
     for operation in &operations {
         told.is_new(operation, output);
     }
+    let mut names = Names::new(client);
     if output.json && watch.is_some() {
         operations.iter().try_for_each(output::json)?;
     } else {
-        output.list(HEADING, operations, rows)?;
+        if !output.json {
+            names.learn(&operations).await?;
+        }
+        output.list(HEADING, operations, |one| vec![row(one, &names.get(&one["device"]))])?;
     }
     while let Some(watch) = &mut watch {
         let operation = match watch.next().await?.state() {
@@ -165,7 +172,8 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
         if output.json {
             output::json(&operation)?;
         } else {
-            rows(&operation).iter().try_for_each(|row| say!("{}", row.join("  ")))?;
+            names.learn(slice::from_ref(&operation)).await?;
+            say!("{}", row(&operation, &names.get(&operation["device"])).join("  "))?;
         }
     }
     Ok(())
@@ -181,24 +189,25 @@ impl Told {
         let mut hasher = DefaultHasher::new();
         match output.json {
             true => operation.to_string().hash(&mut hasher),
-            false => rows(operation).hash(&mut hasher),
+            false => row(operation, "").hash(&mut hasher),
         }
         let now = hasher.finish();
         self.0.insert(cell(&operation["id"]), now) != Some(now)
     }
 }
 
-pub fn rows(operation: &Value) -> Vec<[String; 7]> {
+/// `device`: its name.
+pub fn row(operation: &Value, device: &str) -> [String; 7] {
     let failure = &operation["failure"];
-    vec![[
+    [
         cell(&operation["id"]),
-        cell(&operation["device"]),
+        device.to_owned(),
         cell(&operation["status"]),
         cell(&operation["phase"]),
         format!("{:>3}%", cell(&operation["progress_percent"])),
         cell(&operation["attempt"]),
         cell(&failure["kind"]),
-    ]]
+    ]
 }
 
 /// What came after it was given up, and when.
@@ -213,8 +222,9 @@ fn late(result: &Value) -> String {
     format!("{}{why}, heard {}", cell(&outcome["result"]), time(&json!(at)))
 }
 
-fn print(operation: &Value) -> anyhow::Result<()> {
+async fn print(client: &Client, operation: &Value) -> anyhow::Result<()> {
     let failure = &operation["failure"];
+    let name = Names::new(client).of(&operation["device"]).await?;
     let part = |field: &str| cell(&failure[field]);
     let failed = match failure {
         Value::Null => String::new(),
@@ -222,7 +232,7 @@ fn print(operation: &Value) -> anyhow::Result<()> {
     };
     fields([
         ("operation", cell(&operation["id"])),
-        ("device", cell(&operation["device"])),
+        ("device", format!("{name} ({})", cell(&operation["device"]))),
         ("slot", cell(&operation["modem"]["slot"])),
         ("image", cell(&operation["image"])),
         ("batch", cell(&operation["batch"])),

@@ -97,7 +97,7 @@ async fn list(client: &Client, kind: &str, filters: Filters, output: Output) -> 
         vec![[
             cell(&place["id"]),
             cell(&place["name"]),
-            cell(&place["organization"]),
+            cell(&place["organization_slug"]),
             time(&place["created"]),
         ]]
     })?;

@@ -11,6 +11,7 @@ use shared::hex::sha256;
 use shared::ids::OrganizationSlug;
 use uuid::Uuid;
 
+use super::find;
 use super::output::say;
 use crate::clock::Clock;
 use crate::secret;
@@ -45,6 +46,7 @@ enum Verb {
     /// End a token, and the MQTT tokens of its user
     Revoke {
         /// As `list` shows it
+        #[arg(value_parser = find::id("token list"))]
         id: Uuid,
     },
 }

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::client::Client;
 use super::find;
@@ -40,7 +39,7 @@ enum Verb {
     /// End one
     Revoke {
         /// As `list` shows it
-        id: Uuid,
+        id_or_name: String,
     },
 }
 
@@ -73,7 +72,8 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             let said = format!("id: {}\napi_token: {}", cell(&made["id"]), cell(&made["token"]));
             output.say(&made, said)?;
         }
-        Some(Verb::Revoke { id }) => {
+        Some(Verb::Revoke { id_or_name }) => {
+            let id = find::token(client, "tokens", &id_or_name).await?;
             client.delete(&format!("token/{id}/")).await?;
             output.say(&Value::Null, format!("revoked: {id}"))?;
         }

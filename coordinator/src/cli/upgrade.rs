@@ -7,12 +7,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
-use shared::ids::{ImageId, Slot};
+use shared::ids::Slot;
+use uuid::Uuid;
 
 use super::client::Client;
 use super::events::Watch;
 use super::failure::success;
-use super::find;
+use super::find::{self, id};
 use super::output::{self, Output, cell, note, say};
 
 #[derive(Debug, Args)]
@@ -21,8 +22,8 @@ pub struct Arguments {
     #[arg(long)]
     device: String,
     /// The firmware image; `upload` prints its id
-    #[arg(long, value_name = "ID")]
-    image: ImageId,
+    #[arg(long, value_name = "ID", value_parser = id("images"))]
+    image: Uuid,
     /// Which of several modems
     #[arg(long)]
     slot: Option<Slot>,

@@ -59,10 +59,12 @@ struct Signed {
 const PIECE: usize = 256 << 10;
 
 pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let file = tokio::fs::File::open(&arguments.file).await;
+    let file = file.with_context(|| cannot_read(&arguments.file))?;
     let signed = signed(&arguments).await?;
     let tool = tool(&arguments, signed.as_ref())?;
     let build = build(client, &arguments).await?;
-    let form = form(&arguments, tool, &signed).await?;
+    let form = form(&arguments, file, tool, &signed).await?;
     let request = client.upload(&format!("build/{build}/image/")).multipart(form);
     let image = client.answer(request).await.context("the upload failed")?;
     if arguments.output.json {
@@ -96,7 +98,11 @@ async fn signed(arguments: &Arguments) -> anyhow::Result<Option<Signed>> {
 }
 
 async fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    tokio::fs::read(path).await.with_context(|| format!("cannot read {}", path.display()))
+    tokio::fs::read(path).await.with_context(|| cannot_read(path))
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("cannot read {}", path.display())
 }
 
 fn tool(arguments: &Arguments, signed: Option<&Signed>) -> anyhow::Result<String> {
@@ -146,12 +152,11 @@ fn one(mut found: Vec<Value>, what: &str) -> anyhow::Result<Option<Value>> {
 
 async fn form(
     arguments: &Arguments,
+    file: tokio::fs::File,
     tool: String,
     signed: &Option<Signed>,
 ) -> anyhow::Result<multipart::Form> {
     let path = &arguments.file;
-    let file = tokio::fs::File::open(path).await;
-    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     let size = file.metadata().await?.len();
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let body = Body::wrap_stream(pieces(file, progress(size, arguments.output.json)?));

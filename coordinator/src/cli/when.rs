@@ -22,6 +22,15 @@ pub fn seconds(text: &str) -> Result<u64, String> {
     seconds.ok_or_else(|| "expected a number with s, m, h or d behind it: 90s, 10m, 2h, 30d".into())
 }
 
+/// Seconds as people type them.
+pub fn span(seconds: u64) -> String {
+    let units = [(24 * 3600, 'd'), (3600, 'h'), (60, 'm')];
+    match units.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0) {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
 /// A time as the API takes it.
 pub fn time(text: &str) -> Result<String, String> {
     let at = match text.strip_prefix('+') {
@@ -53,6 +62,9 @@ mod tests {
         assert_eq!(seconds("10m"), Ok(600));
         assert_eq!(seconds("2h"), Ok(7200));
         assert_eq!(seconds("30d"), Ok(30 * 86400));
+        for text in ["0s", "59s", "90m", "2h", "30d", "601s"] {
+            assert_eq!(span(seconds(text).unwrap()), text);
+        }
         for bad in ["", "m", "-1s", "1w", "1.5h", "99999999999999999999d", "10ü"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }

@@ -48,6 +48,23 @@ fn a_token_for_reading_writes_nothing() {
 }
 
 #[test]
+fn tokens_go_by_their_names_where_one_alone_has_it() {
+    let server = Server::start();
+    for name in ["ci", "twin", "twin"] {
+        server.good(&["tokens", "new", name]);
+    }
+    server.good(&["tokens", "revoke", "ci"]);
+    let gone = ends(1, server.run(&["tokens", "revoke", "ci"]));
+    assert!(gone.contains("an id or a name, as `modem-upgrader tokens` lists them"), "{gone}");
+    let two = ends(1, server.run(&["tokens", "revoke", "twin"]));
+    assert!(two.contains("2 are called \"twin\": give the id"), "{two}");
+    server.good(&["enrolment-tokens", "new", "van 7", "--organization", "default"]);
+    server.good(&["enrolment-tokens", "revoke", "van 7"]);
+    let gone = ends(1, server.run(&["enrolment-tokens", "revoke", "van 7"]));
+    assert!(gone.contains("`modem-upgrader enrolment-tokens` lists them"), "{gone}");
+}
+
+#[test]
 fn enrolment_tokens_are_made_listed_and_ended() {
     let server = Server::start();
     let new = ["enrolment-tokens", "new", "van", "--organization", "default", "--uses", "1"];

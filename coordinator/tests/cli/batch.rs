@@ -184,7 +184,7 @@ fn a_batch_is_held_and_taken_back() {
     assert_eq!(shown["upgradeoperations"].as_array().unwrap().len(), 2);
     let listed = server.good(&["batch", "list", "--build", "FN990A/45.00.012"]);
     assert!(listed.contains(&batch), "{listed}");
-    assert!(server.good(&["operations", "--batch", &batch]).contains(&fleet.devices[0]));
+    assert!(server.good(&["operations", "--batch", &batch]).contains("router-1"));
 
     server.good(&["batch", "pause", &batch]);
     bad(fleet.batch("pause", &[&batch]));
@@ -203,6 +203,29 @@ fn a_batch_is_held_and_taken_back() {
     assert_eq!((&last["phase"], &last["status"]), (&json!("finished"), &json!("cancelled")));
     assert!(!bad(fleet.batch("resume", &[&batch])).is_empty());
     ends(1, fleet.batch("show", &["6f9619ff-8b86-4011-b42d-00c04fc964ff"]));
+}
+
+#[test]
+fn a_batch_for_later_says_when_and_how_it_begins() {
+    let fleet = Fleet::new();
+    let server = &fleet.server;
+    let later = ["--start-at", "2096-11-23T01:00:00Z", "--expires-at", "2096-12-23T01:00:00Z"];
+    let batch = fleet.create(&[&later[..], &["--soak", "90m", "--max-concurrent", "7"]].concat());
+    let shown = server.good(&["batch", "show", &batch]);
+    let line = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(line("starts:").ends_with("2096-11-23T01:00:00Z"), "{shown}");
+    assert!(line("expires:").ends_with("2096-12-23T01:00:00Z"), "{shown}");
+    let strategy =
+        "canary 1, growth 2, soak 90m, 7 at a time, to pause at 20% failures of 5 results";
+    assert!(line("strategy:").ends_with(strategy), "{shown}");
+
+    let listed = server.good(&["operations"]);
+    assert!(listed.contains("router-1") && !listed.contains(&fleet.devices[0]), "{listed}");
+    let operation = server.json(&["operations", "--device", "router-2"])[0]["id"].clone();
+    let shown = server.good(&["operations", "show", operation.as_str().unwrap()]);
+    assert!(shown.contains(&format!("router-2 ({})", fleet.devices[1])), "{shown}");
+    server.good(&["groups", "create", "north", "--organization", "default"]);
+    assert!(server.good(&["groups"]).contains("  default  "), "by its slug");
 }
 
 #[test]

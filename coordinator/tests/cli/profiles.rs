@@ -99,4 +99,6 @@ fn profiles_are_chosen_and_the_environment_wins() {
             .contains("no profile")
     );
     bad(server.bare(&["profiles", "use", "one"]).output().unwrap());
+    let none = ends(4, server.bare(&["devices"]).output().unwrap());
+    assert!(none.contains("no profile is in use: choose one of two"), "{none}");
 }

@@ -23,6 +23,54 @@ fn errors_say_what_to_do_next_and_have_a_status_each() {
 }
 
 #[test]
+fn what_is_no_id_is_a_wrong_command_line_and_says_where_ids_are() {
+    let server = Server::start();
+    for command in ["show xx", "watch xx", "pause xx", "resume xx", "cancel xx", "retry xx"] {
+        no_id(&server, &format!("batch {command}"), "batch list");
+    }
+    for command in ["show xx", "cancel xx", "write-off xx --yes"] {
+        no_id(&server, &format!("operations {command}"), "operations");
+    }
+    no_id(&server, "operations --batch xx", "batch list");
+    no_id(&server, "operations --image xx", "images");
+    no_id(&server, "images manifest xx", "images");
+    no_id(&server, "images remove --build a/b xx", "images");
+    no_id(&server, "upgrade --device a --image xx", "images");
+    no_id(&server, "token revoke xx", "token list");
+}
+
+#[track_caller]
+fn no_id(server: &Server, command: &str, list: &str) {
+    let arguments: Vec<_> = command.split(' ').collect();
+    let told = ends(2, server.run(&arguments));
+    let advice = format!("this is no id: `modem-upgrader {list}` lists them");
+    assert!(told.contains("'xx'") && told.contains(&advice), "{command}: {told}");
+}
+
+#[test]
+fn refusals_are_whole_sentences_that_hold() {
+    let mut server = Server::start();
+    let data = server.data();
+    let used = ends(1, server.run(&["restore", "--data", data.to_str().unwrap(), "/nowhere"]));
+    assert_eq!(used.matches("in use").count(), 1, "{used}");
+
+    let upload = ["upload", "--category", "C", "--version", "1", "/nowhere/fw.bin"];
+    let told = ends(1, server.run(&upload));
+    assert!(told.starts_with("error: cannot read /nowhere/fw.bin: No such file"), "{told}");
+
+    let last = ends(1, server.run(&["users", "remove", "admin", "--yes"]));
+    assert!(last.starts_with("error: refused as things stand: "), "{last}");
+    server.good(&["users", "create", "bob", "--no-password"]);
+    server.good(&["users", "role", "bob", "default", "viewer"]);
+    let mut token = Command::new(BIN);
+    token.args(["token", "new", "--user", "bob", "--data"]).arg(&data);
+    let made = String::from_utf8(token.output().unwrap().stdout).unwrap();
+    server.token = made.split("api_token: ").nth(1).unwrap().trim().to_owned();
+    let refused = ends(4, server.run(&["groups", "create", "north"]));
+    assert!(refused.contains("this action. An administrator can give you the role"), "{refused}");
+}
+
+#[test]
 fn completions_know_every_command() {
     let server = Server::start();
     for shell in ["bash", "zsh", "fish"] {

@@ -13,8 +13,10 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use uuid::Uuid;
 
 use super::client::Client;
+use super::find::id;
 use super::output::Output;
 
 #[derive(Debug, Args)]
@@ -36,24 +38,28 @@ enum Verb {
     /// Show one: its waves, its failures, what to do next
     Show {
         /// Id
-        batch: String,
+        #[arg(value_parser = id("batch list"))]
+        batch: Uuid,
     },
     /// Follow one until it has ended or is paused; the exit status is 0 only if every modem succeeded
     Watch(watch::Arguments),
     /// Start no more flashes; those that began finish
     Pause {
         /// Id
-        batch: String,
+        #[arg(value_parser = id("batch list"))]
+        batch: Uuid,
     },
     /// Go on, also after it has paused by itself
     Resume {
         /// Id
-        batch: String,
+        #[arg(value_parser = id("batch list"))]
+        batch: Uuid,
     },
     /// Cancel whatever has not begun to flash
     Cancel {
         /// Id
-        batch: String,
+        #[arg(value_parser = id("batch list"))]
+        batch: Uuid,
     },
     /// Start a new batch for the modems of one that failed
     Retry(Box<change::Retry>),
@@ -65,11 +71,11 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         Verb::Preview(arguments) => preview::run(client, arguments, output).await,
         Verb::Create(arguments) => create::run(client, *arguments, output).await,
         Verb::List(arguments) => list::run(client, arguments, output).await,
-        Verb::Show { batch } => show::run(client, &batch, output).await,
+        Verb::Show { batch } => show::run(client, &batch.to_string(), output).await,
         Verb::Watch(arguments) => watch::run(client, arguments, output).await,
-        Verb::Pause { batch } => change::run(client, &batch, "pause", output).await,
-        Verb::Resume { batch } => change::run(client, &batch, "resume", output).await,
-        Verb::Cancel { batch } => change::run(client, &batch, "cancel", output).await,
+        Verb::Pause { batch } => change::run(client, batch, "pause", output).await,
+        Verb::Resume { batch } => change::run(client, batch, "resume", output).await,
+        Verb::Cancel { batch } => change::run(client, batch, "cancel", output).await,
         Verb::Retry(arguments) => change::retry(client, *arguments, output).await,
     }
 }

@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use super::list::build;
 use super::path;
+use super::strategy::in_words as strategy;
 use crate::cli::client::{Client, Query};
 use crate::cli::events::Watch;
+use crate::cli::names::Names;
 use crate::cli::output::{Output, cell, fields, say, table, time};
 
 /// Troubles that are listed, and modems that were left out; `operations --batch` and `--json` have the rest.
@@ -42,6 +44,9 @@ pub async fn print(client: &Client, batch: &Value) -> anyhow::Result<()> {
         ("status", format!("{} ({})", cell(&batch["status"]), phase(batch))),
         ("stopped", cell(&batch["paused_reason"])),
         ("modems", tally(&batch["tally"])),
+        ("strategy", strategy(&batch["strategy"])),
+        ("starts", time(&batch["strategy"]["start_at"])),
+        ("expires", time(&batch["strategy"]["expires_at"])),
         ("created", time(&batch["created"])),
     ])?;
     let waves: &[Value] = batch["waves"].as_array().map_or(&[], Vec::as_slice);
@@ -124,12 +129,12 @@ pub fn phase(batch: &Value) -> String {
 }
 
 async fn troubles(client: &Client, batch: &str) -> anyhow::Result<Vec<[String; 3]>> {
-    let mut rows = Vec::new();
+    let (mut rows, mut names) = (Vec::new(), Names::new(client));
     for status in ["failed", "aborted"] {
         let query: Query = vec![("batch", batch.to_owned()), ("status", status.to_owned())];
-        for operation in client.first("upgrade-operation/", &query, MOST - rows.len()).await? {
-            rows.push(trouble(client, &operation).await?);
-        }
+        let operations = client.first("upgrade-operation/", &query, MOST - rows.len()).await?;
+        names.learn(&operations).await?;
+        rows.extend(operations.iter().map(|one| trouble(one, names.get(&one["device"]))));
         if rows.len() >= MOST {
             break;
         }
@@ -137,10 +142,8 @@ async fn troubles(client: &Client, batch: &str) -> anyhow::Result<Vec<[String; 3
     Ok(rows)
 }
 
-async fn trouble(client: &Client, operation: &Value) -> anyhow::Result<[String; 3]> {
-    let failure = &operation["failure"];
-    let device = client.get(&format!("device/{}/", cell(&operation["device"])), &[]).await?;
-    Ok([cell(&device["name"]), cell(&operation["status"]), why(failure)])
+fn trouble(operation: &Value, device: String) -> [String; 3] {
+    [device, cell(&operation["status"]), why(&operation["failure"])]
 }
 
 async fn left_out(client: &Client, batch: &str, tally: &Value) -> anyhow::Result<Vec<[String; 3]>> {

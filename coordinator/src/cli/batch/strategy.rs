@@ -116,6 +116,26 @@ fn lay_over(under: &mut Value, over: Value) {
     }
 }
 
+/// `canary 1, growth 2, soak 10m, 200 at a time, to pause at 20% failures of 5 results`, of the API's object.
+pub fn in_words(strategy: &Value) -> String {
+    let threshold = &strategy["failure_threshold"];
+    let count = threshold["count"].as_u64().map(|count| format!("{count} failures"));
+    let percent = threshold["percent"].as_u64().map(|percent| {
+        let results = threshold["minimum"].as_u64().unwrap_or(0);
+        format!("{percent}% failures of {results} results")
+    });
+    let stops: Vec<_> = count.into_iter().chain(percent).collect();
+    let then = strategy["failure_threshold"]["then"].as_str().unwrap_or("pause");
+    let parts = [
+        strategy["canary"].as_u64().map(|canary| format!("canary {canary}")),
+        strategy["growth"].as_f64().map(|growth| format!("growth {growth}")),
+        strategy["gate"]["soak_s"].as_u64().map(|soak| format!("soak {}", when::span(soak))),
+        strategy["max_concurrent"].as_u64().map(|most| format!("{most} at a time")),
+        (!stops.is_empty()).then(|| format!("to {then} at {}", stops.join(" or "))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 impl Then {
     fn name(self) -> &'static str {
         match self {
@@ -162,6 +182,20 @@ mod tests {
         });
         assert_eq!((line.is_given(), line.over(other)), (true, expected));
         assert!(!Line::parse_from(["x"]).strategy.is_given());
+    }
+
+    #[test]
+    fn it_is_told_in_one_line() {
+        let strategy = json!({
+            "canary": 2, "growth": 1.5, "gate": {"soak_s": 5400}, "max_concurrent": 200,
+            "failure_threshold": {"count": 3, "percent": 20, "minimum": 5, "then": "abort"},
+        });
+        assert_eq!(
+            in_words(&strategy),
+            "canary 2, growth 1.5, soak 90m, 200 at a time, to abort at 3 failures or 20% failures of 5 results"
+        );
+        let plain = json!({"canary": 1, "growth": 2.0, "failure_threshold": {"count": null}});
+        assert_eq!(in_words(&plain), "canary 1, growth 2");
     }
 
     #[test]

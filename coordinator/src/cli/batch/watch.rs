@@ -12,18 +12,22 @@ use clap::Args;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 
 use super::live::View;
 use super::{path, show};
 use crate::cli::client::{Client, Query};
 use crate::cli::events::{Heard, Watch};
 use crate::cli::failure::success;
+use crate::cli::find::id;
+use crate::cli::names::Names;
 use crate::cli::output::{Output, cell, say};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Id
-    batch: String,
+    #[arg(value_parser = id("batch list"))]
+    batch: Uuid,
 }
 
 const FRAME: Duration = Duration::from_secs(1);
@@ -37,7 +41,7 @@ pub async fn run(
     arguments: Arguments,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
-    follow(client, &arguments.batch, output).await
+    follow(client, &arguments.batch.to_string(), output).await
 }
 
 /// The exit status is 0 only if every modem succeeded.
@@ -108,7 +112,7 @@ fn is_over(batch: &Value) -> bool {
 struct Around<'a> {
     client: &'a Client,
     batch: String,
-    names: HashMap<String, String>,
+    names: Names<'a>,
     told: HashSet<String>,
     /// By status.
     known: HashMap<&'static str, Known>,
@@ -141,7 +145,7 @@ pub struct Flight {
 
 impl<'a> Around<'a> {
     fn new(client: &'a Client, batch: &str) -> Self {
-        let (names, told, known) = (HashMap::new(), HashSet::new(), HashMap::new());
+        let (names, told, known) = (Names::new(client), HashSet::new(), HashMap::new());
         Self { client, batch: batch.to_owned(), names, told, known }
     }
 
@@ -169,7 +173,7 @@ impl<'a> Around<'a> {
             let stalled = if operation["stalled"] == true { ", the tool is silent" } else { "" };
             flights.push(Flight {
                 operation: cell(&operation["id"]),
-                device: self.name(&operation["device"]).await?,
+                device: self.names.of(&operation["device"]).await?,
                 percent: operation["progress_percent"].as_u64().unwrap_or(0),
                 doing: format!("{}{stalled}", cell(&operation["phase"])),
             });
@@ -205,7 +209,7 @@ impl<'a> Around<'a> {
             if self.told.contains(&id) {
                 continue;
             }
-            let device = self.name(&operation["device"]).await?;
+            let device = self.names.of(&operation["device"]).await?;
             new.lines.push(format!("{device} {status}: {}", show::why(&operation["failure"])));
             new.ids.push(id);
             // A late word brings an older one to the front again, which was counted.
@@ -236,18 +240,6 @@ impl<'a> Around<'a> {
             Value::Array(operations) => Ok(operations),
             _ => Ok(Vec::new()),
         }
-    }
-
-    /// A device's name, asked for once.
-    async fn name(&mut self, id: &Value) -> anyhow::Result<String> {
-        let id = cell(id);
-        if let Some(name) = self.names.get(&id) {
-            return Ok(name.clone());
-        }
-        let device = self.client.get(&format!("device/{id}/"), &[]).await?;
-        let name = cell(&device["name"]);
-        self.names.insert(id, name.clone());
-        Ok(name)
     }
 }
 

@@ -26,7 +26,8 @@ pub async fn run(client: &Client, id: &str, output: Output) -> anyhow::Result<Ex
     }
     if !last.is_empty() {
         say!()?;
-        output.list(operations::HEADING, last, operations::rows)?;
+        let name = cell(&device["name"]);
+        output.list(operations::HEADING, last, |one| vec![operations::row(one, &name)])?;
     }
     Ok(ExitCode::SUCCESS)
 }
