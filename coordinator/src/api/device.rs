@@ -23,7 +23,7 @@ use super::{
 };
 use crate::store::{
     Rejection,
-    device::{Device, DeviceChange, DeviceList, DeviceRefusal},
+    device::{Device, DeviceChange, DeviceList, DeviceRefusal, TAGS},
     listing::Order,
 };
 
@@ -42,6 +42,12 @@ pub struct DevicePatch {
     /// Without commas.
     #[schema(max_items = 64, nullable = false, example = json!(["spare-at-hand"]))]
     pub tags: Option<Vec<String>>,
+    /// Beside those that it has, whoever else changes them meanwhile; not together with `tags`.
+    #[schema(max_items = 64, nullable = false, example = json!(["spare-at-hand"]))]
+    pub add_tags: Option<Vec<String>>,
+    /// As `add_tags`. What is in both is added.
+    #[schema(max_items = 64, nullable = false, example = json!(["retired"]))]
+    pub remove_tags: Option<Vec<String>>,
 }
 
 /// A device with everything it says of itself.
@@ -204,8 +210,8 @@ pub async fn detail(
     Ok(Json(whole(find(&app, &operator, id).await?)))
 }
 
-/// PATCH `{"deactivated", "group", "location", "tags"}`: a deactivated device keeps its line and
-/// gets no jobs.
+/// PATCH `{"deactivated", "group", "location", "tags", "add_tags", "remove_tags"}`: a deactivated
+/// device keeps its line and gets no jobs.
 #[utoipa::path(patch, path = "/device/{id}/", tag = "devices",
     params(("id" = Uuid, Path)),
     request_body = DevicePatch,
@@ -222,7 +228,17 @@ pub async fn change(
         group: fields.optional("group", nullable(body::id)),
         location: fields.optional("location", nullable(body::id)),
         tags: fields.optional("tags", tags),
+        add_tags: fields.optional("add_tags", tags).unwrap_or_default(),
+        remove_tags: fields.optional("remove_tags", tags).unwrap_or_default(),
     };
+    if change.tags.is_some() {
+        for (field, given) in [("add_tags", &change.add_tags), ("remove_tags", &change.remove_tags)]
+        {
+            if !given.is_empty() {
+                fields.refuse(field, "Either this or `tags`, which sets all of them.");
+            }
+        }
+    }
     fields.finish()?;
     if change.deactivated.is_some() {
         operator.may_administer(device.organization)?;
@@ -235,7 +251,7 @@ pub async fn change(
 
 /// Up to 64 words; sorted, each once.
 fn tags(value: Value) -> Result<Vec<String>, String> {
-    let mut tags = body::list(64, tag(64))(value)?;
+    let mut tags = body::list(TAGS, tag(64))(value)?;
     tags.sort();
     tags.dedup();
     Ok(tags)
@@ -321,6 +337,9 @@ impl From<Rejection<DeviceRefusal>> for ApiError {
             }
             Rejection::Refused(refusal @ DeviceRefusal::UnknownLocation) => {
                 Self::field("location", format!("Not set: {refusal}."))
+            }
+            Rejection::Refused(refusal @ DeviceRefusal::TooManyTags) => {
+                Self::field("add_tags", format!("Not added: {refusal}."))
             }
             Rejection::Refused(
                 refusal @ (DeviceRefusal::Revoked

@@ -17,7 +17,7 @@ use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::note::Note;
 use super::{Store, StoreError, Tx};
 
-pub use change::{DeviceChange, DeviceRefusal};
+pub use change::{DeviceChange, DeviceRefusal, TAGS};
 pub(super) use sightings::{see, set_presence, set_seen};
 
 #[derive(Debug, Clone, PartialEq)]

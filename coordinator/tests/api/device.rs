@@ -114,3 +114,29 @@ async fn ordered_by_every_column_and_in_either_direction() {
         assert_eq!(back, expected.into_iter().rev().collect::<Vec<_>>(), "-{ordering}");
     }
 }
+
+#[tokio::test]
+async fn tags_are_added_and_taken_away_one_by_one() {
+    let world = World::new().await;
+    let id = world.device(&["main"]).await;
+    let path = format!("device/{id}/");
+    let patch = async |body: Value| world.patch(OPERATOR, &path, body).await;
+    patch(json!({"tags": ["old", "van"]})).await.ok(200);
+    let several = (0..8).map(|n| patch(json!({"add_tags": [format!("t{n}")]})));
+    for answer in futures_util::future::join_all(several).await {
+        answer.ok(200);
+    }
+    let changed = patch(json!({"add_tags": ["van", "a"], "remove_tags": ["old", "a", "no"]}));
+    let tags = json!(["a", "t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "van"]);
+    assert_eq!(changed.await.ok(200)["tags"], tags);
+
+    let both = patch(json!({"tags": [], "add_tags": ["x"], "remove_tags": ["y"]})).await.ok(400);
+    assert!(both["add_tags"].is_array() && both["remove_tags"].is_array(), "{both}");
+    assert!(patch(json!({"add_tags": ["a,b"]})).await.ok(400)["add_tags"].is_array());
+    let many: Vec<_> = (0..55).map(|n| format!("u{n}")).collect();
+    let told = patch(json!({"add_tags": many})).await.ok(400);
+    assert!(told["add_tags"][0].as_str().unwrap().contains("64 tags at most"), "{told}");
+    assert_eq!(world.get(VIEWER, &path).await.ok(200)["tags"], tags, "none of them");
+    patch(json!({"add_tags": many[1..]})).await.ok(200);
+    world.patch(VIEWER, &path, json!({"add_tags": ["x"]})).await.ok(403);
+}

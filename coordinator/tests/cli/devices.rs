@@ -49,6 +49,23 @@ fn a_device_waits_is_let_in_and_shut_out() {
 }
 
 #[test]
+fn tags_that_several_people_give_at_once_are_all_there() {
+    let server = Server::start();
+    server.enrol("router-1", 1, &server.enrolment);
+    let tags = ["a", "b", "c", "d"];
+    let processes = tags.map(|tag| {
+        let mut command = server.command(&["devices", "tag", "--add", tag, "router-1"]);
+        command.stdout(std::process::Stdio::null()).spawn().unwrap()
+    });
+    for mut process in processes {
+        assert!(process.wait().unwrap().success());
+    }
+    assert_eq!(server.json(&["devices", "show", "router-1"])["tags"], json!(tags));
+    let told = bad(server.run(&["devices", "tag", "--add", "e,f", "router-1"]));
+    assert!(told.contains("--add: \"e,f\" has a comma") && !told.contains("list"), "{told}");
+}
+
+#[test]
 fn a_name_that_several_have_names_none() {
     let server = Server::start();
     let first = server.enrol("twin", 1, &server.enrolment);

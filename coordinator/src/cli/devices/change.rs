@@ -114,7 +114,8 @@ pub async fn run(client: &Client, verb: Verb, output: Output) -> anyhow::Result<
             if add.is_empty() && remove.is_empty() {
                 return Err(usage("give --add or --remove"));
             }
-            tag(client, &devices, &add, &remove, output).await
+            let change = json!({ "add_tags": add, "remove_tags": remove });
+            patch(client, &devices, &change, output).await
         }
     }
 }
@@ -151,25 +152,6 @@ async fn patch(
         say(&client.send(Method::PATCH, &format!("device/{id}/"), change).await?, output)
     };
     each(devices, patch).await
-}
-
-async fn tag(
-    client: &Client,
-    devices: &[String],
-    add: &[String],
-    remove: &[String],
-    output: Output,
-) -> anyhow::Result<ExitCode> {
-    let devices = find::devices(client, devices).await?;
-    let tag = async |id: &str| {
-        let path = format!("device/{id}/");
-        let device = client.get(&path, &[]).await?;
-        let had = device["tags"].as_array().into_iter().flatten().map(cell);
-        let mut tags: Vec<_> = had.filter(|tag| !remove.contains(tag)).collect();
-        tags.extend(add.iter().filter(|tag| !tags.contains(tag)).cloned().collect::<Vec<_>>());
-        say(&client.send(Method::PATCH, &path, &json!({ "tags": tags })).await?, output)
-    };
-    each(devices, tag).await
 }
 
 fn say(device: &Value, output: Output) -> anyhow::Result<()> {

@@ -19,7 +19,14 @@ pub struct DeviceChange {
     pub group: Option<Option<Uuid>>,
     pub location: Option<Option<Uuid>>,
     pub tags: Option<Vec<String>>,
+    /// Beside those that it has then.
+    pub add_tags: Vec<String>,
+    /// Before others are added.
+    pub remove_tags: Vec<String>,
 }
+
+/// Tags that a device may have.
+pub const TAGS: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceRefusal {
@@ -29,6 +36,8 @@ pub enum DeviceRefusal {
     UnknownGroup,
     #[error("there is no such location in the device's organization")]
     UnknownLocation,
+    #[error("a device has {TAGS} tags at most")]
+    TooManyTags,
     #[error("a revoked device cannot be accepted again: it needs a new key")]
     Revoked,
     #[error("it does not wait for an answer")]
@@ -183,16 +192,30 @@ impl DeviceChange {
         }
         if let Some(tags) = self.tags {
             tx.prepare_cached("DELETE FROM device_tags WHERE device = ?1")?.execute([&id])?;
-            let sql = "INSERT OR IGNORE INTO device_tags (device, tag) VALUES (?1, ?2)";
-            let mut insert = tx.prepare_cached(sql)?;
-            for tag in tags {
-                insert.execute((&id, tag))?;
-            }
+            tag(tx, &id, &tags)?;
+        }
+        for tag in &self.remove_tags {
+            tx.prepare_cached("DELETE FROM device_tags WHERE device = ?1 AND tag = ?2")?
+                .execute((&id, tag))?;
+        }
+        if !self.add_tags.is_empty() {
+            tag(tx, &id, &self.add_tags)?;
         }
         tx.prepare_cached("UPDATE devices SET modified = ?2 WHERE id = ?1")?
             .execute((&id, tx.now))?;
         Ok(())
     }
+}
+
+fn tag(tx: &Tx<'_>, device: &str, tags: &[String]) -> Result<(), Rejection<DeviceRefusal>> {
+    let sql = "INSERT OR IGNORE INTO device_tags (device, tag) VALUES (?1, ?2)";
+    let mut insert = tx.prepare_cached(sql)?;
+    for tag in tags {
+        insert.execute((device, tag))?;
+    }
+    let sql = "SELECT count(*) FROM device_tags WHERE device = ?1";
+    let all: usize = tx.prepare_cached(sql)?.query_row([device], |row| row.get(0))?;
+    (all <= TAGS).then_some(()).ok_or(Rejection::Refused(DeviceRefusal::TooManyTags))
 }
 
 fn is_own(
