@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 
 use serde::Serialize;
 use serde_json::Value;
+use shared::ids::UserId;
 use utoipa::ToSchema;
 
 use super::error::{Answer, ApiError};
@@ -23,6 +24,7 @@ use super::time::Time;
 use super::{App, Operator};
 use crate::store::audit::{AuditList, Entry, Recorded};
 use crate::store::listing::Scope;
+use crate::store::user::Principal;
 
 /// What the log is ordered by: entries are numbered as they are made.
 pub const COLUMNS: &[&str] = &["id"];
@@ -32,11 +34,12 @@ pub fn reads(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// What the log says of a request by the user called `name`.
-pub fn entry(parts: &Parts, name: &str) -> Entry {
+/// What the log says of a request by this user.
+pub fn entry(parts: &Parts, user: &Principal) -> Entry {
     let path = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
     Entry {
-        actor: format!("user:{name}"),
+        actor: format!("user:{}", user.name),
+        actor_id: Some(user.user),
         action: parts.method.to_string(),
         subject: path.path().to_owned(),
         peer: peer(parts).map(|address| address.to_string()),
@@ -56,6 +59,9 @@ pub struct EntryView {
     at: Time,
     /// `user:<name>`, `device:<id>`, `command line`, or `system`: the coordinator by itself.
     actor: String,
+    /// Of a user, whose name may be another one's later.
+    #[schema(value_type = Option<Uuid>)]
+    actor_id: Option<UserId>,
     /// A slug; null: of no organization's.
     organization: Option<String>,
     action: String,
@@ -76,6 +82,7 @@ fn view(recorded: Recorded) -> EntryView {
         id,
         at: Time(at),
         actor: entry.actor,
+        actor_id: entry.actor_id,
         organization: entry.organization,
         action: entry.action,
         subject: entry.subject,
@@ -92,7 +99,7 @@ fn view(recorded: Recorded) -> EntryView {
         Page,
         ("actor" = Option<String>, Query, description = "As in the entries: `user:<name>`, say."),
         ("action" = Option<String>, Query, description = "`POST`, `DELETE`, `enrol`, ..."),
-        ("subject" = Option<String>, Query, description = "A path of the API, or an id."),
+        ("subject" = Option<String>, Query, description = "A path of the API; or the id of what the entries are about: a device's, say, or a batch's."),
         ("since" = Option<Time>, Query, description = "Not before."),
         ("until" = Option<Time>, Query, description = "Before."),
     ),

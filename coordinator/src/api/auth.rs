@@ -57,7 +57,7 @@ impl FromRequestParts<App> for Reader {
         let found = app.store.authenticate(sha256(token.as_bytes())).await?;
         let principal = found.ok_or_else(ApiError::invalid_token)?;
         let now = app.store.clock().now();
-        let mut entry = audit::entry(parts, &principal.name);
+        let mut entry = audit::entry(parts, &principal);
         // Many devices report in one user's name: each is counted for itself.
         let mut counted = principal.user.0;
         if let TokenScope::Report(device) = principal.scope {

@@ -97,6 +97,7 @@ pub async fn login(
     let token = secret::make(secret::API).map_err(|error| ApiError::internal(&error))?;
     let entry = Entry {
         actor: format!("user:{username}"),
+        actor_id: Some(known.user),
         action: "login".into(),
         subject: known.user.to_string(),
         peer: peer.map(|address| address.to_string()),

@@ -3,12 +3,15 @@
 //! An [`Entry`] says who and from where, the verb itself what was before and after
 //! ([`Tx::tell`]). Neither ever holds a secret or its digest.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Row;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::ids::{OrganizationId, OrganizationSlug};
+use shared::ids::{OrganizationId, OrganizationSlug, UserId};
+use uuid::Uuid;
 
-use super::column::json_opt;
+use super::column::{json_opt, parsed_opt};
 use super::listing::{Found, Order, Rows, Where, list};
 use super::{Never, Store, StoreError, Tx};
 
@@ -17,6 +20,8 @@ use super::{Never, Store, StoreError, Tx};
 pub struct Entry {
     /// `user:<name>`, `device:<id>`, `command line` on the server's machine, or [`SYSTEM`].
     pub actor: String,
+    /// Of a user, whose name may be another one's later.
+    pub actor_id: Option<UserId>,
     /// A slug, where the change is one organization's.
     pub organization: Option<String>,
     /// What was done, for instance `POST` or `enrol`.
@@ -88,6 +93,7 @@ pub struct AuditList {
     pub organization: Option<OrganizationSlug>,
     pub actor: Option<String>,
     pub action: Option<String>,
+    /// A path; or the id of what the entries are about.
     pub subject: Option<String>,
     /// Unix milliseconds: not before, and before.
     pub since: Option<u64>,
@@ -99,6 +105,21 @@ pub struct AuditList {
 
 impl AuditList {
     pub const NEWEST_FIRST: Order = Order { column: "id", descending: true };
+
+    /// The newest entries.
+    pub fn newest(limit: u32) -> Self {
+        Self {
+            of: None,
+            organization: None,
+            actor: None,
+            action: None,
+            subject: None,
+            since: None,
+            until: None,
+            order: Self::NEWEST_FIRST,
+            rows: Rows { offset: 0, limit },
+        }
+    }
 }
 
 impl Store {
@@ -114,19 +135,7 @@ impl Store {
 
     /// The newest entries, newest first.
     pub async fn audit(&self, limit: u32) -> Result<Vec<Recorded>, StoreError> {
-        let (all, rows) = (None, Rows { offset: 0, limit });
-        let wanted = AuditList {
-            of: all,
-            organization: None,
-            actor: None,
-            action: None,
-            subject: None,
-            since: None,
-            until: None,
-            order: AuditList::NEWEST_FIRST,
-            rows,
-        };
-        Ok(self.audit_entries(wanted).await?.rows)
+        Ok(self.audit_entries(AuditList::newest(limit)).await?.rows)
     }
 
     pub async fn audit_entries(&self, wanted: AuditList) -> Result<Found<Recorded>, StoreError> {
@@ -138,13 +147,22 @@ impl Store {
             filter.and_if("t.organization = ?", wanted.organization);
             filter.and_if("t.actor = ?", wanted.actor);
             filter.and_if("t.action = ?", wanted.action);
-            filter.and_if("t.subject = ?", wanted.subject);
+            let object = wanted.subject.as_deref().and_then(id);
+            // The join's order is this one: few entries are about one thing, and many are an organization's.
+            let from = match object {
+                Some(_) => "audit_objects g CROSS JOIN audit t ON t.id = g.audit",
+                None => "audit t",
+            };
+            match object {
+                Some(object) => filter.and("g.object = ?", object.to_string()),
+                None => filter.and_if("t.subject = ?", wanted.subject),
+            };
             for (condition, time) in [("t.at >= ?", wanted.since), ("t.at < ?", wanted.until)] {
                 if let Some(time) = time {
                     filter.and(condition, i64::try_from(time).unwrap_or(i64::MAX));
                 }
             }
-            list(conn, ("t.*", "audit t"), &filter, wanted.order, wanted.rows, recorded)
+            list(conn, ("t.*", from), &filter, wanted.order, wanted.rows, recorded)
         })
         .await
     }
@@ -153,6 +171,7 @@ impl Store {
 /// Within the transaction of the change itself.
 pub(super) fn record(tx: &Tx<'_>, entry: &Entry, told: Option<Told>) -> rusqlite::Result<()> {
     let mut told = told.unwrap_or_default();
+    let objects = objects(&entry.subject, &told);
     told.before = told.before.map(short);
     told.after = told.after.map(short);
     if let (Some(Value::Object(after)), Some(asked)) = (&mut told.after, &entry.asked) {
@@ -161,9 +180,10 @@ pub(super) fn record(tx: &Tx<'_>, entry: &Entry, told: Option<Told>) -> rusqlite
     }
     let text = |value: Option<Value>| value.map(|value| value.to_string());
     tx.prepare_cached(
-        "INSERT INTO audit (at, actor, organization, action, subject, detail, peer, before, after)
+        "INSERT INTO audit
+             (at, actor, organization, action, subject, detail, peer, before, after, actor_id)
          VALUES (?1, ?2, coalesce(?3, (SELECT slug FROM organizations WHERE id = ?4)),
-             ?5, ?6, ?7, ?8, ?9, ?10)",
+             ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute((
         tx.now,
@@ -176,8 +196,29 @@ pub(super) fn record(tx: &Tx<'_>, entry: &Entry, told: Option<Told>) -> rusqlite
         &entry.peer,
         text(told.before),
         text(told.after),
+        entry.actor_id.map(|id| id.to_string()),
     ))?;
+    let audit = tx.last_insert_rowid();
+    let sql = "INSERT INTO audit_objects (object, audit) VALUES (?1, ?2)";
+    let mut insert = tx.prepare_cached(sql)?;
+    for object in objects {
+        insert.execute((object.to_string(), audit))?;
+    }
     Ok(())
+}
+
+/// Where what is told has the ids of what it is about.
+const IDS: [&str; 3] = ["id", "device", "upgrade_operation"];
+
+/// What an entry is about: a batch that was made is not in the path that made it.
+fn objects(subject: &str, told: &Told) -> BTreeSet<Uuid> {
+    let values = [&told.before, &told.after].into_iter().flatten();
+    let ids = values.flat_map(|value| IDS.map(|name| value.get(name)?.as_str()));
+    ids.flatten().chain(subject.split('/')).filter_map(id).collect()
+}
+
+fn id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok()
 }
 
 /// Bytes of a text, or items of a list, that the log keeps.
@@ -206,6 +247,7 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
         at: row.get("at")?,
         entry: Entry {
             actor: row.get("actor")?,
+            actor_id: parsed_opt(row, "actor_id")?,
             organization: row.get("organization")?,
             action: row.get("action")?,
             subject: row.get("subject")?,

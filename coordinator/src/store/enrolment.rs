@@ -189,6 +189,7 @@ fn insert(
     ))?;
     let entry = Entry {
         actor: format!("device:{device}"),
+        actor_id: None,
         organization: Some(token.slug.to_string()),
         action: "enrol".into(),
         subject: device.to_string(),

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0011-members", include_str!("schema/0011-members.sql")),
     ("0012-takeovers-by-image", include_str!("schema/0012-takeovers-by-image.sql")),
     ("0013-left-out", include_str!("schema/0013-left-out.sql")),
+    ("0014-audit-objects", include_str!("schema/0014-audit-objects.sql")),
 ];
 
 /// Brings the database up to this program's schema, each step in a transaction of its own.
@@ -78,6 +79,7 @@ mod tests {
             "0011-members",
             "0012-takeovers-by-image",
             "0013-left-out",
+            "0014-audit-objects",
         ];
         assert_eq!(names, known);
     }

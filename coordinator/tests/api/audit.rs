@@ -182,3 +182,43 @@ async fn the_start_of_a_batch_says_whom_it_was_for_and_what_was_allowed() {
     assert_eq!(start["after"]["asked"], expected, "{start}");
     assert_eq!(start["after"]["operations"], 1);
 }
+
+#[tokio::test]
+async fn what_happened_to_one_thing_is_found_by_its_id() {
+    let world = World::new().await;
+    let build = crate::changes::requests::fleet(&world).await;
+    let start = format!("build/{build}/upgrade/");
+    let made = world.post(OPERATOR, &start, json!({"upgrade_all": true})).await.ok(201);
+    let batch = made["batch"].as_str().unwrap();
+    let path = format!("batch-upgrade-operation/{batch}");
+    for verb in ["pause", "resume", "cancel"] {
+        world.post(OPERATOR, &format!("{path}/{verb}/"), json!({})).await;
+    }
+    let of_batch = entries(&world, ADMINISTRATOR, &format!("subject={batch}&ordering=id")).await;
+    let subjects: Vec<_> =
+        of_batch.iter().map(|entry| entry["subject"].as_str().unwrap()).collect();
+    let expected =
+        [start, format!("{path}/pause/"), format!("{path}/resume/"), format!("{path}/cancel/")];
+    assert_eq!(subjects, expected.map(|path| format!("{BASE}/{path}")), "{of_batch:?}");
+    let who = &of_batch[0]["actor_id"];
+    let me = world.get(OPERATOR, "user/me/").await.ok(200);
+    assert_eq!(who, &me["id"], "a name may be another one's later");
+    assert!(
+        entries(&world, ADMINISTRATOR, &format!("subject={}", uuid::Uuid::nil())).await.is_empty()
+    );
+
+    let device = world.device(&["main"]).await;
+    let image = world.image().await;
+    let operation = world.upgrade(device, &image).await;
+    let cancel = format!("upgrade-operation/{operation}/cancel/");
+    world.post(OPERATOR, &cancel, json!({})).await.ok(200);
+    let asked = format!("{BASE}/device/{device}/modem-firmware/");
+    for (id, known) in [
+        (device.to_string(), vec![format!("{BASE}/{cancel}"), asked.clone(), device.to_string()]),
+        (operation, vec![format!("{BASE}/{cancel}"), asked]),
+    ] {
+        let log = entries(&world, ADMINISTRATOR, &format!("subject={id}")).await;
+        let subjects: Vec<_> = log.iter().map(|entry| entry["subject"].as_str().unwrap()).collect();
+        assert_eq!(subjects, known, "{log:?}");
+    }
+}

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::clock::Clock;
+use crate::store::audit::AuditList;
 
 /// A database of schema 1, as `sqlite3 … .dump` writes it.
 const SCHEMA_1: &str = include_str!("../../../tests/fixture/schema-1.sql");
@@ -90,6 +91,37 @@ async fn a_database_of_schema_1_comes_up_with_its_data() {
     let owned = conn.query_row(owned, [], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?)));
     let (all, right) = owned.unwrap();
     assert!(all > 0 && right == all, "{right} of {all} firmware rows know whose they are");
+}
+
+#[tokio::test]
+async fn entries_of_older_programs_are_found_by_what_they_are_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let entries = [
+        (format!("/api/v1/modem-upgrader/x/{one}/pause/"), "NULL".to_owned()),
+        ("/api/v1/modem-upgrader/x/".to_owned(), format!("'{{\"id\":\"{one}\"}}'")),
+        (one.to_string(), "'\"text\"'".to_owned()),
+        (format!("/a \"strange\\ path/{other}/{one}/"), "'[1]'".to_owned()),
+    ];
+    let conn = old(&path);
+    let upgrades =
+        [include_str!("../schema/0002-batches.sql"), include_str!("../schema/0003-accounts.sql")];
+    conn.execute_batch(&upgrades.concat()).unwrap();
+    conn.pragma_update(None, "user_version", 3).unwrap();
+    for (subject, after) in &entries {
+        let sql = format!(
+            "INSERT INTO audit (at, actor, action, subject, after) VALUES (1, 'x', 'POST', ?1, {after})"
+        );
+        conn.execute(&sql, [subject]).unwrap();
+    }
+    drop(conn);
+    let store = open(&path);
+    for (id, count) in [(one, 4), (other, 1), (Uuid::nil(), 0)] {
+        let wanted = AuditList { subject: Some(id.to_string()), ..AuditList::newest(100) };
+        let found = store.audit_entries(wanted).await.unwrap();
+        assert_eq!((found.count, found.rows.len()), (count, count as usize), "{id}");
+    }
 }
 
 #[test]

@@ -286,6 +286,9 @@ async fn firmware_of_devices_and_the_audit_log_are_read_from_an_index() {
             lists.f.store.audit_entries(wanted).await.unwrap();
             lists.check(But { counted_by_row: true, ..But::default() });
         }
+        let object = Some(Uuid::nil().to_string());
+        lists.f.store.audit_entries(AuditList { subject: object, ..none() }).await.unwrap();
+        lists.check_found_by("SEARCH g USING PRIMARY KEY (object=?)");
         lists.f.store.audit_entries(AuditList { since: Some(1), ..none() }).await.unwrap();
         lists.check(But::FEW);
     }

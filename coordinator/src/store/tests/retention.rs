@@ -41,6 +41,7 @@ async fn what_is_old_goes_and_an_end_stays_known() {
     let since = count(&f.store, "audit").await - audited;
     let entry = Entry {
         actor: "user:x".into(),
+        actor_id: None,
         organization: None,
         action: "POST".into(),
         subject: "y".into(),

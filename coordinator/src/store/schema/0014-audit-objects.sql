@@ -1,0 +1,20 @@
+-- What an entry of the audit log is about: every id in its subject, and those of what it tells.
+CREATE TABLE audit_objects (
+    object TEXT NOT NULL,
+    audit  INTEGER NOT NULL REFERENCES audit (id) ON DELETE CASCADE,
+    PRIMARY KEY (object, audit)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX audit_objects_by_audit ON audit_objects (audit);
+
+INSERT OR IGNORE INTO audit_objects (object, audit)
+    SELECT lower(part.value), a.id
+    FROM audit a, json_each('[' || replace(json_quote(a.subject), '/', '","') || ']') part
+    WHERE part.value GLOB '????????-????-????-????-????????????';
+INSERT OR IGNORE INTO audit_objects (object, audit)
+    SELECT lower(told.value), a.id
+    FROM audit a, json_each(json_array(a.before, a.after)) what,
+        json_each(iif(json_valid(what.value), what.value, '{}')) told
+    WHERE told.key IN ('id', 'device', 'upgrade_operation')
+        AND told.value GLOB '????????-????-????-????-????????????';
+
+ALTER TABLE audit ADD COLUMN actor_id TEXT; -- of a user, whose name may be another one's later
