@@ -75,6 +75,8 @@ pub struct DeviceView {
     serial: Option<String>,
     #[schema(value_type = DeviceStateName)]
     state: DeviceState,
+    /// The device with the same MAC address or serial number, under another key, whose place it took; of a pending one, the
+    /// one that is shut out if it is accepted.
     #[schema(value_type = Option<Uuid>)]
     replacement_of: Option<DeviceId>,
     group: Option<Uuid>,

@@ -4,6 +4,7 @@ mod change;
 mod sightings;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use shared::hex::Hex;
@@ -17,6 +18,7 @@ use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::note::Note;
 use super::{Store, StoreError, Tx};
 
+pub(super) use change::shown;
 pub use change::{DeviceChange, DeviceRefusal, TAGS};
 pub(super) use sightings::{see, set_presence, set_seen};
 
@@ -31,8 +33,11 @@ pub struct Device {
     pub mac: Option<String>,
     pub serial: Option<String>,
     pub state: DeviceState,
-    /// The device whose MAC address or serial number it came with under a new key.
+    /// The device with the same MAC address or serial number whose place it took, or would take if it were let in: the
+    /// accepted one; `first` where there is none.
     pub replacement_of: Option<DeviceId>,
+    /// The one that came with the hardware first, under whatever key.
+    pub first: Option<DeviceId>,
     pub group: Option<Uuid>,
     pub location: Option<Uuid>,
     /// In order.
@@ -71,10 +76,22 @@ pub struct DeviceList {
     pub rows: Rows,
 }
 
-const COLUMNS: &str = "t.*,
+/// Whether `r` says to be the same hardware as `t`.
+const RIVALS: &str = "r.organization = t.organization AND r.id <> t.id
+    AND (r.mac = t.mac OR r.serial = t.serial OR r.id = t.replacement_of
+        OR r.replacement_of IN (t.id, t.replacement_of))";
+
+static COLUMNS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "t.*,
+    coalesce(t.replaced, CASE WHEN t.state = 'pending' AND t.replacement_of IS NOT NULL THEN (
+        SELECT r.id FROM devices r WHERE {RIVALS} AND r.state = 'accepted'
+        ORDER BY r.created DESC LIMIT 1) END, t.replacement_of) AS replaces,
     (SELECT slug FROM organizations o WHERE o.id = t.organization) AS organization_slug,
     (SELECT json_group_object(slot, modified) FROM modems m WHERE m.device = t.id) AS read_at,
-    (SELECT json_group_array(tag) FROM device_tags g WHERE g.device = t.id) AS tags";
+    (SELECT json_group_array(tag) FROM device_tags g WHERE g.device = t.id) AS tags"
+    )
+});
 const FROM: &str = "devices t";
 
 impl Store {
@@ -96,7 +113,7 @@ impl Store {
             filter.and_if("t.location = ?", wanted.location);
             filter
                 .and_if("t.id IN (SELECT g.device FROM device_tags g WHERE g.tag = ?)", wanted.tag);
-            list(conn, (COLUMNS, FROM), &filter, wanted.order, wanted.rows, device)
+            list(conn, (COLUMNS.as_str(), FROM), &filter, wanted.order, wanted.rows, device)
         })
         .await
     }
@@ -161,14 +178,14 @@ pub(super) fn bump(tx: &Tx<'_>, id: DeviceId) -> rusqlite::Result<()> {
 }
 
 pub(super) fn find_by_key(conn: &Connection, key: Hex<32>) -> rusqlite::Result<Option<Device>> {
-    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE t.public_key = ?1"))?
+    conn.prepare_cached(&format!("SELECT {} FROM {FROM} WHERE t.public_key = ?1", *COLUMNS))?
         .query_row([key.0], device)
         .optional()
 }
 
 fn find_in(conn: &Connection, scope: &Scope, id: DeviceId) -> rusqlite::Result<Option<Device>> {
     let found = conn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE t.id = ?1"))?
+        .prepare_cached(&format!("SELECT {} FROM {FROM} WHERE t.id = ?1", *COLUMNS))?
         .query_row([id.to_string()], device)
         .optional()?;
     Ok(found.filter(|device| scope.sees(Some(device.organization))))
@@ -185,7 +202,8 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
         mac: row.get("mac")?,
         serial: row.get("serial")?,
         state: word(row, "state")?.unwrap_or(DeviceState::Unknown),
-        replacement_of: parsed_opt(row, "replacement_of")?,
+        replacement_of: parsed_opt(row, "replaces")?,
+        first: parsed_opt(row, "replacement_of")?,
         group: parsed_opt(row, "device_group")?,
         location: parsed_opt(row, "location")?,
         tags: column::json(row, "tags")?,

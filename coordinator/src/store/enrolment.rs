@@ -9,15 +9,16 @@ mod claims;
 use std::net::IpAddr;
 
 use rusqlite::{OptionalExtension, Row};
+use serde_json::json;
 use shared::hex::{Hex, Sha256};
 use shared::identity::{Claims, DeviceState, Enrolled};
 use shared::ids::{DeviceId, OrganizationId, OrganizationSlug};
 
 use claims::Plain;
 
-use super::audit::{self, Entry};
+use super::audit::{self, Entry, Told};
 use super::column::parsed;
-use super::device::find_by_key;
+use super::device::{find_by_key, shown};
 use super::note::Note;
 use super::user::ENDS;
 use super::{Rejection, Store, Tx};
@@ -52,6 +53,7 @@ const REPLACEMENTS: u32 = 4;
 
 struct Token {
     id: String,
+    name: String,
     organization: OrganizationId,
     slug: OrganizationSlug,
     auto_accept: bool,
@@ -100,7 +102,7 @@ fn enrol(tx: &Tx<'_>, enrolment: &Enrolment) -> Result<(Enrolled, bool), Rejecti
 
 fn find_token(tx: &Tx<'_>, digest: Sha256) -> rusqlite::Result<Option<Token>> {
     tx.prepare_cached(&format!(
-        "SELECT t.id, t.organization, o.slug, t.auto_accept, t.uses_left, {ENDS} AS expires
+        "SELECT t.id, t.name, t.organization, o.slug, t.auto_accept, t.uses_left, {ENDS} AS expires
          FROM enrolment_tokens t JOIN organizations o ON o.id = t.organization
          WHERE t.digest = ?1"
     ))?
@@ -111,6 +113,7 @@ fn find_token(tx: &Tx<'_>, digest: Sha256) -> rusqlite::Result<Option<Token>> {
 fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
     Ok(Token {
         id: row.get("id")?,
+        name: row.get("name")?,
         organization: parsed(row, "organization")?,
         slug: parsed(row, "slug")?,
         auto_accept: row.get("auto_accept")?,
@@ -187,22 +190,29 @@ fn insert(
         replaced.map(|id| id.to_string()),
         tx.now,
     ))?;
-    let entry = Entry {
-        actor: format!("device:{device}"),
-        actor_id: None,
-        organization: Some(token.slug.to_string()),
-        action: "enrol".into(),
-        subject: device.to_string(),
-        detail: Some(match replaced {
-            Some(replaced) => format!("{}, would replace {replaced}", state.as_str()),
-            None => state.as_str().into(),
-        }),
-        peer: enrolment.peer.map(|address| address.to_string()),
-        asked: None,
-    };
-    audit::record(tx, &entry, None)?;
+    record(tx, enrolment, token)?;
     if accepted {
         tx.note(Note::Admitted { subject: device.0, epoch: 1 });
     }
     Ok(Enrolled { device, organization: token.slug.clone(), state })
+}
+
+/// Who came is on record, and with whose token.
+fn record(tx: &Tx<'_>, enrolment: &Enrolment, token: &Token) -> rusqlite::Result<()> {
+    let Some(device) = find_by_key(tx, enrolment.public_key)? else { return Ok(()) };
+    let state = device.state.as_str();
+    let entry = Entry {
+        actor: format!("device:{}", device.id),
+        action: "enrol".into(),
+        subject: device.id.to_string(),
+        detail: Some(match device.replacement_of {
+            Some(replaced) => format!("{state}, would replace {replaced}"),
+            None => state.into(),
+        }),
+        peer: enrolment.peer.map(|address| address.to_string()),
+        ..Entry::default()
+    };
+    let mut told = shown(&device);
+    told["enrolment_token"] = json!({ "id": token.id, "name": token.name });
+    audit::record(tx, &entry, Some(Told::of(Some(device.organization)).after(told)))
 }

@@ -150,6 +150,9 @@ async fn an_identity_that_two_boards_use_starts_nothing_until_somebody_has_looke
     }
     let log = world.app.store.audit(1).await.unwrap();
     assert_eq!(log[0].entry.action, "hold");
+    let told = log[0].after.as_ref().unwrap();
+    assert_eq!((&told["id"], &told["name"]), (&json!(device), &json!("router")));
+    assert!(told["duplicate"].as_str().unwrap().contains("take turns"), "{told}");
 
     world.post(OPERATOR, &format!("device/{device}/release/"), json!({})).await.ok(403);
     let path = format!("device/{device}/release/");
@@ -157,4 +160,62 @@ async fn an_identity_that_two_boards_use_starts_nothing_until_somebody_has_looke
     assert_eq!(shown["duplicate"], Value::Null);
     assert_eq!(jobs().await, 1);
     world.app.store.start(device, id, start).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_key_takes_the_place_of_the_one_that_loses_its_access() {
+    let world = World::new().await;
+    let mac = Some("00:11:22:33:44:55");
+    let (token, secret) = make(&world, json!({"name": "bench", "auto_accept": true})).await;
+    let enrol = async |key| enrol(&world, &secret, key, mac).await.unwrap().device;
+    let accept = async |device| {
+        let path = format!("device/{device}/accept/");
+        world.post(ADMINISTRATOR, &path, json!({})).await.ok(200)
+    };
+    let first = enrol(1).await;
+    let group = world.post(OPERATOR, "group/", json!({"name": "north"})).await.id(201);
+    let location = world.post(OPERATOR, "location/", json!({"name": "shed"})).await.id(201);
+    let place = json!({"group": group, "location": location, "tags": ["spare", "van"]});
+    world.patch(OPERATOR, &format!("device/{first}/"), place).await.ok(200);
+    let second = enrol(2).await;
+    let shown = accept(second).await;
+    assert_eq!(
+        (&shown["group"], &shown["location"], &shown["tags"], &shown["replacement_of"]),
+        (&json!(group), &json!(location), &json!(["spare", "van"]), &json!(first))
+    );
+
+    world.pass(1);
+    let third = enrol(3).await;
+    let waiting = world.get(VIEWER, &format!("device/{third}/")).await.ok(200);
+    assert_eq!(waiting["replacement_of"], json!(second), "the first has no access any more");
+    let own = json!({"group": null, "location": null, "tags": ["mine"]});
+    world.patch(OPERATOR, &format!("device/{third}/"), own).await.ok(200);
+    let shown = accept(third).await;
+    assert_eq!(
+        (&shown["group"], &shown["tags"], &shown["replacement_of"]),
+        (&json!(group), &json!(["mine"]), &json!(second))
+    );
+    let second = world.get(VIEWER, &format!("device/{second}/")).await.ok(200);
+    assert_eq!((&second["state"], &second["replacement_of"]), (&json!("revoked"), &json!(first)));
+
+    let of = async |device: &Value, action: &str| {
+        let path = format!("audit/?action={action}&subject={}", device.as_str().unwrap());
+        world.get(ADMINISTRATOR, &path).await.ok(200)["results"][0].clone()
+    };
+    let revoked = of(&second["id"], "revoke").await;
+    let by = format!("user:user of {ADMINISTRATOR}");
+    let after = json!({"state": "revoked", "for": third, "by": by});
+    assert_eq!((&revoked["actor"], &revoked["after"]), (&json!("system"), &after));
+    let accepted = of(&json!(third), "POST").await;
+    assert_eq!(
+        (&accepted["before"]["group"], &accepted["after"]["group"]),
+        (&Value::Null, &json!(group))
+    );
+    let enrolled = of(&json!(third), "enrol").await;
+    assert_eq!(enrolled["after"]["enrolment_token"], json!({"id": token, "name": "bench"}));
+    assert_eq!(
+        (&enrolled["after"]["mac_address"], &enrolled["after"]["public_key"]),
+        (&json!(mac), &json!("03".repeat(32)))
+    );
+    assert!(enrolled["detail"].as_str().unwrap().starts_with("pending, would replace"));
 }

@@ -5,7 +5,7 @@ use shared::identity::DeviceState;
 use shared::ids::DeviceId;
 use uuid::Uuid;
 
-use super::{Device, bump, find_in, sightings::hold};
+use super::{Device, RIVALS, bump, find_in, sightings::hold};
 use crate::store::audit::{Entry, Told, record};
 use crate::store::column::parsed;
 use crate::store::listing::Scope;
@@ -51,27 +51,33 @@ pub enum DeviceRefusal {
 
 impl Store {
     /// Lets a pending device in; whatever else came with its hardware is revoked, so that a router
-    /// has one key.
+    /// has one key. It takes the place that its predecessor had.
     pub async fn accept_device(
         &self,
         scope: Scope,
         id: DeviceId,
     ) -> Result<Device, Rejection<DeviceRefusal>> {
-        self.change_device(scope, id, |tx, device| {
+        let by = self.entry.as_ref().map(|entry| entry.actor.clone());
+        self.change_device(scope, id, move |tx, device| {
             match device.state {
                 DeviceState::Revoked => return Err(Rejection::Refused(DeviceRefusal::Revoked)),
                 DeviceState::Accepted => return Ok(()),
                 DeviceState::Pending | DeviceState::Unknown => {}
             }
             let rivals = rivals(tx, device)?;
-            if rivals.iter().filter(|(_, state)| state == "accepted").count() > 1 {
+            let mut accepted = rivals.iter().filter(|(_, state)| state == "accepted");
+            let replaced = accepted.next().map(|(rival, _)| *rival);
+            if accepted.next().is_some() {
                 return Err(Rejection::Refused(DeviceRefusal::SeveralRivals));
             }
             for (rival, state) in rivals {
                 revoke(tx, rival)?;
                 let told = Told::of(Some(device.organization)).before(json!({ "state": state }));
-                let after = json!({ "state": "revoked", "for": device.id });
+                let after = json!({ "state": "revoked", "for": device.id, "by": by });
                 record(tx, &Entry::system("revoke", rival), Some(told.after(after)))?;
+            }
+            if let Some(replaced) = replaced {
+                inherit(tx, device, replaced)?;
             }
             if takeovers(tx, device)? >= TAKEOVERS {
                 hold(tx, device.id, "its hardware was taken over by new keys again and again")?;
@@ -230,10 +236,16 @@ fn is_own(
 }
 
 /// For the log.
-fn shown(device: &Device) -> Value {
+pub(in crate::store) fn shown(device: &Device) -> Value {
     json!({
+        "id": device.id,
         "name": device.name,
+        "board": device.board,
+        "mac_address": device.mac,
+        "serial": device.serial,
+        "public_key": device.public_key,
         "state": device.state,
+        "replacement_of": device.replacement_of,
         "deactivated": device.deactivated,
         "duplicate": device.duplicate.as_ref().map(|(_, reason)| reason),
         "group": device.group,
@@ -260,7 +272,7 @@ fn takeovers(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<u32> {
             device.id.to_string(),
             &device.mac,
             &device.serial,
-            device.replacement_of.map(|id| id.to_string()),
+            device.first.map(|id| id.to_string()),
             tx.now.saturating_sub(TAKEOVER_DAYS * 24 * 3600 * 1000),
         ),
         |row| row.get(0),
@@ -269,22 +281,30 @@ fn takeovers(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<u32> {
 
 /// The accepted and waiting devices that say to be the same hardware as this one, with their states.
 fn rivals(tx: &Tx<'_>, device: &Device) -> rusqlite::Result<Vec<(DeviceId, String)>> {
-    let mut statement = tx.prepare_cached(
-        "SELECT id, state FROM devices
-         WHERE organization = ?1 AND id <> ?2 AND state <> 'revoked'
-             AND (mac = ?3 OR serial = ?4 OR id = ?5 OR replacement_of IN (?2, ?5))",
-    )?;
-    let rivals = statement.query_map(
-        (
-            device.organization.to_string(),
-            device.id.to_string(),
-            &device.mac,
-            &device.serial,
-            device.replacement_of.map(|id| id.to_string()),
-        ),
-        |row| Ok((parsed(row, "id")?, row.get("state")?)),
-    )?;
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT r.id, r.state FROM devices t JOIN devices r ON {RIVALS}
+         WHERE t.id = ?1 AND r.state <> 'revoked'"
+    ))?;
+    let rivals = statement
+        .query_map([device.id.to_string()], |row| Ok((parsed(row, "id")?, row.get("state")?)))?;
     rivals.collect()
+}
+
+/// The same router stays where it was, unless somebody has put the new key elsewhere: else it would drop out of what is
+/// done to its group.
+fn inherit(tx: &Tx<'_>, device: &Device, replaced: DeviceId) -> rusqlite::Result<()> {
+    let (id, replaced) = (device.id.to_string(), replaced.to_string());
+    tx.prepare_cached(
+        "UPDATE devices SET replaced = r.id, device_group = coalesce(devices.device_group, r.device_group),
+             location = coalesce(devices.location, r.location)
+         FROM devices r WHERE devices.id = ?1 AND r.id = ?2",
+    )?
+    .execute((&id, &replaced))?;
+    if device.tags.is_empty() {
+        let sql = "INSERT INTO device_tags (device, tag) SELECT ?1, tag FROM device_tags WHERE device = ?2";
+        tx.prepare_cached(sql)?.execute((&id, &replaced))?;
+    }
+    Ok(())
 }
 
 fn revoke(tx: &Tx<'_>, id: DeviceId) -> rusqlite::Result<()> {

@@ -3,10 +3,11 @@
 use rusqlite::OptionalExtension;
 use shared::ids::{DeviceId, SessionId};
 
-use super::{bump, standing};
+use super::{bump, change::shown, find_in, standing};
 use crate::duplicate::{self, Sightings, Verdict};
-use crate::store::audit::{self, Entry};
+use crate::store::audit::{self, Entry, Told};
 use crate::store::column::{self, parsed, to_json};
+use crate::store::listing::Scope;
 use crate::store::note::Note;
 use crate::store::{Never, Priority, Store, StoreError, Tx};
 
@@ -98,11 +99,12 @@ pub(super) fn hold(tx: &Tx<'_>, id: DeviceId, reason: &str) -> rusqlite::Result<
         return Ok(());
     }
     let entry = Entry {
-        organization: standing(tx, id)?.map(|standing| standing.organization.to_string()),
         detail: Some(format!("duplicate identity: {reason}")),
         ..Entry::system("hold", id)
     };
-    audit::record(tx, &entry, None)?;
+    let device = find_in(tx, &Scope::Everything, id)?;
+    let told = device.map(|device| Told::of(Some(device.organization)).after(shown(&device)));
+    audit::record(tx, &entry, told)?;
     bump(tx, id)
 }
 

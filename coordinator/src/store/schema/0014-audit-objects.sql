@@ -18,3 +18,6 @@ INSERT OR IGNORE INTO audit_objects (object, audit)
         AND told.value GLOB '????????-????-????-????-????????????';
 
 ALTER TABLE audit ADD COLUMN actor_id TEXT; -- of a user, whose name may be another one's later
+
+-- The device whose place it took when it was accepted; `replacement_of` has the one that came with the hardware first.
+ALTER TABLE devices ADD COLUMN replaced TEXT;
