@@ -199,7 +199,7 @@ pub async fn mqtt_token(
     let lifetime = left.map_or(LIFETIME, |left| left.min(LIFETIME));
     let entry = Entry { organization: Some(organization.to_string()), ..operator.entry };
     let ends = now.saturating_add(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
-    let told = Told::default().after(json!({ "mqtt_token_expires": ends }));
+    let told = Told::default().after(json!({ "mqtt_token_expires": Time(ends) }));
     app.store.record_audit(entry, told).await?;
     let token = app.tokens.issue(Audience::Mqtt, &bearer, lifetime);
     let token = token.map_err(|error| ApiError::internal(&error))?;

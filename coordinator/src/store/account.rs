@@ -1,10 +1,12 @@
 //! Users as those see them who look after them: made, changed and shut out.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::{Value, json};
 use shared::ids::{OrganizationId, OrganizationSlug, UserId};
 
-use super::audit::Told;
+use super::audit::{Entry, Told, record};
 use super::column::parsed;
 use super::listing::{Found, Order, Rows, Where, list};
 use super::note::Note;
@@ -81,6 +83,7 @@ impl Store {
     }
 
     pub async fn create_account(&self, change: UserChange) -> Result<User, Rejection<UserRefusal>> {
+        let entry = self.entry.clone();
         self.write(move |tx| {
             let name = change.name.clone().unwrap_or_default();
             if is_taken(tx, &name, None)? {
@@ -90,6 +93,7 @@ impl Store {
             let rest = UserChange { name: None, superuser: None, ..change };
             apply(tx, id, &rest)?;
             let made = found(tx, id)?;
+            tell_organizations(tx, entry.as_deref(), None, Some(&made))?;
             tx.tell(Told::default().after(shown(&made)));
             Ok(made)
         })
@@ -102,6 +106,7 @@ impl Store {
         id: UserId,
         change: UserChange,
     ) -> Result<User, Rejection<UserRefusal>> {
+        let entry = self.entry.clone();
         self.write(move |tx| {
             let before = found(tx, id)?;
             if change.password_was.is_some() && change.password_was != Some(password(tx, id)?) {
@@ -127,6 +132,7 @@ impl Store {
             } else if after.active && !before.active {
                 admit(tx, id)?;
             }
+            tell_organizations(tx, entry.as_deref(), Some(&before), Some(&after))?;
             let mut now = shown(&after);
             if change.password.is_some() {
                 now["password"] = json!("changed");
@@ -138,12 +144,14 @@ impl Store {
     }
 
     pub async fn delete_user(&self, id: UserId) -> Result<(), Rejection<UserRefusal>> {
+        let entry = self.entry.clone();
         self.write(move |tx| {
             let before = found(tx, id)?;
             raise_epoch(tx, id)?;
             tx.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute([id.to_string()])?;
             keep_a_superuser(tx)?;
             tx.note(Note::UserRevoked { user: id, epoch: None });
+            tell_organizations(tx, entry.as_deref(), Some(&before), None)?;
             tx.tell(Told::default().before(shown(&before)));
             Ok(())
         })
@@ -232,6 +240,41 @@ fn admit(tx: &Tx<'_>, id: UserId) -> rusqlite::Result<()> {
         .query_row([id.to_string()], |row| row.get(0))?;
     tx.note(Note::Admitted { subject: id.0, epoch });
     Ok(())
+}
+
+/// A user is no organization's, and administrators see what is their organization's: each that the user belongs to, or
+/// belonged to, has an entry of its own that says what became of its member.
+fn tell_organizations(
+    tx: &Tx<'_>,
+    entry: Option<&Entry>,
+    before: Option<&User>,
+    after: Option<&User>,
+) -> rusqlite::Result<()> {
+    let Some(entry) = entry else { return Ok(()) };
+    let memberships = before.into_iter().chain(after).flat_map(|user| &user.memberships);
+    let organizations: BTreeSet<_> = memberships.map(|of| of.organization).collect();
+    for id in organizations {
+        let as_member = |user: Option<&User>| user.and_then(|user| member(user, id));
+        let (before, after) = (as_member(before), as_member(after));
+        if before != after {
+            let told = Told { organization: Some(id), before, after };
+            let entry =
+                Entry { detail: Some("a member of the organization".into()), ..entry.clone() };
+            record(tx, &entry, Some(told))?;
+        }
+    }
+    Ok(())
+}
+
+/// What of a user is the organization's to know.
+fn member(user: &User, of: OrganizationId) -> Option<Value> {
+    let membership = user.memberships.iter().find(|membership| membership.organization == of)?;
+    Some(json!({
+        "id": user.id,
+        "username": user.name,
+        "active": user.active,
+        "role": membership.role.as_str(),
+    }))
 }
 
 /// For the log.

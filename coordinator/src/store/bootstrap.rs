@@ -5,7 +5,7 @@ use shared::hex::Sha256;
 use shared::ids::{OrganizationId, OrganizationSlug};
 use uuid::Uuid;
 
-use super::audit::Told;
+use super::audit::{Entry, Told, record};
 use super::user::{NewApiToken, TokenScope};
 use super::{Never, Store, StoreError, Tx, organization, user};
 
@@ -89,7 +89,8 @@ fn make(tx: &Tx<'_>, first: FirstStart) -> rusqlite::Result<()> {
         scope: TokenScope::Write,
         expires: None,
     };
-    user::insert_token(tx, &api, user::Kind { login: false, idle_ms: Some(API_IDLE_MS) })?;
+    let token =
+        user::insert_token(tx, &api, user::Kind { login: false, idle_ms: Some(API_IDLE_MS) })?;
     let enrolment = NewEnrolmentToken {
         organization: organization.id,
         name: "first start".into(),
@@ -98,8 +99,15 @@ fn make(tx: &Tx<'_>, first: FirstStart) -> rusqlite::Result<()> {
         uses: None,
         expires: None,
     };
-    insert_enrolment_token(tx, &enrolment, Some(ENROLMENT_IDLE_MS))?;
-    Ok(())
+    let way_in = insert_enrolment_token(tx, &enrolment, Some(ENROLMENT_IDLE_MS))?;
+    let told = json!({
+        "superuser": { "id": user, "username": first.superuser },
+        "organization": { "id": organization.id, "slug": organization.slug },
+        "api_token": { "id": token, "name": api.name },
+        "enrolment_token": { "id": way_in, "name": enrolment.name, "auto_accept": true },
+    });
+    let entry = Entry::system("first start", organization.id);
+    record(tx, &entry, Some(Told::default().after(told)))
 }
 
 pub(super) fn insert_enrolment_token(

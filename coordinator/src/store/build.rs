@@ -149,13 +149,19 @@ impl Store {
     /// Deletes it with its images; answers with the files that they named.
     pub async fn delete_build(&self, id: BuildId) -> Result<Vec<Sha256>, Rejection<BuildRefusal>> {
         let of_build = "SELECT id FROM images WHERE build = ?1";
-        self.delete_with_images(of_build, id.to_string(), move |tx| {
+        self.delete_with_images(of_build, id.to_string(), move |tx, parted| {
             if image::any_in_use(tx, of_build, &id.to_string())? {
                 return Err(Rejection::Refused(BuildRefusal::InUse));
             }
             let files = image::files(tx, of_build, &id.to_string())?;
             if let Some(build) = find(tx, id)? {
-                tx.tell(Told::of(build.organization).before(shown(&build)));
+                let sql = "SELECT count(*) FROM batches WHERE build = ?1";
+                let batches =
+                    tx.prepare_cached(sql)?.query_row([id.to_string()], |row| row.get(0))?;
+                let mut told = shown(&build);
+                told["images"] = image::all_shown(tx, of_build, &id.to_string())?;
+                told["lost_by"] = parted.shown(batches);
+                tx.tell(Told::of(build.organization).before(told));
             }
             let sql = "DELETE FROM builds WHERE id = ?1";
             match tx.prepare_cached(sql)?.execute([id.to_string()])? {

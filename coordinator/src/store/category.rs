@@ -131,13 +131,20 @@ impl Store {
     ) -> Result<Vec<Sha256>, Rejection<CategoryRefusal>> {
         let of_category = "SELECT i.id FROM images i JOIN builds b ON b.id = i.build
                            WHERE b.category = ?1";
-        self.delete_with_images(of_category, id.to_string(), move |tx| {
+        self.delete_with_images(of_category, id.to_string(), move |tx, parted| {
             if image::any_in_use(tx, of_category, &id.to_string())? {
                 return Err(Rejection::Refused(CategoryRefusal::InUse));
             }
             let files = image::files(tx, of_category, &id.to_string())?;
             if let Some(category) = find(tx, id)? {
-                tx.tell(Told::of(category.organization).before(shown(&category)));
+                let sql = "SELECT count(*) FROM batches
+                         WHERE build IN (SELECT id FROM builds WHERE category = ?1)";
+                let batches =
+                    tx.prepare_cached(sql)?.query_row([id.to_string()], |row| row.get(0))?;
+                let mut told = shown(&category);
+                told["images"] = image::all_shown(tx, of_category, &id.to_string())?;
+                told["lost_by"] = parted.shown(batches);
+                tx.tell(Told::of(category.organization).before(told));
             }
             let sql = "DELETE FROM categories WHERE id = ?1";
             match tx.prepare_cached(sql)?.execute([id.to_string()])? {

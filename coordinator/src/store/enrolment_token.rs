@@ -11,6 +11,7 @@ use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
 use super::user::ENDS;
 use super::{Never, Rejection, Store, StoreError};
+use crate::api::time::Time;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrolmentToken {
@@ -105,7 +106,7 @@ fn shown(token: &EnrolmentToken) -> Value {
         "name": token.name,
         "auto_accept": token.auto_accept,
         "uses_left": token.uses_left,
-        "expires": token.expires,
+        "expires": token.expires.map(Time),
     })
 }
 

@@ -149,14 +149,16 @@ impl Store {
     /// Answers with the file that it named.
     pub async fn delete_image(&self, id: ImageId) -> Result<Sha256, Rejection<ImageRefusal>> {
         let itself = "SELECT ?1";
-        self.part_from_images(itself, id.to_string()).await?;
+        let parted = self.part_from_images(itself, id.to_string()).await?;
         self.write(move |tx| {
             let image = find(tx, id)?.ok_or(Rejection::Refused(ImageRefusal::Unknown))?;
             if any_in_use(tx, itself, &id.to_string())? {
                 return Err(Rejection::Refused(ImageRefusal::InUse));
             }
             tx.prepare_cached("DELETE FROM images WHERE id = ?1")?.execute([id.to_string()])?;
-            tx.tell(Told::of(image.organization).before(shown(&image)));
+            let mut told = shown(&image);
+            told["lost_by"] = parted.shown(0);
+            tx.tell(Told::of(image.organization).before(told));
             Ok(image.sha256)
         })
         .await
@@ -207,6 +209,14 @@ fn shown(image: &Image) -> Value {
         "sha256": image.sha256,
         "signed_by": image.signed_by,
     })
+}
+
+/// The images that `select` finds by `?1`, for the log.
+pub(super) fn all_shown(tx: &Tx<'_>, select: &str, key: &str) -> rusqlite::Result<Value> {
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE t.id IN ({select})");
+    let mut statement = tx.prepare_cached(&sql)?;
+    let images = statement.query_map([key], |row| image(row).map(|image| shown(&image)))?;
+    images.collect()
 }
 
 /// The files of the images that `select` finds by `?1`.

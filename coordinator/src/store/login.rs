@@ -9,6 +9,7 @@ use super::audit::Told;
 use super::column::parsed;
 use super::user::{self, Kind, NewApiToken, TokenScope};
 use super::{Rejection, Store, StoreError, Tx};
+use crate::api::time::Time;
 
 /// What a login is checked against.
 #[derive(Debug, Clone)]
@@ -105,6 +106,6 @@ fn open_login(tx: &Tx<'_>, login: &Login) -> Result<u64, Rejection<LoginRefusal>
         expires: Some(expires),
     };
     user::insert_token(tx, &new, Kind { login: true, idle_ms: None })?;
-    tx.tell(Told::default().after(json!({ "login": login.user, "expires": expires })));
+    tx.tell(Told::default().after(json!({ "login": login.user, "expires": Time(expires) })));
     Ok(expires)
 }

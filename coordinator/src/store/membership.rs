@@ -79,7 +79,7 @@ impl Store {
             set(tx, user, organization, role)?;
             tx.tell(
                 Told::of(Some(organization))
-                    .after(json!({"username": name, "role": role.as_str()})),
+                    .after(json!({"id": user, "username": name, "role": role.as_str()})),
             );
             Ok(Member { user, name, role })
         })
@@ -122,7 +122,7 @@ impl Store {
 
 fn told(organization: OrganizationId, before: &Member) -> Told {
     Told::of(Some(organization))
-        .before(json!({"username": before.name, "role": before.role.as_str()}))
+        .before(json!({"id": before.user, "username": before.name, "role": before.role.as_str()}))
 }
 
 pub(super) fn set(

@@ -11,6 +11,7 @@ use super::column::parsed;
 use super::listing::{Found, Order, Rows, Where, list};
 use super::user::{self, Kind, NewApiToken, TokenScope};
 use super::{Never, Rejection, Store, StoreError};
+use crate::api::time::Time;
 
 /// A token of a user's own, of which only the digest is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl Store {
             }
             let id = user::insert_token(tx, &new, Kind::default())?;
             let told = json!({"id": id, "name": new.name, "scope": new.scope.as_str(),
-                "device": new.scope.device(), "expires": new.expires});
+                "device": new.scope.device(), "expires": new.expires.map(Time)});
             tx.tell(Told::default().after(told));
             Ok(OwnToken {
                 id,

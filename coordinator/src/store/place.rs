@@ -130,11 +130,12 @@ impl Store {
 
     /// Its devices are in none then: they leave it before, a piece at a time, for a row of each is rewritten.
     pub async fn delete_place(&self, kind: Kind, id: Uuid) -> Result<(), Rejection<PlaceRefusal>> {
-        let quiet = self.off_record();
+        let (quiet, mut devices) = (self.off_record(), 0);
         loop {
             let piece = move |tx: &Tx<'_>| Ok(empty(tx, kind, id)?);
-            let left = quiet.write_at::<_, PlaceRefusal, _>(Priority::Bulk, piece);
-            if left.await? < PIECE {
+            let left = quiet.write_at::<_, PlaceRefusal, _>(Priority::Bulk, piece).await?;
+            devices += left;
+            if left < PIECE {
                 break;
             }
         }
@@ -144,7 +145,7 @@ impl Store {
             let sql = format!("DELETE FROM {} WHERE id = ?1", kind.table());
             tx.prepare_cached(&sql)?.execute([id.to_string()])?;
             let told = Told::of(Some(place.organization));
-            tx.tell(told.before(json!({ "id": id, "name": place.name })));
+            tx.tell(told.before(json!({ "id": id, "name": place.name, "devices": devices })));
             Ok(())
         })
         .await

@@ -4,6 +4,7 @@
 //! It is marked first, in the transaction that finds that nobody uses it: from then on nobody begins to, so that
 //! nothing is parted from what stays. What was interrupted is finished at the next start.
 
+use serde_json::{Value, json};
 use shared::ids::ImageId;
 
 use super::audit::Entry;
@@ -12,6 +13,24 @@ use super::{Never, Priority, Rejection, Store, StoreError, Tx};
 
 /// Rows parted in one transaction.
 const PIECE: usize = 500;
+
+/// Rows that had an image and have none any more.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Parted {
+    operations: usize,
+    device_firmware: usize,
+}
+
+impl Parted {
+    /// For the log, with how many batches are parted from their build.
+    pub(super) fn shown(self, batches: u64) -> Value {
+        json!({
+            "operations": self.operations,
+            "device_firmware": self.device_firmware,
+            "batches": batches,
+        })
+    }
+}
 
 /// What the schema does when an image goes, for some of the rows. What is in use keeps its image.
 const PARTINGS: [&str; 2] = [
@@ -29,23 +48,26 @@ impl Store {
         &self,
         select: &'static str,
         key: String,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Parted, StoreError> {
         let (quiet, of) = (self.off_record(), key.clone());
         let marked = quiet.write::<_, Never, _>(move |tx| Ok(mark(tx, select, &of)?));
         if !marked.await? {
-            return Ok(());
+            return Ok(Parted::default());
         }
-        for parting in PARTINGS {
+        let mut parted = [0; PARTINGS.len()];
+        for (parting, rows) in PARTINGS.into_iter().zip(&mut parted) {
             loop {
                 let key = key.clone();
                 let piece = move |tx: &Tx<'_>| Ok(part(tx, parting, select, &key)?);
-                let parted = quiet.write_at::<_, Never, _>(Priority::Bulk, piece);
-                if parted.await? < PIECE {
+                let piece = quiet.write_at::<_, Never, _>(Priority::Bulk, piece).await?;
+                *rows += piece;
+                if piece < PIECE {
                     break;
                 }
             }
         }
-        Ok(())
+        let [operations, device_firmware] = parted;
+        Ok(Parted { operations, device_firmware })
     }
 
     /// As [`Store::part_from_images`], then deletes what they belong to. Where that is refused, for an image came
@@ -54,14 +76,14 @@ impl Store {
         &self,
         select: &'static str,
         key: String,
-        delete: impl FnOnce(&Tx<'_>) -> Result<T, Rejection<R>> + Send + 'static,
+        delete: impl FnOnce(&Tx<'_>, Parted) -> Result<T, Rejection<R>> + Send + 'static,
     ) -> Result<T, Rejection<R>>
     where
         T: Send + 'static,
         R: Send + 'static,
     {
-        self.part_from_images(select, key.clone()).await?;
-        let deleted = self.write(delete).await;
+        let parted = self.part_from_images(select, key.clone()).await?;
+        let deleted = self.write(move |tx| delete(tx, parted)).await;
         if let Err(Rejection::Refused(_)) = deleted {
             self.finish_deletions_of(select, key).await?;
         }

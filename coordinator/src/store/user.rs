@@ -10,6 +10,7 @@ use super::column::{parsed, parsed_opt};
 use super::listing::Scope;
 use super::note::Note;
 use super::{Never, Priority, Rejection, Store, StoreError, Tx, membership};
+use crate::api::time::Time;
 
 /// What a user may do in an organization; each includes the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,7 +197,7 @@ impl Store {
                     "user": new.user,
                     "name": new.name,
                     "scope": new.scope.as_str(),
-                    "expires": new.expires,
+                    "expires": new.expires.map(Time),
                 })));
                 Ok(id)
             })

@@ -222,3 +222,103 @@ async fn what_happened_to_one_thing_is_found_by_its_id() {
         assert_eq!(subjects, known, "{log:?}");
     }
 }
+
+#[tokio::test]
+async fn what_went_with_it_is_told_when_something_is_deleted() {
+    let world = World::new().await;
+    let build = crate::changes::requests::fleet(&world).await;
+    let category =
+        world.get(OPERATOR, &format!("build/{build}/")).await.ok(200)["category"].clone();
+    let images = world.get(OPERATOR, &format!("build/{build}/image/")).await.ok(200);
+    let image = &images["results"][0];
+    let start = format!("build/{build}/upgrade/");
+    let made = world.post(OPERATOR, &start, json!({"upgrade_all": true})).await.ok(201);
+    let batch = made["batch"].as_str().unwrap().to_owned();
+    let cancel = format!("batch-upgrade-operation/{batch}/cancel/");
+    world.post(OPERATOR, &cancel, json!({})).await.ok(200);
+    let gone = async |path: &str| {
+        world.delete(OPERATOR, path).await.ok(204);
+        entries(&world, ADMINISTRATOR, "action=DELETE").await.remove(0)["before"].clone()
+    };
+    let told = gone(&format!("category/{}/", category.as_str().unwrap())).await;
+    let [went] = told["images"].as_array().unwrap().as_slice() else { panic!("{told}") };
+    for field in ["id", "type", "sha256"] {
+        assert_eq!(went[field], image[field], "{field}: {went} {image}");
+    }
+    assert!(went["signed_by"].is_string(), "{went}");
+    assert_eq!(told["lost_by"]["batches"], 1, "{told}");
+    assert_eq!(told["lost_by"]["operations"], 1, "{told}");
+
+    let device = world.device(&["main"]).await;
+    let group = world.post(OPERATOR, "group/", json!({"name": "north"})).await.id(201);
+    let path = format!("device/{device}/");
+    world.patch(OPERATOR, &path, json!({"group": group})).await.ok(200);
+    let told = gone(&format!("group/{group}/")).await;
+    assert_eq!(told, json!({"id": group, "name": "north", "devices": 1}));
+    assert_eq!(world.get(OPERATOR, &path).await.ok(200)["group"], json!(null));
+
+    let image = world.image().await;
+    world.upgrade(device, &image).await;
+    world.delete(OPERATOR, &format!("device/{device}/modem-firmware/")).await;
+    let operations =
+        world.get(OPERATOR, &format!("upgrade-operation/?device={device}")).await.ok(200);
+    let id = operations["results"][0]["id"].as_str().unwrap();
+    world.post(OPERATOR, &format!("upgrade-operation/{id}/cancel/"), json!({})).await;
+    let build = world.get(OPERATOR, "build/").await.ok(200)["results"][0]["id"].clone();
+    let told = gone(&format!("build/{}/image/{image}/", build.as_str().unwrap())).await;
+    assert_eq!(told["lost_by"]["operations"], 1, "{told}");
+}
+
+#[tokio::test]
+async fn administrators_see_what_became_of_their_members() {
+    let world = World::new().await;
+    let role = |organization: &str| json!({"organization": organization, "role": "operator"});
+    let both = json!([role("acme"), role("rival")]);
+    let eve = world.post(ADMIN, "user/", json!({"username": "eve", "memberships": both}));
+    let id = eve.await.id(201);
+    let path = format!("user/{id}/");
+    world.patch(ADMIN, &path, json!({"username": "mallory"})).await.ok(200);
+    world.patch(ADMIN, &path, json!({"superuser": false})).await.ok(200);
+    world.delete(ADMIN, &path).await.ok(204);
+    let log = entries(&world, ADMINISTRATOR, &format!("subject={id}&ordering=id")).await;
+    let as_member =
+        |name: &str| json!({"id": id, "username": name, "active": true, "role": "operator"});
+    let changes: Vec<_> = log.iter().map(|entry| (&entry["before"], &entry["after"])).collect();
+    let (eve, mallory, nobody) = (as_member("eve"), as_member("mallory"), json!(null));
+    assert_eq!(changes, [(&nobody, &eve), (&eve, &mallory), (&mallory, &nobody)], "{log:?}");
+    assert!(log.iter().all(|entry| entry["actor"] == "user:admin"), "{log:?}");
+    assert!(!json!(log).to_string().contains("rival"), "where else she is, is not told");
+    assert_eq!(entries(&world, ADMIN, &format!("subject={id}&page_size=100")).await.len(), 4 + 6);
+}
+
+#[tokio::test]
+async fn the_first_start_is_on_record() {
+    let world = World::new().await;
+    let first = entries(&world, ADMIN, "action=first%20start").await.remove(0);
+    assert_eq!(first["actor"], "system");
+    assert_eq!(first["after"]["superuser"]["username"], "admin");
+    assert_eq!(first["after"]["organization"]["slug"], "default");
+    for token in ["api_token", "enrolment_token"] {
+        assert_eq!(first["after"][token]["name"], "first start", "{first}");
+    }
+}
+
+#[tokio::test]
+async fn times_in_the_log_are_written_as_everywhere() {
+    let world = World::new().await;
+    let end = "2099-12-31T00:00:00.000Z";
+    let body = json!({"name": "x", "expires": end});
+    world.post(ADMINISTRATOR, "token/", body.clone()).await.ok(201);
+    let log = world.get(ADMIN, "audit/?page_size=1").await.ok(200);
+    assert_eq!(log["results"][0]["after"]["expires"], end);
+    world.post(ADMINISTRATOR, "enrolment-token/", body).await.ok(201);
+    let log = world.get(ADMIN, "audit/?page_size=1").await.ok(200);
+    assert_eq!(log["results"][0]["after"]["expires"], end);
+    let password = json!({"password": "correct horse battery"});
+    let me = world.get(OPERATOR, "user/me/").await.ok(200);
+    world.patch(ADMIN, &format!("user/{}/", me["id"].as_str().unwrap()), password).await.ok(200);
+    let login = json!({"username": me["username"], "password": "correct horse battery"});
+    let until = world.post("", "users/token/", login).await.ok(200)["expires"].clone();
+    let log = world.get(ADMIN, "audit/?action=login").await.ok(200);
+    assert_eq!(log["results"][0]["after"]["expires"], until);
+}
