@@ -212,6 +212,29 @@ pub async fn detail(
     Ok(Json(whole(find(&app, &operator, id).await?)))
 }
 
+/// What a device tells of itself, and what is seen of it.
+const TOLD: [&str; 8] = [
+    "board",
+    "duplicate",
+    "online",
+    "last_seen",
+    "agent_version",
+    "modems",
+    "inventory",
+    "inventory_at",
+];
+/// What no PATCH changes.
+const KEPT: [&str; 8] = [
+    "name",
+    "organization",
+    "organization_slug",
+    "state",
+    "mac_address",
+    "serial",
+    "public_key",
+    "replacement_of",
+];
+
 /// PATCH `{"deactivated", "group", "location", "tags", "add_tags", "remove_tags"}`: a deactivated
 /// device keeps its line and gets no jobs.
 #[utoipa::path(patch, path = "/device/{id}/", tag = "devices",
@@ -225,7 +248,7 @@ pub async fn change(
     mut fields: Fields,
 ) -> Answer<Json<Value>> {
     let device = find_own(&app, &operator, id).await?;
-    let change = DeviceChange {
+    let mut change = DeviceChange {
         deactivated: fields.optional("deactivated", boolean),
         group: fields.optional("group", nullable(body::id)),
         location: fields.optional("location", nullable(body::id)),
@@ -241,7 +264,16 @@ pub async fn change(
             }
         }
     }
+    // A script may send back what it has read.
+    fields.ignore(&TOLD);
+    let shown = whole(device.clone());
+    for field in KEPT {
+        fields.fixed(field, shown[field].clone());
+    }
     fields.finish()?;
+    if change.deactivated == Some(device.deactivated) {
+        change.deactivated = None;
+    }
     if change.deactivated.is_some() {
         operator.may_administer(device.organization)?;
     }

@@ -140,3 +140,16 @@ async fn tags_are_added_and_taken_away_one_by_one() {
     patch(json!({"add_tags": many[1..]})).await.ok(200);
     world.patch(VIEWER, &path, json!({"add_tags": ["x"]})).await.ok(403);
 }
+
+#[tokio::test]
+async fn what_was_read_of_it_can_be_sent_back() {
+    let world = World::new().await;
+    let path = format!("device/{}/", world.device(&["main"]).await);
+    let mut device = world.get(OPERATOR, &path).await.ok(200);
+    device["tags"] = json!(["van"]);
+    let changed = world.patch(OPERATOR, &path, device.clone()).await.ok(200);
+    assert_eq!(changed["tags"], json!(["van"]));
+    device["name"] = json!("another");
+    let refused = world.patch(OPERATOR, &path, device).await.ok(400);
+    assert_eq!(refused, json!({"name": ["This field cannot be changed."]}));
+}
