@@ -53,6 +53,8 @@ pub struct Wanted {
     pub sequence: u64,
     /// Whether routers get it compressed.
     pub compress: bool,
+    /// Whether it also names what no inventory tells: then the modem itself has to be asked what it runs.
+    pub untold: bool,
 }
 
 impl Default for Wanted {
@@ -64,6 +66,7 @@ impl Default for Wanted {
             size: 3 << 20,
             sequence: 4,
             compress: false,
+            untold: false,
         }
     }
 }
@@ -100,6 +103,10 @@ impl Release {
         arguments.extend(["--sequence", &sequence, "--tool", "telit-uxfp", "--file", &path]);
         for version in &reaches {
             arguments.extend(["--reaches", version]);
+        }
+        let untold = format!("+GMM:1={}", model.name());
+        if wanted.untold {
+            arguments.extend(["--reaches", &untold]);
         }
         if wanted.compress {
             arguments.push("--compress");

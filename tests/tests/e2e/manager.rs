@@ -36,7 +36,8 @@ async fn no_port_of_modem_managers_is_opened_before_it_has_let_go() {
     watch::given_back(&router).await.unwrap();
 
     // ModemManager cannot tell all that this one is to reach: the modem does, and nothing is flashed.
-    let same = Wanted { build: Some("again".into()), sequence: 5, ..Wanted::default() };
+    let same =
+        Wanted { build: Some("again".into()), sequence: 5, untold: true, ..Wanted::default() };
     let same = watch::assign(&scene.api, &device, &scene.image(&same).unwrap()).await.unwrap();
     let same = scene.ended(&same).await.unwrap();
     assert_eq!(same["status"], "success", "{same:#}\n{}", router.agent_log());

@@ -97,8 +97,14 @@ async fn a_smooth_upgrade_is_proved_and_told_step_by_step() {
     let path = format!("device/{device}/modem-firmware/");
     let again = scene.api.send(Method::PUT, &path, &body).await.unwrap();
     assert_eq!(again["upgrade_operation"], Value::Null, "{again:#}");
-    // Another image with the versions that run: seen to be there, and nothing is flashed.
-    let same = Wanted { build: Some("again".into()), sequence: 5, ..Wanted::default() };
+    // So does another one with the versions that run.
+    let same = Wanted { build: Some("same".into()), sequence: 5, ..Wanted::default() };
+    let body = json!({ "image": scene.image(&same).unwrap() });
+    let there = scene.api.send(Method::PUT, &path, &body).await.unwrap();
+    assert_eq!((&there["installed"], &there["upgrade_operation"]), (&true.into(), &Value::Null));
+    // And where only the modem can tell: seen to be there, and nothing is flashed.
+    let same =
+        Wanted { build: Some("again".into()), sequence: 5, untold: true, ..Wanted::default() };
     let again = watch::assign(&scene.api, &device, &scene.image(&same).unwrap()).await.unwrap();
     let again = scene.ended(&again).await.unwrap();
     assert_success(&router, &again);
