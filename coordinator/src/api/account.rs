@@ -250,6 +250,9 @@ pub async fn change_me(
     if was.is_none() && would_outlive_itself(&operator) {
         return Err(ApiError::forbidden_because("A token that ends gives nobody a password."));
     }
+    if was.is_some() && current.is_none() {
+        return Err(ApiError::field("current_password", "This field is required."));
+    }
     if was.is_some() {
         let attempt = app.logins.take(id.0, app.store.clock().now());
         attempt.map_err(ApiError::throttled)?;

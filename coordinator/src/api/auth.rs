@@ -190,12 +190,14 @@ impl Operator {
         if has || self.user.superuser { Ok(()) } else { Err(ApiError::forbidden()) }
     }
 
-    /// Where new things go if nothing is said: the user's only organization, else (and for
-    /// superusers) what is shared.
-    pub fn home(&self) -> Option<OrganizationId> {
+    /// Where new things go if nothing is said: the user's only organization; for superusers what is
+    /// shared. Who has several says which.
+    pub fn home(&self) -> Answer<Option<OrganizationId>> {
         match self.user.memberships.as_slice() {
-            [only] if !self.user.superuser => Some(only.organization),
-            _ => None,
+            _ if self.user.superuser => Ok(None),
+            [] => Ok(None),
+            [only] => Ok(Some(only.organization)),
+            _ => Err(ApiError::field("organization", "Name an organization.")),
         }
     }
 

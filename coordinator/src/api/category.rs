@@ -31,7 +31,8 @@ pub struct CategoryBody {
     pub name: String,
     #[schema(max_length = 10000, nullable = false)]
     pub description: Option<String>,
-    /// A slug or an id; null: shared by all, which is the superuser's to say.
+    /// A slug or an id; null: shared by all, which is the superuser's to say. Left out: the user's only one, and shared
+    /// where a superuser leaves it out; needed of who has several.
     #[schema(example = "default")]
     pub organization: Option<String>,
 }
@@ -105,7 +106,7 @@ pub async fn create(
 ) -> Answer<(StatusCode, Json<CategoryView>)> {
     let mut change = read(&app, &operator, fields).await?;
     if change.organization.is_none() {
-        change.organization = Some(operator.home());
+        change.organization = Some(operator.home()?);
     }
     operator.may_change(change.organization.flatten())?;
     let category = operator.store(&app).create_category(change).await?;

@@ -175,10 +175,7 @@ async fn find(app: &App, operator: &Operator, id: Uuid) -> Answer<EnrolmentToken
 
 /// In a body, what is not found is a field's mistake.
 fn unknown(error: ApiError) -> ApiError {
-    match error.status {
-        StatusCode::NOT_FOUND => ApiError::field("organization", "There is no such organization."),
-        _ => error,
-    }
+    error.of_field("organization", "There is no such organization.")
 }
 
 fn count(value: Value) -> Result<u32, String> {

@@ -85,6 +85,14 @@ impl ApiError {
         Self::detail(StatusCode::NOT_FOUND, "Not found.")
     }
 
+    /// Of what a body names: that there is none is its field's mistake, and what else went wrong stays what it is.
+    pub fn of_field(self, field: &str, message: impl Into<String>) -> Self {
+        match self.status {
+            StatusCode::NOT_FOUND => Self::field(field, message),
+            _ => self,
+        }
+    }
+
     pub fn invalid_page() -> Self {
         Self::detail(StatusCode::NOT_FOUND, "Invalid page.")
     }
@@ -121,7 +129,11 @@ impl ApiError {
     /// 429, to be tried again after `seconds`.
     pub fn throttled(seconds: u64) -> Self {
         let message = format!("Request was throttled. Expected available in {seconds} seconds.");
-        Self::detail(StatusCode::TOO_MANY_REQUESTS, &message).with(header::RETRY_AFTER, seconds)
+        Self::throttled_because(&message, seconds)
+    }
+
+    pub fn throttled_because(message: &str, seconds: u64) -> Self {
+        Self::detail(StatusCode::TOO_MANY_REQUESTS, message).with(header::RETRY_AFTER, seconds)
     }
 
     /// 507: the disk or the quota is full.
@@ -193,6 +205,20 @@ impl From<ArtifactError> for ApiError {
             }
             ArtifactError::Busy => Self::unavailable(),
             ArtifactError::Io(_) => Self::internal(&error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_found_is_a_fields_mistake() {
+        let none = ApiError::not_found().of_field("build", "There is none.");
+        assert_eq!(none, ApiError::field("build", "There is none."));
+        for other in [ApiError::unavailable(), ApiError::forbidden()] {
+            assert_eq!(other.clone().of_field("build", "There is none."), other);
         }
     }
 }

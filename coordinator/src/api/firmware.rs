@@ -334,7 +334,7 @@ async fn assign(
         return Ok(cleared(&store.clear_firmware(device, slot).await?));
     };
     let found = image::find(app, operator, image).await;
-    let found = found.map_err(|_| ApiError::field("image", missing(image)))?;
+    let found = found.map_err(|error| error.of_field("image", missing(image)))?;
     let upgrade_options = wanted.upgrade_options.unwrap_or_default();
     check_options(&found.tool, &upgrade_options)?;
     let wanted =

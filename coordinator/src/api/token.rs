@@ -144,7 +144,7 @@ pub async fn create(
         (_, None) => TokenScope::Write,
         (_, Some(id)) => {
             let device = device::find_own(&app, &operator, id).await;
-            TokenScope::Report(device.map_err(|_| ApiError::field("device", missing(id)))?.id)
+            TokenScope::Report(device.map_err(|error| error.of_field("device", missing(id)))?.id)
         }
     };
     let bound = operator.user.expires.filter(|_| !operator.user.login);
@@ -181,6 +181,8 @@ impl From<Rejection<OwnTokenRefusal>> for ApiError {
         match rejection {
             Rejection::Store(error) => error.into(),
             Rejection::Refused(OwnTokenRefusal::Unknown) => Self::not_found(),
+            // Deleted since the request came in, and its token with them.
+            Rejection::Refused(OwnTokenRefusal::UnknownUser) => Self::invalid_token(),
             Rejection::Refused(OwnTokenRefusal::TooMany) => {
                 Self::conflict(format!("You have {OWN_TOKENS} tokens: delete some first."))
             }

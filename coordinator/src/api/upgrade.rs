@@ -91,7 +91,7 @@ pub async fn create(
     // `finish` has made sure of it.
     let id = build.ok_or_else(|| ApiError::field("build", "This field is required."))?;
     let build = build::find(&app, &operator, id).await;
-    let build = build.map_err(|_| ApiError::field("build", missing(id)))?;
+    let build = build.map_err(|error| error.of_field("build", missing(id)))?;
     let whole = |report: &Report| Answered::json(201, &BatchView::of(report));
     let report = launch(&app, &operator, &build, wanted, whole).await?;
     Ok((StatusCode::CREATED, Json(BatchView::of(&report))))
@@ -261,7 +261,8 @@ async fn ask(app: &App, operator: &Operator, build: &Build, asked: Asked) -> Ans
     {
         let Some(id) = id else { continue };
         let place = group::find(app, kind, operator, id).await;
-        if !place.is_ok_and(|place| place.organization == organization) {
+        let place = place.map_err(|error| error.of_field(field, missing(id)))?;
+        if place.organization != organization {
             return Err(ApiError::field(field, missing(id)));
         }
     }
@@ -274,8 +275,10 @@ async fn whose(app: &App, operator: &Operator, asked: &Asked) -> Answer<Organiza
     if asked.organization.is_none() {
         for (kind, id) in [(Kind::Group, selection.group), (Kind::Location, selection.location)] {
             let Some(id) = id else { continue };
-            if let Ok(place) = group::find(app, kind, operator, id).await {
-                return Ok(place.organization);
+            match group::find(app, kind, operator, id).await {
+                Ok(place) => return Ok(place.organization),
+                Err(error) if error.status == StatusCode::NOT_FOUND => {}
+                Err(error) => return Err(error),
             }
         }
         if let Some(first) = selection.devices.first()

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::crowd::neighbourhood;
 use crate::secret;
-use crate::store::login::{Login, LoginRefusal};
+use crate::store::login::{LIVE_LOGINS, LOGINS_A_DAY, Login, LoginRefusal};
 use crate::store::{
     Rejection,
     audit::{Entry, Told},
@@ -109,11 +109,26 @@ pub async fn login(
         Ok(expires) => Ok(Json(LoggedIn { token, expires: Time(expires) })),
         Err(Rejection::Store(error)) => Err(error.into()),
         Err(Rejection::Refused(LoginRefusal::Changed)) => Err(wrong()),
-        Err(Rejection::Refused(LoginRefusal::TooMany(until))) => {
-            let wait = until.saturating_sub(app.store.clock().now());
-            Err(ApiError::throttled(wait.div_ceil(1000).max(1)))
+        Err(Rejection::Refused(LoginRefusal::TooManyLive(until))) => {
+            let message = format!(
+                "{LIVE_LOGINS} of your logins are live: end one with another of your tokens (DELETE token/{{id}}/, or \
+                 `modem-upgrader tokens revoke`), or wait until the oldest ends, at {}.",
+                Time(until)
+            );
+            Err(ApiError::throttled_because(&message, seconds_until(&app, until)))
+        }
+        Err(Rejection::Refused(LoginRefusal::TooManyToday(until))) => {
+            let message = format!(
+                "You have logged in {LOGINS_A_DAY} times today, and a day has no more: the next begins at {}.",
+                Time(until)
+            );
+            Err(ApiError::throttled_because(&message, seconds_until(&app, until)))
         }
     }
+}
+
+fn seconds_until(app: &App, until: u64) -> u64 {
+    until.saturating_sub(app.store.clock().now()).div_ceil(1000).max(1)
 }
 
 /// The same whoever was named, so that nobody learns who is there.

@@ -9,6 +9,7 @@ use super::audit::Told;
 use super::bootstrap::{NewEnrolmentToken, insert_enrolment_token};
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
+use super::membership::is_organization;
 use super::user::ENDS;
 use super::{Never, Rejection, Store, StoreError};
 use crate::api::time::Time;
@@ -73,12 +74,16 @@ impl Store {
         self.read(move |conn| Ok(find(conn, id)?)).await
     }
 
-    /// Records it and reads it back.
+    /// Records it and reads it back; `None` where the organization is gone.
     pub async fn make_enrolment_token(
         &self,
         new: NewEnrolmentToken,
     ) -> Result<Option<EnrolmentToken>, StoreError> {
         let made = self.write::<_, Never, _>(move |tx| {
+            if !is_organization(tx, new.organization)? {
+                tx.leave_off_record();
+                return Ok(None);
+            }
             let id = insert_enrolment_token(tx, &new, None)?;
             let made = find(tx, id)?;
             tx.tell(Told::of(Some(new.organization)).after(made.as_ref().map(shown)));

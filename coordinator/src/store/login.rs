@@ -34,9 +34,11 @@ pub struct Login {
 pub enum LoginRefusal {
     #[error("the user or the password changed meanwhile")]
     Changed,
-    /// Until when, in unix milliseconds.
-    #[error("too many logins are open: end one, or wait")]
-    TooMany(u64),
+    /// Until when, in unix milliseconds, as the next.
+    #[error("{LIVE_LOGINS} logins are live")]
+    TooManyLive(u64),
+    #[error("{LOGINS_A_DAY} logins were made today")]
+    TooManyToday(u64),
 }
 
 /// Tokens of logins that one user may have at a time.
@@ -81,7 +83,7 @@ fn open_login(tx: &Tx<'_>, login: &Login) -> Result<u64, Rejection<LoginRefusal>
     }
     let logins = if last_day == day { logins } else { 0 };
     if logins >= LOGINS_A_DAY {
-        return Err(Rejection::Refused(LoginRefusal::TooMany((day + 1) * DAY_MS)));
+        return Err(Rejection::Refused(LoginRefusal::TooManyToday((day + 1) * DAY_MS)));
     }
     let (live, next_end): (u64, Option<u64>) = tx
         .prepare_cached(
@@ -91,7 +93,7 @@ fn open_login(tx: &Tx<'_>, login: &Login) -> Result<u64, Rejection<LoginRefusal>
         .query_row((&id, tx.now), |row| Ok((row.get(0)?, row.get(1)?)))?;
     if live >= LIVE_LOGINS {
         let until = next_end.unwrap_or(tx.now + login.lifetime_ms);
-        return Err(Rejection::Refused(LoginRefusal::TooMany(until)));
+        return Err(Rejection::Refused(LoginRefusal::TooManyLive(until)));
     }
     tx.prepare_cached(
         "UPDATE users SET last_login = ?2, login_day = ?3, logins = ?4 WHERE id = ?1",

@@ -76,6 +76,9 @@ impl Store {
             if !is_within(tx, &scope, user)? {
                 return Err(Rejection::Refused(MemberRefusal::UnknownUser));
             }
+            if !is_organization(tx, organization)? {
+                return Err(Rejection::Refused(MemberRefusal::Unknown));
+            }
             set(tx, user, organization, role)?;
             tx.tell(
                 Told::of(Some(organization))

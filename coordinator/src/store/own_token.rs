@@ -35,6 +35,8 @@ pub enum OwnTokenRefusal {
     TooManyOfDevice,
     #[error("the user has no such token")]
     Unknown,
+    #[error("there is no such user any more")]
+    UnknownUser,
 }
 
 /// Tokens that one user may have at a time, those of devices' scripts aside.
@@ -86,6 +88,12 @@ impl Store {
                     ("t.device = ?1", device.to_string(), DEVICE_TOKENS, refusal)
                 }
             };
+            let has_user = tx
+                .prepare_cached("SELECT 1 FROM users WHERE id = ?1")?
+                .exists([new.user.to_string()])?;
+            if !has_user {
+                return Err(Rejection::Refused(OwnTokenRefusal::UnknownUser));
+            }
             if live_tokens(tx, condition, &key, tx.now)? >= most {
                 return Err(Rejection::Refused(refusal));
             }

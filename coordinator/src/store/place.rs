@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::audit::Told;
 use super::column::parsed;
 use super::listing::{Found, OF_ORGANIZATION, Order, Rows, Scope, Where, list};
+use super::membership::is_organization;
 use super::{Priority, Rejection, Store, StoreError, Tx};
 
 /// Which of the two.
@@ -95,6 +96,9 @@ impl Store {
     ) -> Result<Place, Rejection<PlaceRefusal>> {
         self.write(move |tx| {
             let id = Uuid::new_v4();
+            if !is_organization(tx, organization)? {
+                return Err(Rejection::Refused(PlaceRefusal::Unknown));
+            }
             free(tx, kind, (organization, id), &name)?;
             tx.prepare_cached(&format!(
                 "INSERT INTO {} (id, organization, name, created, modified)

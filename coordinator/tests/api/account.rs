@@ -146,6 +146,9 @@ async fn a_new_password_and_a_deactivation_end_all_tokens() {
     };
     assert_eq!(epoch(&mqtt), 1);
 
+    let alone = json!({"password": "another horse"});
+    let required = json!({"current_password": ["This field is required."]});
+    world.patch(&one, "user/me/", alone).await.is(400, required);
     let wrong = json!({"password": "another horse", "current_password": "wrong"});
     let refused = world.patch(&one, "user/me/", wrong).await.ok(400);
     assert!(refused["current_password"].is_array());
@@ -206,7 +209,12 @@ async fn ten_logins_live_and_twenty_a_day_are_made() {
     world.pass(60_000);
     let eleventh = login(&world, "eve", PASSWORD).await;
     assert!(eleventh.headers.contains_key(header::RETRY_AFTER));
-    eleventh.ok(429);
+    let told = eleventh.ok(429)["detail"].as_str().unwrap().to_owned();
+    assert!(told.starts_with("10 of your logins are live: end one"), "{told}");
+    assert!(
+        told.contains("`modem-upgrader tokens revoke`") && told.contains("at 2023-11-15T"),
+        "{told}"
+    );
 
     // Ending a login makes room for another, for twenty in a day.
     for _ in 0..10 {
@@ -217,7 +225,8 @@ async fn ten_logins_live_and_twenty_a_day_are_made() {
     world.get(&first, "device/").await.ok(401);
     end_one().await;
     world.pass(60_000);
-    login(&world, "eve", PASSWORD).await.ok(429);
+    let told = login(&world, "eve", PASSWORD).await.ok(429)["detail"].as_str().unwrap().to_owned();
+    assert!(told.starts_with("You have logged in 20 times today"), "{told}");
     world.pass(24 * 3600 * 1000);
     assert!(logins().await.is_empty(), "they are over");
     login(&world, "eve", PASSWORD).await.ok(200);

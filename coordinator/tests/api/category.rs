@@ -142,3 +142,28 @@ async fn what_is_malformed_is_named() {
     let unknown = "category/6f9619ff-8b86-4011-b42d-00c04fc964ff/";
     world.get(ADMIN, unknown).await.is(404, json!({"detail": "Not found."}));
 }
+
+#[tokio::test]
+async fn who_has_several_organizations_says_whose_it_is() {
+    let world = World::new().await;
+    let me = world.get(OPERATOR, "user/me/").await.ok(200);
+    let id = me["id"].as_str().unwrap();
+    let role = |organization: &str| json!({"organization": organization, "role": "operator"});
+    let both = json!({"memberships": [role("acme"), role("rival")]});
+    world.patch(ADMIN, &format!("user/{id}/"), both).await.ok(200);
+    let refused = json!({"organization": ["Name an organization."]});
+    for path in ["category/", "group/"] {
+        world.post(OPERATOR, path, json!({"name": "two"})).await.is(400, refused.clone());
+        let named = json!({"name": "two", "organization": "acme"});
+        assert_eq!(
+            world.post(OPERATOR, path, named).await.ok(201)["organization"],
+            json!(world.acme.id)
+        );
+    }
+    let shared = json!({"name": "shared", "organization": null});
+    world.post(OPERATOR, "category/", shared.clone()).await.ok(403);
+    let made = world.post(ADMIN, "category/", shared).await.ok(201);
+    assert_eq!(made["organization"], Value::Null);
+    let said_nothing = world.post(ADMIN, "category/", json!({"name": "mine"})).await.ok(201);
+    assert_eq!(said_nothing["organization"], Value::Null, "a superuser's is shared");
+}
