@@ -134,15 +134,30 @@ pub fn shown(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-/// A text of 1 to `limit` characters.
+/// A name or the like, of 1 to `limit` characters: what is around it is no part of it.
 pub fn text(limit: usize) -> impl FnOnce(Value) -> Result<String, String> {
-    move |value| {
-        let text = any_text(limit)(value)?;
-        if text.trim().is_empty() { Err("This field may not be blank.".into()) } else { Ok(text) }
+    move |value| match line(limit)(value)? {
+        text if text.is_empty() => Err("This field may not be blank.".into()),
+        text => Ok(text),
     }
 }
 
-/// A text of up to `limit` characters.
+/// As [`text`], or nothing.
+pub fn line(limit: usize) -> impl FnOnce(Value) -> Result<String, String> {
+    move |value| {
+        let value = match value {
+            Value::String(text) => Value::from(text.trim()),
+            other => other,
+        };
+        let text = any_text(limit)(value)?;
+        if text.chars().any(char::is_control) {
+            return Err("Control characters are not allowed.".into());
+        }
+        Ok(text)
+    }
+}
+
+/// A text of up to `limit` characters, as it is.
 pub fn any_text(limit: usize) -> impl FnOnce(Value) -> Result<String, String> {
     move |value| match value {
         Value::String(text) if text.chars().count() > limit => {
@@ -282,6 +297,24 @@ mod tests {
             body.finish().unwrap_err().body,
             json!({"version": ["This field may not be blank."]})
         );
+    }
+
+    #[test]
+    fn names_are_trimmed_and_have_no_control_characters() {
+        let long = format!(" {}\n", "ü".repeat(10));
+        let given =
+            json!({"name": " a b\t", "long": long, "tab": "a\tb", "null": "a\0", "empty": " "});
+        let mut body = fields(given, false);
+        assert_eq!(body.required("name", text(10)).as_deref(), Some("a b"));
+        assert_eq!(body.required("long", text(10)).as_deref(), Some("üüüüüüüüüü"));
+        assert_eq!(body.required("empty", line(10)).as_deref(), Some(""));
+        assert_eq!(body.required("tab", text(10)), None);
+        assert_eq!(body.required("null", line(10)), None);
+        let told = json!({
+            "tab": ["Control characters are not allowed."],
+            "null": ["Null characters are not allowed."],
+        });
+        assert_eq!(body.finish().unwrap_err().body, told);
     }
 
     #[test]

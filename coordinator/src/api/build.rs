@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     App, Operator,
-    body::{Fields, any_text, id, text},
+    body::{Fields, any_text, id, line, text},
     category::missing,
     error::{Answer, ApiError},
     image::forget_files,
@@ -201,7 +201,7 @@ pub(super) async fn find(app: &App, operator: &Operator, id: BuildId) -> Answer<
 /// Whether a build may be put under the category.
 async fn may_use(app: &App, operator: &Operator, id: CategoryId) -> Answer<()> {
     let category = operator.visible(app.store.category(id).await?, |found| found.organization);
-    let category = category.map_err(|_| ApiError::field("category", missing(id)))?;
+    let category = category.map_err(|error| error.of_field("category", missing(id)))?;
     operator.may_change(category.organization)
 }
 
@@ -210,7 +210,7 @@ fn read(mut fields: Fields) -> Answer<BuildChange> {
     let change = BuildChange {
         category: fields.required("category", id),
         version: fields.required("version", text(64)),
-        modem_model: fields.optional("modem_model", any_text(64)),
+        modem_model: fields.optional("modem_model", line(64)),
         changelog: fields.optional("changelog", any_text(65_536)),
     };
     fields.finish()?;

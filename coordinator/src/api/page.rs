@@ -133,17 +133,17 @@ impl ListQuery {
         Ok(Self { parameters, known, page: number, page_size: size, uri: uri.clone(), site })
     }
 
-    /// A filter, if it is there and not empty.
+    /// A filter, if it is there and not blank; as in a body, what is around it is no part of it.
     pub fn text(&mut self, field: &'static str) -> Option<&str> {
         self.known.push((field, false));
-        first(&self.parameters, field).filter(|value| !value.is_empty())
+        first(&self.parameters, field).map(str::trim).filter(|value| !value.is_empty())
     }
 
-    /// Every value that was given by any of these names, empty ones too.
+    /// Every value that was given by any of these names, blank ones too.
     pub fn all(&mut self, fields: &[&'static str]) -> Vec<&str> {
         self.known.extend(fields.iter().map(|field| (*field, true)));
         let named = self.parameters.iter().filter(|(name, _)| fields.contains(&name.as_str()));
-        named.map(|(_, value)| value.as_str()).collect()
+        named.map(|(_, value)| value.trim()).collect()
     }
 
     /// Refuses what is blank, save the page asked for: it would be a condition less.

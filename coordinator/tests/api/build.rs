@@ -151,3 +151,28 @@ async fn firmware_in_use_is_not_given_to_another_organization() {
     let unused = format!("category/{unused}/");
     world.patch(ADMIN, &unused, json!({"organization": "rival"})).await.ok(200);
 }
+
+#[tokio::test]
+async fn what_is_around_a_version_is_no_part_of_it() {
+    let world = World::new().await;
+    let category = category(&world, " FN990A\t").await;
+    let new =
+        |version: &str| json!({"category": category, "version": version, "modem_model": " LE910 "});
+    let made = world.post(OPERATOR, "build/", new("45.00.004 ")).await.ok(201);
+    assert_eq!(
+        (&made["version"], &made["modem_model"], &made["category_relation"]["name"]),
+        (&json!("45.00.004"), &json!("LE910"), &json!("FN990A"))
+    );
+    let again = world.post(OPERATOR, "build/", new("45.00.004")).await.ok(400);
+    assert!(again["version"].is_array(), "{again}");
+    let control = json!({"version": ["Control characters are not allowed."]});
+    world.post(OPERATOR, "build/", new("45\u{7}00")).await.is(400, control);
+    for version in ["45.00.004", "45.00.004%20", "%2045.00.004"] {
+        let found = world.get(OPERATOR, &format!("build/?version={version}")).await.ok(200);
+        assert_eq!(found["count"], 1, "{version}");
+    }
+    let tags = json!({"tags": [" spare ", "spare"]});
+    let device = world.device(&["main"]).await;
+    let told = world.patch(OPERATOR, &format!("device/{device}/"), tags).await.ok(200);
+    assert_eq!(told["tags"], json!(["spare"]));
+}

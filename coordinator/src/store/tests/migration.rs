@@ -125,6 +125,29 @@ async fn entries_of_older_programs_are_found_by_what_they_are_about() {
 }
 
 #[test]
+fn names_of_older_programs_are_trimmed_unless_the_name_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let conn = old(&path);
+    let versions = |conn: &Connection| {
+        let mut statement = conn.prepare("SELECT version FROM builds ORDER BY 1").unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        rows.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    conn.execute_batch(
+        "DELETE FROM images; DELETE FROM builds WHERE rowid > (SELECT min(rowid) FROM builds);
+         UPDATE builds SET version = 'v1 ';
+         INSERT INTO builds SELECT 'b', category, 'v2', modem_model, '', 1, 1 FROM builds;
+         INSERT INTO builds SELECT 'c', category, ' v2', modem_model, '', 1, 1 FROM builds LIMIT 1",
+    )
+    .unwrap();
+    assert_eq!(versions(&conn), [" v2", "v1 ", "v2"]);
+    drop(conn);
+    drop(open(&path));
+    assert_eq!(versions(&Connection::open(&path).unwrap()), [" v2", "v1", "v2"]);
+}
+
+#[test]
 fn who_only_looks_is_told_that_it_would_migrate() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
