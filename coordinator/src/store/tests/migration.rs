@@ -120,7 +120,7 @@ async fn entries_of_older_programs_are_found_by_what_they_are_about() {
     for (id, count) in [(one, 4), (other, 1), (Uuid::nil(), 0)] {
         let wanted = AuditList { subject: Some(id.to_string()), ..AuditList::newest(100) };
         let found = store.audit_entries(wanted).await.unwrap();
-        assert_eq!((found.count, found.rows.len()), (count, count as usize), "{id}");
+        assert_eq!((found.count, found.rows.len() as u64), (count, count), "{id}");
     }
 }
 
