@@ -76,17 +76,21 @@ pub struct DeviceList {
     pub rows: Rows,
 }
 
-/// Whether `r` says to be the same hardware as `t`.
-const RIVALS: &str = "r.organization = t.organization AND r.id <> t.id
-    AND (r.mac = t.mac OR r.serial = t.serial OR r.id = t.replacement_of
-        OR r.replacement_of IN (t.id, t.replacement_of))";
+/// Whether `r` says to be the same hardware as `t`. Each way has its index; with OR all of the organization's devices would
+/// be looked at.
+const RIVALS: &str = "r.id <> t.id AND r.id IN (
+    SELECT id FROM devices WHERE organization = t.organization AND mac = t.mac
+    UNION SELECT id FROM devices WHERE organization = t.organization AND serial = t.serial
+    UNION SELECT id FROM devices WHERE replacement_of = t.id
+    UNION SELECT id FROM devices WHERE replacement_of = t.replacement_of
+    UNION SELECT t.replacement_of)";
 
 static COLUMNS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "t.*,
     coalesce(t.replaced, CASE WHEN t.state = 'pending' AND t.replacement_of IS NOT NULL THEN (
-        SELECT r.id FROM devices r WHERE {RIVALS} AND r.state = 'accepted'
-        ORDER BY r.created DESC LIMIT 1) END, t.replacement_of) AS replaces,
+        SELECT r.id FROM devices r WHERE {RIVALS} AND +r.state = 'accepted'
+        ORDER BY +r.created DESC LIMIT 1) END, t.replacement_of) AS replaces,
     (SELECT slug FROM organizations o WHERE o.id = t.organization) AS organization_slug,
     (SELECT json_group_object(slot, modified) FROM modems m WHERE m.device = t.id) AS read_at,
     (SELECT json_group_array(tag) FROM device_tags g WHERE g.device = t.id) AS tags"
@@ -221,4 +225,33 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
         created: row.get("created")?,
         modified: row.get("modified")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+
+    #[test]
+    fn rivals_are_found_in_an_index() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut conn, 0).unwrap();
+        let one = format!("SELECT {} FROM {FROM} WHERE t.id = ?1", *COLUMNS);
+        let all =
+            format!("SELECT r.id, r.state FROM {FROM} JOIN devices r ON {RIVALS} WHERE t.id = ?1");
+        for sql in [one, all] {
+            let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let rows = statement.query_map(["x"], |row| row.get::<_, String>("detail")).unwrap();
+            let plan = rows.map(Result::unwrap).collect::<Vec<_>>().join("; ");
+            assert!(
+                plan.contains("SEARCH r USING INDEX sqlite_autoindex_devices_1 (id=?)"),
+                "{plan}"
+            );
+            for key in
+                ["organization=? AND mac=?", "organization=? AND serial=?", "replacement_of=?"]
+            {
+                assert!(plan.contains(key), "{plan}");
+            }
+        }
+    }
 }
