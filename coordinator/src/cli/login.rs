@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::connection::Server;
-use super::output::{Output, cell, time};
+use super::failure::Failure;
+use super::output::{Output, cell, note, time};
 use super::profile::{Name, Profile, Profiles};
 use super::prompt;
 
@@ -39,6 +40,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut profiles = Profiles::load()?;
     let name = arguments.server.name(&profiles);
     let mut profile = arguments.server.profile(profiles.get(&name).cloned());
+    let before = profile.clone();
     let client = profile.client(None)?;
     let known = match &arguments.token {
         Some(token) => with_token(&client, token).await?,
@@ -52,6 +54,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     profile.ca = ca.transpose()?;
     profiles.put(name.clone(), profile.clone());
     let path = profiles.save()?;
+    // A user has so many logins at a time, and nobody has this one any more.
+    if before.token != profile.token && end(&before).await == Ended::No {
+        note!("{}", still_good(&before));
+    }
     let shown = shown(&name, &profile, true);
     let until = profile.expires.as_ref().map(|at| format!(" until {}", time(&json!(at))));
     let (user, until) = (cell(&shown["user"]), until.unwrap_or_default());
@@ -91,6 +97,45 @@ async fn with_password(
     Ok(Known { token: token.to_owned(), token_id, user, expires })
 }
 
+/// What became of a profile's token at its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// There was none, or it did not come of a password and may be somebody else's as well.
+    NotOurs,
+    Yes,
+    /// The server was not reached, or did not want to.
+    No,
+}
+
+/// Ends the login that a profile has.
+pub async fn end(profile: &Profile) -> Ended {
+    let (Some(token), Some(id)) = (&profile.token, &profile.token_id) else {
+        return Ended::NotOurs;
+    };
+    let Ok(client) = profile.client(Some(token.clone())) else { return Ended::No };
+    match client.delete(&format!("token/{id}/")).await {
+        Ok(()) => Ended::Yes,
+        // By its time, or by somebody's hand.
+        Err(error) => match error.downcast_ref() {
+            Some(Failure::Unauthorized(_) | Failure::NotFound) => Ended::Yes,
+            _ => Ended::No,
+        },
+    }
+}
+
+/// Of a token that is forgotten here and has not ended.
+pub fn still_good(profile: &Profile) -> String {
+    let until = match &profile.expires {
+        Some(at) => format!("until {}", time(&json!(at))),
+        None => "until it expires".to_owned(),
+    };
+    format!(
+        "The token for {} is forgotten here. It is still good there {until}, or `modem-upgrader tokens \
+         revoke` ends it.",
+        profile.url
+    )
+}
+
 /// The id of the token that was just made: `logout` needs it.
 async fn id(client: &Client, expires: &Value) -> anyhow::Result<Option<String>> {
     let query = [("ordering", "-created".to_owned())];
@@ -125,27 +170,16 @@ pub async fn logout(arguments: Logout) -> anyhow::Result<ExitCode> {
     let (Some(name), Some(mut profile)) = arguments.server.named(&profiles)? else {
         bail!("no profile is in use: nothing to log out from");
     };
-    let (token, id) = (profile.token.take(), profile.token_id.take());
-    profile.expires = None;
+    let before = profile.clone();
+    (profile.token, profile.token_id, profile.expires) = (None, None, None);
     let current = profiles.current.clone();
     profiles.put(name.clone(), profile.clone());
     profiles.current = current;
     profiles.save()?;
-    let ended = match (&token, id) {
-        (Some(token), Some(id)) => {
-            let client = profile.client(Some(token.clone()))?;
-            client.delete(&format!("token/{id}/")).await.is_ok()
-        }
-        _ => false,
-    };
-    let said = match (token, ended) {
-        (None, _) => format!("Profile {name} was not logged in."),
-        (Some(_), true) => format!("Logged out from {}.", profile.url),
-        (Some(_), false) => format!(
-            "The token for {} is forgotten here. It is still good there until it expires, or \
-             `modem-upgrader tokens revoke` ends it.",
-            profile.url
-        ),
+    let said = match end(&before).await {
+        _ if before.token.is_none() => format!("Profile {name} was not logged in."),
+        Ended::Yes => format!("Logged out from {}.", profile.url),
+        Ended::NotOurs | Ended::No => still_good(&before),
     };
     arguments
         .output

@@ -150,7 +150,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Firmware(command) => firmware::run(command),
         Command::Login(arguments) => one_thread(login::run(arguments)),
         Command::Logout(arguments) => one_thread(login::logout(arguments)),
-        Command::Profiles(arguments) => profiles::run(&arguments),
+        Command::Profiles(arguments) => one_thread(profiles::run(arguments)),
         Command::Upload(request) => ask(request, upload::run),
         Command::Builds(request) => ask(request, builds::run),
         Command::Images(request) => ask(request, images::run),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::login::shown;
+use super::login::{Ended, end, shown, still_good};
 use super::output::{Output, cell, time};
 use super::profile::{Name, Profiles};
 
@@ -22,11 +22,11 @@ enum Verb {
     List,
     /// Use one from now on
     Use { name: Name },
-    /// Forget one
+    /// Remove one, and end its login
     Remove { name: Name },
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut profiles = Profiles::load()?;
     match &arguments.verb {
         None | Some(Verb::List) => list(&profiles, arguments.output)?,
@@ -41,9 +41,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(Verb::Remove { name }) => {
             let gone = profiles.remove(name)?;
             profiles.save()?;
-            arguments
-                .output
-                .say(&shown(name, &gone, false), format!("Profile {name} is removed."))?;
+            let more = match end(&gone).await {
+                _ if gone.token.is_none() => String::new(),
+                Ended::Yes => " Its login has ended.".to_owned(),
+                Ended::NotOurs | Ended::No => format!(" {}", still_good(&gone)),
+            };
+            let said = format!("Profile {name} is removed.{more}");
+            arguments.output.say(&shown(name, &gone, false), said)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -57,6 +57,44 @@ fn a_login_is_remembered_until_the_logout() {
 }
 
 #[test]
+fn a_login_ends_the_one_that_it_replaces_and_a_removal_its_own() {
+    let mut server = Server::start();
+    server.add_user("alice");
+    let input = format!("{PASSWORD}\n");
+    let alice = ["--user", "alice"];
+    let logins = |server: &Server| {
+        let tokens = server.bare_json(&["tokens"]);
+        tokens.as_array().unwrap().iter().filter(|token| token["login"] == true).count()
+    };
+    for _ in 0..3 {
+        let login = server.log_in(&alice, &input);
+        assert_eq!(String::from_utf8_lossy(&login.stderr), "");
+        good(login);
+        assert_eq!(logins(&server), 1);
+    }
+    good(server.log_in(&["--profile", "two", "--user", "alice"], &input));
+    assert_eq!(logins(&server), 2, "the other profile's is its own");
+    let said = good(server.bare(&["profiles", "remove", "default"]).output().unwrap());
+    assert!(said.ends_with("Its login has ended.\n"), "{said}");
+    assert_eq!(logins(&server), 1);
+
+    // What was given is not ours to end.
+    let given = server.token.clone();
+    good(server.log_in(&["--profile", "admin", "--token", &given], ""));
+    let said = good(server.bare(&["profiles", "remove", "admin"]).output().unwrap());
+    assert!(said.contains("still good there until it expires"), "{said}");
+    server.good(&["users", "me"]);
+
+    good(server.bare(&["profiles", "use", "two"]).output().unwrap());
+    server.kill();
+    let said = good(server.bare(&["profiles", "remove", "two"]).output().unwrap());
+    assert!(
+        said.contains("is removed. The token") && said.contains("good there until 20"),
+        "{said}"
+    );
+}
+
+#[test]
 fn profiles_are_chosen_and_the_environment_wins() {
     let server = Server::start();
     let other = Server::start();
