@@ -98,7 +98,7 @@ enum Command {
     Upgrade(Request<upgrade::Arguments>),
     /// Upgrade many modems, in waves: preview, create, watch, pause, resume, cancel, retry
     Batch(Request<batch::Arguments>),
-    /// List upgrade operations, show, cancel and write them off
+    /// List upgrade operations, show, watch, cancel and write them off
     Operations(Request<operations::Arguments>),
     /// List, make and revoke your API tokens
     Tokens(Request<tokens::Arguments>),

@@ -19,7 +19,7 @@ use super::find::{self, id};
 use super::lists::{Asked, Lists};
 use super::names::Names;
 use super::output::{self, Output, cell, fields, note, say, table, time};
-use super::prompt;
+use super::{prompt, upgrade};
 
 pub type Arguments = Lists<Verb, Filters>;
 
@@ -27,6 +27,12 @@ pub type Arguments = Lists<Verb, Filters>;
 pub enum Verb {
     /// Show one, with what its device said
     Show {
+        /// Id
+        #[arg(value_parser = id("operations"))]
+        operation: Uuid,
+    },
+    /// Follow one to its end, as `upgrade --watch` does; the exit status is 0 only for a success
+    Watch {
         /// Id
         #[arg(value_parser = id("operations"))]
         operation: Uuid,
@@ -85,6 +91,9 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             let path = format!("upgrade-operation/{operation}/");
             let operation = client.get(&path, &[]).await?;
             if output.json { output::json(&operation)? } else { print(client, &operation).await? }
+        }
+        Asked::Other(Verb::Watch { operation }) => {
+            return upgrade::follow(client, &operation.to_string(), output).await;
         }
         Asked::Other(Verb::Cancel { operations }) => {
             return post(client, operations, "cancel", output).await;

@@ -66,15 +66,20 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
         arguments.output.say(&firmware, said)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let last = follow(client, operation, arguments.output.json).await?;
-    if !arguments.output.json {
+    follow(client, operation, arguments.output).await
+}
+
+/// Follows an operation to its end. The exit status is 0 only for a success.
+pub async fn follow(client: &Client, operation: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let last = until_end(client, operation, output.json).await?;
+    if !output.json {
         say!("{}", result(&last))?;
     }
     Ok(success(last["status"] == "success"))
 }
 
 /// Shows every change until the operation has ended; answers with its last state.
-async fn follow(client: &Client, operation: &str, json: bool) -> anyhow::Result<Value> {
+async fn until_end(client: &Client, operation: &str, json: bool) -> anyhow::Result<Value> {
     let style = "{prefix} [{bar:40}] {pos:>3}%  {elapsed}  {wide_msg}";
     let style = ProgressStyle::with_template(style).context("the progress bar's template")?;
     let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(100) };

@@ -28,7 +28,7 @@ fn what_is_no_id_is_a_wrong_command_line_and_says_where_ids_are() {
     for command in ["show xx", "watch xx", "pause xx", "resume xx", "cancel xx", "retry xx"] {
         no_id(&server, &format!("batch {command}"), "batch list");
     }
-    for command in ["show xx", "cancel xx", "write-off xx --yes"] {
+    for command in ["show xx", "watch xx", "cancel xx", "write-off xx --yes"] {
         no_id(&server, &format!("operations {command}"), "operations");
     }
     no_id(&server, "operations --batch xx", "batch list");

@@ -138,6 +138,24 @@ fn operations_are_watched_by_filters_and_each_change_is_printed_once() {
 }
 
 #[test]
+fn one_operation_is_followed_to_its_end() {
+    let mut fleet = Fleet::new();
+    let operation = fleet.server.upgrade("router-1", &fleet.image);
+    let mut program = fleet.server.live(&["operations", "watch", &operation, "--json"]);
+    assert_eq!(program.json()["status"], "idle");
+    restart(&mut fleet.server, &[&program]);
+    let mut people = fleet.server.live(&["operations", "watch", &operation]);
+    fleet.server.good(&["operations", "cancel", &operation]);
+    let (said, status) = people.end();
+    assert_eq!((said, status), (vec![format!("{operation}: cancelled")], Some(1)));
+    let (said, status) = program.end();
+    let last: Value = serde_json::from_str(said.last().unwrap()).unwrap();
+    assert_eq!((status, &last["status"]), (Some(1), &json!("cancelled")));
+    let unknown = "6f9619ff-8b86-4011-b42d-00c04fc964ff";
+    assert!(bad(fleet.server.run(&["operations", "watch", unknown])).contains("not found"));
+}
+
+#[test]
 fn who_may_not_listen_any_more_is_told_at_once() {
     let mut fleet = Fleet::new();
     let operation = fleet.server.upgrade("router-1", &fleet.image);
