@@ -25,7 +25,7 @@ pub fn seconds(text: &str) -> Result<u64, String> {
 /// Seconds as people type them.
 pub fn span(seconds: u64) -> String {
     let units = [(24 * 3600, 'd'), (3600, 'h'), (60, 'm')];
-    match units.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0) {
+    match units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", seconds / unit),
         None => format!("{seconds}s"),
     }

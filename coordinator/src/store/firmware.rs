@@ -259,6 +259,8 @@ fn tell(
     let organization = device::standing(tx, device)?.map(|standing| standing.organization_id);
     let shown = |firmware: &DeviceFirmware| {
         json!({
+            "id": firmware.id,
+            "device": firmware.device,
             "slot": firmware.slot,
             "image": firmware.image,
             "installed": firmware.installed,
