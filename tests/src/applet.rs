@@ -42,6 +42,9 @@ pub fn main() -> ExitCode {
     }
     match arguments.next() {
         Some(name) if find(&name).is_some() => {
+            // `cargo demo -- --stay`: cargo's alias has the one that ends its own arguments.
+            let mut arguments = arguments.peekable();
+            arguments.next_if(|argument| argument == "--");
             let error = Command::new("/proc/self/exe").arg0(&name).args(arguments).exec();
             eprintln!("lab: cannot become {}: {error}", name.display());
             ExitCode::FAILURE
