@@ -355,7 +355,7 @@ pub async fn cancel(
     Ok(Json(Done { message }))
 }
 
-/// Ends an operation whose modem is in recovery, or waits for a person, and that ends in no other way: it
+/// Ends an operation whose modem is in recovery, that waits for a person, or whose script has been silent for an hour: it
 /// has failed, and what its device still says is kept as `late_result`. For administrators.
 #[utoipa::path(post, path = "/upgrade-operation/{id}/write-off/", tag = "upgrades",
     params(("id" = Uuid, Path)),

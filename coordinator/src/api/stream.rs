@@ -225,7 +225,7 @@ pub struct EventList {
     /// For the next `since`: there is nothing else up to here.
     pub last: u64,
     /// What came directly after `since` is not known any more: these are present states, and of an organization
-    /// something may have ended without a word here. Read its lists anew.
+    /// something may have ended without a word here: read its lists anew, once they have all come.
     pub gap: bool,
 }
 
@@ -313,17 +313,21 @@ fn events(
     changes: Subscription,
     followed: Option<Followed>,
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-    let pieces = stream::unfold((changes, followed), |(mut changes, followed)| async move {
+    let begin = (changes, followed, false);
+    let pieces = stream::unfold(begin, |(mut changes, followed, was_lost)| async move {
         let read = changes.next().await;
         let told = match &followed {
             Some(followed) => followed.told(&read).await.ok()?,
             None => {
-                let gap = Told { id: None, event: GAP, data: Bytes::from_static(b"{}") };
-                let gap = read.lost.map(|_| gap);
+                // Once, however many pages of states follow.
+                let id = read.lost.filter(|_| read.changes.is_empty());
+                let gap = Told { id, event: GAP, data: Bytes::from_static(b"{}") };
+                let gap = read.lost.filter(|_| !was_lost).map(|_| gap);
                 gap.into_iter().chain(told(&read)).collect()
             }
         };
-        Some((stream::iter(told).map(|told| Ok(event(&told))), (changes, followed)))
+        let next = (changes, followed, read.lost.is_some());
+        Some((stream::iter(told).map(|told| Ok(event(&told))), next))
     });
     pieces.flatten()
 }

@@ -25,7 +25,7 @@ impl LeftOut {
     pub fn detail(self) -> &'static str {
         match self {
             Self::NotSelected => "The device has left the selection.",
-            Self::AskedSince => "Another upgrade was asked for its modem since.",
+            Self::AskedSince => "Something else was asked for its modem since.",
             Self::BatchEnded => "The batch ended before an older upgrade of the modem gave way.",
             Self::OptionsRefused => "The options of the batch are not good.",
             Self::Unfit(reason) => reason.detail(),

@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::flags::{self, in_flags};
-use super::output;
-use super::output::note;
+use super::output::{self, note};
 use crate::api::BASE;
 
 /// An answer is a page of a list at most.
@@ -177,6 +176,9 @@ impl Client {
             StatusCode::FORBIDDEN if told.starts_with("This token may only") => {
                 Failure::NarrowToken(told)
             }
+            StatusCode::FORBIDDEN if told.starts_with("You do not have permission") => {
+                Failure::NoRole(told)
+            }
             StatusCode::FORBIDDEN => Failure::Forbidden(told),
             StatusCode::CONFLICT => Failure::Conflict(told),
             StatusCode::INSUFFICIENT_STORAGE => Failure::Full(told),
@@ -185,7 +187,11 @@ impl Client {
             StatusCode::SERVICE_UNAVAILABLE => Failure::Unavailable(told),
             StatusCode::TOO_MANY_REQUESTS => {
                 let seconds = retry_after.as_ref().and_then(|value| value.to_str().ok());
-                Failure::Throttled(seconds.unwrap_or("60").to_owned())
+                let told = match told.starts_with("Request was throttled") {
+                    true => String::new(),
+                    false => format!(" ({told})"),
+                };
+                Failure::Throttled { seconds: seconds.unwrap_or("60").to_owned(), told }
             }
             _ => Failure::Refused { status, told },
         }
@@ -227,7 +233,7 @@ pub fn escaped(text: &str) -> String {
 /// Seconds after which the server may be asked again.
 fn throttled(error: &anyhow::Error) -> Option<u64> {
     match error.downcast_ref()? {
-        Failure::Throttled(seconds) => Some(seconds.parse().unwrap_or(60).max(1)),
+        Failure::Throttled { seconds, .. } => Some(seconds.parse().unwrap_or(60).max(1)),
         _ => None,
     }
 }

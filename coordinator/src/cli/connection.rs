@@ -67,8 +67,9 @@ impl Connection {
 impl Server {
     fn no_token(&self, profiles: &Profiles) -> Failure {
         let names: Vec<_> = profiles.iter().map(|(name, _)| name.to_string()).collect();
-        match (&profiles.current, &self.url) {
-            (None, None) if !names.is_empty() => Failure::NoProfile(names.join(", ")),
+        match (&self.profile, &profiles.current, &self.url) {
+            (None, None, None) if !names.is_empty() => Failure::NoProfile(names.join(", ")),
+            (Some(name), _, None) => Failure::LoggedOut(name.to_string()),
             _ => Failure::NoToken,
         }
     }

@@ -30,7 +30,7 @@ pub struct Watch {
     /// Tries in a row that did not reach the server.
     failures: u32,
     parser: Parser,
-    states: VecDeque<Value>,
+    heard: VecDeque<Heard>,
 }
 
 /// What comes of listening.
@@ -40,6 +40,8 @@ pub enum Heard {
     Lost(String),
     /// It is reached again: what there is to know comes next.
     Back,
+    /// Something may have ended without a word.
+    Gap,
 }
 
 impl Heard {
@@ -49,6 +51,9 @@ impl Heard {
             Self::State(state) => Ok(state),
             Self::Lost(why) => Err(format!("the server is lost, trying again: {why}")),
             Self::Back => Err("the server is back".to_owned()),
+            Self::Gap => {
+                Err("some changes were missed: list anew to see what has ended".to_owned())
+            }
         }
     }
 }
@@ -67,7 +72,7 @@ impl Watch {
             response: None,
             failures: 0,
             parser: Parser::default(),
-            states: VecDeque::new(),
+            heard: VecDeque::new(),
         };
         watch.response = Some(watch.connect().await?);
         Ok(watch)
@@ -79,8 +84,8 @@ impl Watch {
     /// The server is not reached for minutes, or does not let us listen any more.
     pub async fn next(&mut self) -> anyhow::Result<Heard> {
         loop {
-            if let Some(state) = self.states.pop_front() {
-                return Ok(Heard::State(state));
+            if let Some(heard) = self.heard.pop_front() {
+                return Ok(heard);
             }
             if self.response.is_none()
                 && let Some(heard) = self.reach().await?
@@ -123,7 +128,9 @@ impl Watch {
         for frame in self.parser.feed(&chunk)? {
             self.last_id = frame.id.or(self.last_id.take());
             if frame.event == self.subject {
-                self.states.push_back(serde_json::from_str(&frame.data)?);
+                self.heard.push_back(Heard::State(serde_json::from_str(&frame.data)?));
+            } else if frame.event == "gap" {
+                self.heard.push_back(Heard::Gap);
             }
         }
         Ok(true)

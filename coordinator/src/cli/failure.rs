@@ -28,6 +28,8 @@ pub enum Failure {
     },
     #[error("not logged in: run `modem-upgrader login`, or set MODEM_UPGRADER_TOKEN")]
     NoToken,
+    #[error("profile {0} is not logged in: run `modem-upgrader login --profile {0}`")]
+    LoggedOut(String),
     #[error(
         "no profile is in use: choose one of {0} (`modem-upgrader profiles use NAME`), or run \
          `modem-upgrader login`"
@@ -40,10 +42,12 @@ pub enum Failure {
     Unauthorized(String),
     #[error("name or password is wrong ({0})")]
     Password(String),
+    #[error("not allowed: {0}")]
+    Forbidden(String),
     #[error(
         "not allowed: {0} An administrator can give you the role (`modem-upgrader users role`)"
     )]
-    Forbidden(String),
+    NoRole(String),
     #[error(
         "not allowed: {0} Make one that writes (`modem-upgrader tokens new NAME --scope write`, with \
          another token), or log in (`modem-upgrader login`)"
@@ -63,8 +67,12 @@ pub enum Failure {
     Broken(String),
     #[error("not found: check the id, and that its organization is one of yours")]
     NotFound,
-    #[error("too many requests: try again in {0} seconds")]
-    Throttled(String),
+    #[error("too many requests{told}: try again in {seconds} seconds")]
+    Throttled {
+        seconds: String,
+        /// In brackets, what there are too many of, where the server says so.
+        told: String,
+    },
     #[error("the server cannot take this now ({0}): try again in a moment")]
     Unavailable(String),
     #[error("the server refused ({status}): {told}")]
@@ -84,12 +92,14 @@ impl Failure {
     /// Whether the same may go well a little later.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Throttled(_) | Self::Unavailable(_) => true,
+            Self::Unreachable { .. } | Self::Throttled { .. } | Self::Unavailable(_) => true,
             Self::NoToken
             | Self::NoProfile(_)
+            | Self::LoggedOut(_)
             | Self::Unauthorized(_)
             | Self::Password(_)
             | Self::Forbidden(_)
+            | Self::NoRole(_)
             | Self::NarrowToken(_)
             | Self::NotFound
             | Self::Conflict(_)
@@ -113,12 +123,14 @@ impl Failure {
             Self::Unreachable { .. } => 3,
             Self::NoToken
             | Self::NoProfile(_)
+            | Self::LoggedOut(_)
             | Self::Unauthorized(_)
             | Self::Password(_)
             | Self::Forbidden(_)
+            | Self::NoRole(_)
             | Self::NarrowToken(_) => 4,
             Self::NotFound
-            | Self::Throttled(_)
+            | Self::Throttled { .. }
             | Self::Unavailable(_)
             | Self::Conflict(_)
             | Self::Full(_)

@@ -65,8 +65,8 @@ fn one(found: Vec<Value>, word: &str, advice: &str) -> anyhow::Result<String> {
 
 /// A token's id; `list` is the command that shows them, and the API's word for one with an s behind it.
 pub async fn token(client: &Client, list: &str, word: &str) -> anyhow::Result<String> {
-    if is_id(word) {
-        return Ok(word.to_owned());
+    if let Ok(id) = Uuid::try_parse(word) {
+        return Ok(id.to_string());
     }
     let mut found = client.all(&format!("{}/", list.trim_end_matches('s')), &[]).await?;
     found.retain(|token| token["name"] == word);

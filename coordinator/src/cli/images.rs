@@ -53,7 +53,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             output.say(&manifest, format!("{manifest:#}"))?;
         }
         Asked::Other(Verb::Remove { build, image, yes }) => {
-            let question = format!("Remove image {image} of build {build}, and its file with it?");
+            let question = format!("Remove image {image} of build {build}?");
             let build = find::build(client, &build).await?;
             if !prompt::confirm(yes, &question)? {
                 return Ok(ExitCode::FAILURE);

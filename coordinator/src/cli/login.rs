@@ -40,7 +40,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut profiles = Profiles::load()?;
     let name = arguments.server.name(&profiles);
     let mut profile = arguments.server.profile(profiles.get(&name).cloned());
-    let before = profile.clone();
+    let mut before = profiles.get(&name).cloned().unwrap_or_default();
+    if before.url == profile.url {
+        // As the server is recognized by now.
+        (before.pin, before.ca) = (profile.pin, profile.ca.clone());
+    }
     let client = profile.client(None)?;
     let known = match &arguments.token {
         Some(token) => with_token(&client, token).await?,
@@ -129,9 +133,10 @@ pub fn still_good(profile: &Profile) -> String {
         Some(at) => format!("until {}", time(&json!(at))),
         None => "until it expires".to_owned(),
     };
+    let id = profile.token_id.as_deref().unwrap_or("ID");
     format!(
         "The token for {} is forgotten here. It is still good there {until}, or `modem-upgrader tokens \
-         revoke` ends it.",
+         revoke {id}` ends it.",
         profile.url
     )
 }
@@ -179,7 +184,10 @@ pub async fn logout(arguments: Logout) -> anyhow::Result<ExitCode> {
     let said = match end(&before).await {
         _ if before.token.is_none() => format!("Profile {name} was not logged in."),
         Ended::Yes => format!("Logged out from {}.", profile.url),
-        Ended::NotOurs | Ended::No => still_good(&before),
+        Ended::NotOurs | Ended::No => {
+            note!("{}", still_good(&before));
+            format!("Profile {name} has no token any more.")
+        }
     };
     arguments
         .output

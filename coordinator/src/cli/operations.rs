@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::ExitCode;
-use std::slice;
 
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -99,8 +97,9 @@ pub async fn run(client: &Client, arguments: Arguments) -> anyhow::Result<ExitCo
             return post(client, operations, "cancel", output).await;
         }
         Asked::Other(Verb::WriteOff { operations, yes }) => {
-            let count = operations.len();
-            let question = format!("Give up {count} upgrades whose modems may be being flashed?");
+            let named: Vec<_> = operations.iter().map(Uuid::to_string).collect();
+            let question =
+                format!("Give up, though the modem may be being flashed: {}?", named.join(", "));
             if !prompt::confirm(yes, &question)? {
                 return Ok(ExitCode::FAILURE);
             }
@@ -181,7 +180,7 @@ async fn list(client: &Client, filters: Filters, output: Output) -> anyhow::Resu
         if output.json {
             output::json(&operation)?;
         } else {
-            names.learn(slice::from_ref(&operation)).await?;
+            names.learn_if_well(&operation).await?;
             say!("{}", row(&operation, &names.get(&operation["device"])).join("  "))?;
         }
     }
@@ -221,19 +220,22 @@ pub fn row(operation: &Value, device: &str) -> [String; 7] {
 
 /// What came after it was given up, and when.
 fn late(result: &Value) -> String {
-    let Some(at) = result["received"].as_i64() else { return String::new() };
-    let at = Timestamp::from_millisecond(at).map(|at| at.to_string()).unwrap_or_default();
+    if result.is_null() {
+        return String::new();
+    }
     let outcome = &result["outcome"];
     let why = match show::why(&outcome["failure"]) {
         none if none.is_empty() => none,
         why => format!(": {why}"),
     };
-    format!("{}{why}, heard {}", cell(&outcome["result"]), time(&json!(at)))
+    format!("{}{why}, heard {}", cell(&outcome["result"]), time(&result["received"]))
 }
 
 async fn print(client: &Client, operation: &Value) -> anyhow::Result<()> {
     let failure = &operation["failure"];
-    let name = Names::new(client).of(&operation["device"]).await?;
+    let mut names = Names::new(client);
+    names.learn_if_well(operation).await?;
+    let name = names.get(&operation["device"]);
     let part = |field: &str| cell(&failure[field]);
     let failed = match failure {
         Value::Null => String::new(),
@@ -274,7 +276,7 @@ mod tests {
     fn a_late_result_says_what_and_when() {
         assert_eq!(late(&Value::Null), "");
         let failure = json!({"kind": "version_mismatch", "condition": "old_version"});
-        let received = 1_700_000_000_123_u64;
+        let received = "2023-11-14T22:13:20.123Z";
         let failed =
             json!({"outcome": {"result": "failed", "failure": failure}, "received": received});
         let told = "failed: version_mismatch, modem old_version, heard 2023-11-14T22:13:20Z";

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::login::{Ended, end, shown, still_good};
-use super::output::{Output, cell, time};
+use super::output::{Output, cell, note, time};
 use super::profile::{Name, Profiles};
 
 #[derive(Debug, Args)]
@@ -42,9 +42,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let gone = profiles.remove(name)?;
             profiles.save()?;
             let more = match end(&gone).await {
-                _ if gone.token.is_none() => String::new(),
-                Ended::Yes => " Its login has ended.".to_owned(),
-                Ended::NotOurs | Ended::No => format!(" {}", still_good(&gone)),
+                _ if gone.token.is_none() => "",
+                Ended::Yes => " Its login has ended.",
+                Ended::NotOurs | Ended::No => {
+                    note!("{}", still_good(&gone));
+                    ""
+                }
             };
             let said = format!("Profile {name} is removed.{more}");
             arguments.output.say(&shown(name, &gone, false), said)?;

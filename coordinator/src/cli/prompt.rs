@@ -45,36 +45,34 @@ pub fn secret(what: &str) -> anyhow::Result<String> {
     given(typed?, what)
 }
 
-/// Whether to go on: with `--yes`, or if the answer is yes. Where nobody can be asked, silence is none.
+/// Whether to go on: with `--yes`, or if whoever sits there says so. Nobody else is asked: what comes in on standard
+/// input may be meant for another command.
 pub fn confirm(yes: bool, question: &str) -> anyhow::Result<bool> {
     if yes {
         return Ok(true);
     }
-    let attended = is_attended();
-    if attended {
-        ask(&format!("{question} [y/N] "))?;
+    if !is_attended() {
+        return Err(usage(format!("{question} Nobody can be asked: give --yes")));
     }
-    let said = match read_answer(&mut io::stdin().lock())? {
-        None if !attended => return Err(usage(format!("{question} Nobody answers: give --yes"))),
-        said => said.unwrap_or_default(),
-    };
-    let agreed = matches!(said.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    ask(&format!("{question} [y/N] "))?;
+    let mut said = Vec::new();
+    io::stdin().lock().take(LONGEST).read_until(b'\n', &mut said)?;
+    if !said.ends_with(b"\n") {
+        ask("\n")?;
+    }
+    let agreed = is_yes(&said);
     if !agreed {
         note!("Nothing was done.");
     }
     Ok(agreed)
 }
 
-fn ask(question: &str) -> io::Result<()> {
-    io::stderr().write_all(question.as_bytes())
+fn is_yes(said: &[u8]) -> bool {
+    matches!(said.trim_ascii().to_ascii_lowercase().as_slice(), b"y" | b"yes")
 }
 
-/// A line; nothing at the end of the input.
-fn read_answer(input: &mut impl BufRead) -> io::Result<Option<String>> {
-    match input.fill_buf()?.is_empty() {
-        true => Ok(None),
-        false => read_line(input).map(Some),
-    }
+fn ask(question: &str) -> io::Result<()> {
+    io::stderr().write_all(question.as_bytes())
 }
 
 fn given(typed: String, what: &str) -> anyhow::Result<String> {
@@ -145,11 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_line_is_an_answer_and_the_end_is_none() {
-        let mut input = io::Cursor::new(b"\nyes".to_vec());
-        assert_eq!(read_answer(&mut input).unwrap().as_deref(), Some(""));
-        assert_eq!(read_answer(&mut input).unwrap().as_deref(), Some("yes"));
-        assert_eq!(read_answer(&mut input).unwrap(), None);
+    fn a_yes_is_a_whole_word() {
+        for yes in ["y\n", "Y", " yes \r\n", "YES\n"] {
+            assert!(is_yes(yes.as_bytes()), "{yes:?}");
+        }
+        for no in ["", "\n", "n\n", "yesterday\n", "y y\n"] {
+            assert!(!is_yes(no.as_bytes()), "{no:?}");
+        }
+        assert!(!is_yes(&[0xff, b'y']));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use shared::failure::{Failure, FailureKind, ModemCondition};
 use shared::stages::Phase;
 
-use super::{Operation, Status, report};
+use super::{Granted, Operation, Status, report};
 
 /// Silence beyond the attempt's longest dark window after which a granted operation is lost. A
 /// modem in recovery reports rarely, so this is generous; a result that still comes is kept as a
@@ -34,13 +34,14 @@ pub enum CannotWriteOff {
     #[error("nobody is flashing its modem, so it can be cancelled")]
     NotGranted,
     #[error(
-        "attempt {0} is under way: only one in recovery, one that waits for a person, or a script's is written off"
+        "attempt {0} is under way: only one in recovery, one that waits for a person, or a script's that has been silent for an hour is \
+         written off"
     )]
     UnderWay(u32),
 }
 
 /// Gives up an attempt that neither ends nor falls silent: its router talks on about a modem in recovery; or one
-/// of a device's script.
+/// of a device's script that has fallen silent.
 /// As with a lost one, nobody knows its modem's state, and what is still said is kept as a late result.
 pub fn write_off(operation: &mut Operation, by: &str, now: u64) -> Result<(), CannotWriteOff> {
     if operation.status.is_terminal() {
@@ -50,8 +51,9 @@ pub fn write_off(operation: &mut Operation, by: &str, now: u64) -> Result<(), Ca
         return Err(CannotWriteOff::NotGranted);
     };
     let phase = match operation.phase {
-        // Nobody can ask it how it stands.
-        None if report::is_under_way(operation) => Phase::Installing,
+        None if report::is_under_way(operation) && is_silent(operation, granted, now) => {
+            Phase::Installing
+        }
         Some(phase @ (Phase::Recovering | Phase::Held)) => phase,
         Some(_) | None => return Err(CannotWriteOff::UnderWay(granted.attempt)),
     };
@@ -59,6 +61,12 @@ pub fn write_off(operation: &mut Operation, by: &str, now: u64) -> Result<(), Ca
     let failure = Failure::new(phase, FailureKind::AttemptLost, ModemCondition::Unknown, detail);
     end(operation, failure, Status::Failed, now);
     Ok(())
+}
+
+/// For longer than it should ever take.
+fn is_silent(operation: &Operation, granted: Granted, now: u64) -> bool {
+    let heard = operation.heard_at.unwrap_or(granted.at).max(granted.at);
+    now > heard.saturating_add(granted.dark_longest_ms)
 }
 
 /// Whether the operation was given up for silence and its device, heard of last at `seen`, is

@@ -1,22 +1,22 @@
 //! A device script's own report over the operator's API (`PATCH upgrade-operation/{id}/`).
 //!
 //! It is a script's word: it may move an operation that no agent has taken up, and proves nothing. A script asks
-//! for no grant. Where it may be flashing it is taken to hold one all the same: the operation is not taken back
-//! under its hands, and nobody else gets leave.
+//! for no grant, and looks at nothing once it has begun: from its first word on it is taken to hold one all the
+//! same. The operation is not taken back under its hands, and nobody else gets leave.
 
 use shared::event::Outcome;
 use shared::failure::{Failure, FailureKind, ModemCondition};
 use shared::ids::StreamId;
-use shared::stages::{Phase, Stage};
+use shared::stages::Phase;
 use uuid::Uuid;
 
 use super::{Evidence, Granted, LateResult, Operation, Status};
 
 /// In place of a journal.
 const SCRIPT: StreamId = StreamId(Uuid::nil());
-/// What a flash takes, and the predecessor's longest waits taken together.
+/// What a flash takes, and more than the predecessor's longest waits taken together.
 const DARK_EXPECTED_MS: u64 = 1_200_000;
-const DARK_LONGEST_MS: u64 = 3_000_000;
+const DARK_LONGEST_MS: u64 = 3_600_000;
 
 /// What the script says; absent fields stay as they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub fn apply(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportR
     match report.status {
         None | Some(Status::Idle | Status::InProgress) => {
             op.status = Status::InProgress;
-            if op.granted.is_none() && may_flash(op.progress_percent) {
+            if op.granted.is_none() {
                 take_leave(op, now);
             }
         }
@@ -87,18 +87,13 @@ pub fn apply(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportR
     Ok(())
 }
 
-/// Whether a script is flashing the modem, as far as anybody knows.
+/// Whether a script may be flashing the modem.
 pub(super) fn is_under_way(op: &Operation) -> bool {
     op.granted.is_some_and(|granted| granted.open && granted.stream == SCRIPT)
 }
 
 fn is_of_an_agent(op: &Operation) -> bool {
     op.stream.is_some() || op.granted.is_some_and(|granted| granted.stream != SCRIPT)
-}
-
-/// One that tells no percentage may be anywhere.
-fn may_flash(percent: u8) -> bool {
-    percent == 0 || percent >= Stage::Execute.percent(0)
 }
 
 fn take_leave(op: &mut Operation, now: u64) {
@@ -122,7 +117,7 @@ fn take_leave(op: &mut Operation, now: u64) {
 fn late(op: &mut Operation, report: Report, now: u64) -> Result<(), ReportRefused> {
     let refused = ReportRefused::Finished(op.status);
     let given_up = op.failure.is_some();
-    if !given_up && op.status != Status::Cancelled {
+    if !given_up && (op.status != Status::Cancelled || op.evidence.is_some()) {
         return Err(refused);
     }
     let status = report.status.filter(|status| given_up || *status != op.status).ok_or(refused)?;

@@ -49,8 +49,8 @@ pub enum StartError {
     #[error("a restore into {path} was cut short: run it again")]
     HalfRestored { path: PathBuf },
     #[error(
-        "there is firmware in {path}, and its database is new: restore a backup, or move the directory away to \
-         begin anew"
+        "there is firmware in {path}, and its database is new: restore a backup (`restore --replace`), or move the \
+         directory away to begin anew"
     )]
     DatabaseGone { path: PathBuf },
     #[error("cannot listen on {address}")]

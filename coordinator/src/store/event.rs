@@ -271,12 +271,15 @@ fn reaches(tx: &Tx<'_>, op: &Operation, event: &Event) -> rusqlite::Result<Vec<V
 
 /// The versions that the image's manifest names; none where there is no manifest.
 pub(super) fn reached_by(tx: &Tx<'_>, image: ImageId) -> rusqlite::Result<Vec<VersionLine>> {
+    Ok(manifest_of(tx, image)?.map_or_else(Vec::new, |manifest| manifest.reaches))
+}
+
+pub(super) fn manifest_of(tx: &Tx<'_>, image: ImageId) -> rusqlite::Result<Option<Manifest>> {
     let manifest: Option<Vec<u8>> = tx
         .prepare_cached("SELECT manifest FROM images WHERE id = ?1 AND manifest IS NOT NULL")?
         .query_row([image.to_string()], |row| row.get(0))
         .optional()?;
-    let manifest = manifest.and_then(|bytes| Manifest::parse(&bytes).ok());
-    Ok(manifest.map_or_else(Vec::new, |manifest| manifest.reaches))
+    Ok(manifest.and_then(|bytes| Manifest::parse(&bytes).ok()))
 }
 
 /// `installed` follows the versions that were read back, also when they come late; it is about the

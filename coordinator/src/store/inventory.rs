@@ -196,21 +196,38 @@ fn weigh(tx: &Tx<'_>, id: DeviceId, modem: &Modem, told: &[VersionLine]) -> rusq
     Ok(())
 }
 
-/// Whether the modem in the slot was last seen to run all that the image's manifest names.
+/// Whether the modem in the slot was seen to run all that the image's manifest names, and the image is for it. What was
+/// read before somebody may have flashed it last says nothing.
 pub(super) fn runs_image(
     tx: &Tx<'_>,
     device: DeviceId,
     slot: &Slot,
     image: ImageId,
 ) -> rusqlite::Result<bool> {
-    let read: Option<Vec<VersionLine>> = tx
+    let known = tx
         .prepare_cached(
-            "SELECT versions FROM modems WHERE device = ?1 AND slot = ?2 AND condition IS NULL",
+            "SELECT m.versions, d.inventory FROM modems m JOIN devices d ON d.id = m.device
+             WHERE m.device = ?1 AND m.slot = ?2 AND m.condition IS NULL
+                 AND m.modified >= coalesce((SELECT max(p.finished_at) FROM operations p
+                     WHERE p.device = m.device AND p.slot = m.slot
+                         AND (p.granted_attempt IS NOT NULL OR p.evidence = 'reported')), 0)",
         )?
-        .query_row((device.to_string(), slot.as_str()), |row| json(row, "versions"))
+        .query_row((device.to_string(), slot.as_str()), |row| {
+            Ok((json(row, "versions")?, json_opt(row, "inventory")?))
+        })
         .optional()?;
-    let Some(read) = read else { return Ok(false) };
-    Ok(runs(&event::reached_by(tx, image)?, &read) == Some(true))
+    let Some::<(Vec<VersionLine>, Option<Inventory>)>((read, inventory)) = known else {
+        return Ok(false);
+    };
+    let modems = inventory.map(|inventory| inventory.modems).unwrap_or_default();
+    let Some(modem) = modems.into_iter().find(|modem| modem.slot == *slot) else {
+        return Ok(false);
+    };
+    let manifest = event::manifest_of(tx, image)?;
+    Ok(manifest.is_some_and(|manifest| {
+        manifest.fits(&modem.manufacturer, &modem.model)
+            && runs(&manifest.reaches, &read) == Some(true)
+    }))
 }
 
 /// Whether the versions that were read are those of the manifest; `None` where that cannot be told.

@@ -177,12 +177,15 @@ async fn a_new_key_takes_the_place_of_the_one_that_loses_its_access() {
     let location = world.post(OPERATOR, "location/", json!({"name": "shed"})).await.id(201);
     let place = json!({"group": group, "location": location, "tags": ["spare", "van"]});
     world.patch(OPERATOR, &format!("device/{first}/"), place).await.ok(200);
+    let off = json!({"deactivated": true});
+    world.patch(ADMINISTRATOR, &format!("device/{first}/"), off).await.ok(200);
     let second = enrol(2).await;
     let shown = accept(second).await;
     assert_eq!(
         (&shown["group"], &shown["location"], &shown["tags"], &shown["replacement_of"]),
         (&json!(group), &json!(location), &json!(["spare", "van"]), &json!(first))
     );
+    assert_eq!(shown["deactivated"], true, "who was to get no jobs gets none under a new key");
 
     world.pass(1);
     let third = enrol(3).await;

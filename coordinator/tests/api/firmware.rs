@@ -1,5 +1,7 @@
 use serde_json::{Value, json};
 
+use shared::inventory::Inventory;
+
 use crate::world::*;
 
 #[tokio::test]
@@ -44,19 +46,30 @@ async fn put_makes_it_and_starts_the_upgrade() {
 #[tokio::test]
 async fn what_the_modem_runs_already_is_installed_and_no_upgrade() {
     let world = World::new().await;
-    let image = world.image().await;
-    let device = world.device_with(&["main"], |known| {
-        known.modems[0].versions[0].value = "45.00.012".into();
-        // Nothing that it could be recognized by.
-        known.modems[0].manufacturer = "other".into();
-    });
-    let path = format!("device/{}/modem-firmware/", device.await);
+    // Two that it could be: it is not recognized by itself.
+    let (image, _other) = (world.image().await, world.image().await);
+    let runs = |known: &mut Inventory| known.modems[0].versions[0].value = "45.00.012".into();
+    let device = world.device_with(&["main"], runs).await;
+    let path = format!("device/{device}/modem-firmware/");
     let put = world.put(OPERATOR, &path, json!({"image": image})).await.ok(201);
     assert_eq!((&put["installed"], &put["upgrade_operation"]), (&json!(true), &Value::Null));
     let again = world.put(OPERATOR, &path, json!({"image": image})).await.ok(200);
     assert_eq!((&again["installed"], &again["upgrade_operation"]), (&json!(true), &Value::Null));
     let operations = world.get(VIEWER, "upgrade-operation/").await.ok(200);
     assert_eq!(operations["count"], 0);
+    // The router decides where it is another model's.
+    let foreign = world.device_with(&["main"], |known| {
+        runs(known);
+        known.modems[0].model = "LM960".into();
+    });
+    world.upgrade(foreign.await, &image).await;
+    // What was read before a script has flashed the modem says nothing any more.
+    let older = world.image_reaching("45.00.008").await;
+    let operation = world.upgrade(device, &older).await;
+    let report = format!("upgrade-operation/{operation}/");
+    world.pass(1000);
+    world.patch(OPERATOR, &report, json!({"status": "success"})).await.ok(200);
+    world.upgrade(device, &image).await;
 }
 
 #[tokio::test]

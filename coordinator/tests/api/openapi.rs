@@ -9,6 +9,7 @@ use axum::extract::MatchedPath;
 use axum::http::{Method, Request, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use coordinator::api::BASE;
 use coordinator::api::document::shapes::meaning;
 use coordinator::api::document::{DOCUMENT, PAGE, operations};
 use coordinator::operation::Status;
@@ -46,6 +47,9 @@ pub async fn only_documented(request: Request<Body>, next: Next) -> Response {
     let method = request.method().as_str().to_lowercase();
     let response = next.run(request).await;
     let methods = path.as_ref().and_then(|path| DOCUMENTED.get(path));
+    if let Some(path) = path.as_ref().filter(|path| path.starts_with(BASE)) {
+        assert!(methods.is_some(), "{path} is not in the document, or is called otherwise there");
+    }
     if let Some(statuses) = methods.and_then(|methods| methods.get(method.as_str())) {
         let status = response.status();
         let known =

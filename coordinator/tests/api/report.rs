@@ -43,7 +43,7 @@ async fn what_a_script_may_be_flashing_is_nobody_elses() {
     let jobs = async || world.app.store.desired(device, None).await.unwrap().unwrap().jobs.len();
     assert_eq!(jobs().await, 1);
     let path = format!("upgrade-operation/{operation}/");
-    let body = json!({"progress_percent": 85, "status": "in-progress"});
+    let body = json!({"progress_percent": 5, "status": "in-progress"});
     world.patch(&script, &path, body).await.ok(200);
     assert_eq!(jobs().await, 0, "its agent keeps away");
     let cancel = format!("{path}cancel/");
@@ -51,11 +51,15 @@ async fn what_a_script_may_be_flashing_is_nobody_elses() {
     assert!(refused["error"].as_str().unwrap().contains("point of no return"), "{refused}");
     let other = json!({"image": world.image().await});
     world.put(OPERATOR, &format!("device/{device}/modem-firmware/"), other).await.ok(409);
-    world.post(ADMIN, &format!("{path}write-off/"), json!({})).await.ok(200);
+    let write_off = format!("{path}write-off/");
+    world.post(ADMIN, &write_off, json!({})).await.ok(409);
+    world.pass(3_600_001);
+    world.post(ADMIN, &write_off, json!({})).await.ok(200);
     world.patch(&script, &path, json!({"status": "success"})).await.ok(200);
     let shown = world.get(VIEWER, &path).await.ok(200);
     assert_eq!(shown["status"], "failed");
     assert_eq!(shown["late_result"]["outcome"]["result"], "succeeded", "{shown}");
+    assert!(shown["late_result"]["received"].is_string(), "{shown}");
 }
 
 #[tokio::test]

@@ -175,9 +175,17 @@ impl World {
 
     /// A signed image of a new build.
     pub async fn image(&self) -> String {
+        self.image_reaching("45.00.012").await
+    }
+
+    pub async fn image_reaching(&self, version: &str) -> String {
         let build = self.build().await;
         let content = b"firmware".repeat(1000);
-        let (manifest, signature) = signed_as(&content, self.of(&build).await);
+        let of_build = self.of(&build).await;
+        let (manifest, signature) = signed_as(&content, |manifest| {
+            of_build(manifest);
+            manifest.reaches[0].value = version.into();
+        });
         let parts: [Part<'_>; 4] = [
             ("type", "", b"telit-uxfp"),
             ("file", "fn990.bin", &content),

@@ -72,6 +72,10 @@ fn a_login_ends_the_one_that_it_replaces_and_a_removal_its_own() {
         good(login);
         assert_eq!(logins(&server), 1);
     }
+    // The same server by another name.
+    server.url = server.url.replace("127.0.0.1", "localhost");
+    good(server.log_in(&alice, &input));
+    assert_eq!(logins(&server), 1);
     good(server.log_in(&["--profile", "two", "--user", "alice"], &input));
     assert_eq!(logins(&server), 2, "the other profile's is its own");
     let said = good(server.bare(&["profiles", "remove", "default"]).output().unwrap());
@@ -81,17 +85,18 @@ fn a_login_ends_the_one_that_it_replaces_and_a_removal_its_own() {
     // What was given is not ours to end.
     let given = server.token.clone();
     good(server.log_in(&["--profile", "admin", "--token", &given], ""));
-    let said = good(server.bare(&["profiles", "remove", "admin"]).output().unwrap());
-    assert!(said.contains("still good there until it expires"), "{said}");
+    let removed = server.bare(&["profiles", "remove", "admin"]).output().unwrap();
+    let noted = String::from_utf8_lossy(&removed.stderr).into_owned();
+    assert!(noted.contains("still good there until it expires"), "{noted}");
+    good(removed);
     server.good(&["users", "me"]);
 
     good(server.bare(&["profiles", "use", "two"]).output().unwrap());
     server.kill();
-    let said = good(server.bare(&["profiles", "remove", "two"]).output().unwrap());
-    assert!(
-        said.contains("is removed. The token") && said.contains("good there until 20"),
-        "{said}"
-    );
+    let removed = server.bare(&["profiles", "remove", "two"]).output().unwrap();
+    let noted = String::from_utf8_lossy(&removed.stderr).into_owned();
+    assert!(noted.contains("The token for") && noted.contains("good there until 20"), "{noted}");
+    assert!(good(removed).contains("is removed."));
 }
 
 #[test]

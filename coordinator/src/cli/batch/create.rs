@@ -67,7 +67,8 @@ async fn is_wanted(
         return Ok(false);
     }
     let build = client.get(&format!("build/{}/", selected.build), &[]).await?;
-    let wanted = prompt::confirm(false, &question(&build, count, excluded, &strategy.body()))?;
+    let asked = question(&build, count, excluded, &strategy.body(), &selected.body());
+    let wanted = prompt::confirm(false, &asked)?;
     if !wanted && excluded > 0 {
         note!("`batch preview` says who is left out, and why.");
     }
@@ -75,7 +76,13 @@ async fn is_wanted(
 }
 
 /// `Upgrade 3 modems to FN990A/45.00.012 (2 are left out), canary 1, not before 2026-11-23T01:00:00Z?`
-fn question(build: &Value, count: u64, excluded: u64, strategy: &Value) -> String {
+fn question(
+    build: &Value,
+    count: u64,
+    excluded: u64,
+    strategy: &Value,
+    selected: &Map<String, Value>,
+) -> String {
     let modems = if count == 1 { "modem" } else { "modems" };
     let build = list::build(&json!({ "build": build }));
     let left_out = match excluded {
@@ -86,7 +93,18 @@ fn question(build: &Value, count: u64, excluded: u64, strategy: &Value) -> Strin
     let canary = strategy["canary"].as_u64().unwrap_or(1);
     let start = strategy["start_at"].as_str().map(|at| format!(", not before {at}"));
     let start = start.unwrap_or_default();
-    format!("Upgrade {count} {modems} to {build}{left_out}, canary {canary}{start}?")
+    let allowed = |flag: &str| selected.get(flag) == Some(&Value::Bool(true));
+    let unsigned = match allowed("include_unsigned") {
+        true => ", also on routers that check no signatures",
+        false => "",
+    };
+    let volatile = match allowed("allow_volatile_staging") {
+        true => ", also where a power cut loses the image",
+        false => "",
+    };
+    format!(
+        "Upgrade {count} {modems} to {build}{left_out}, canary {canary}{start}{unsigned}{volatile}?"
+    )
 }
 
 #[cfg(test)]
@@ -97,12 +115,15 @@ mod tests {
     fn the_question_says_what_would_begin() {
         let build = json!({ "version": "45.00.012", "category_relation": { "name": "FN990A" } });
         assert_eq!(
-            question(&build, 1, 0, &json!({})),
+            question(&build, 1, 0, &json!({}), &Map::new()),
             "Upgrade 1 modem to FN990A/45.00.012, canary 1?"
         );
+        let selected = [("include_unsigned".to_owned(), json!(true))].into_iter().collect();
+        let risky = question(&build, 2, 0, &json!({}), &selected);
+        assert!(risky.ends_with("canary 1, also on routers that check no signatures?"), "{risky}");
         let strategy = json!({ "canary": 4, "start_at": "2026-11-23T01:00:00Z" });
         assert_eq!(
-            question(&build, 9, 2, &strategy),
+            question(&build, 9, 2, &strategy, &Map::new()),
             "Upgrade 9 modems to FN990A/45.00.012 (2 are left out), canary 4, not before 2026-11-23T01:00:00Z?"
         );
     }

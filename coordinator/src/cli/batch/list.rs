@@ -57,8 +57,6 @@ pub async fn run(
 /// `CATEGORY/VERSION`
 pub fn build(batch: &Value) -> String {
     let build = &batch["build"];
-    match build["category_relation"]["name"].as_str() {
-        Some(category) => format!("{category}/{}", cell(&build["version"])),
-        None => cell(&build["version"]),
-    }
+    let (category, version) = (&build["category_relation"]["name"], cell(&build["version"]));
+    if category.is_null() { version } else { format!("{}/{version}", cell(category)) }
 }

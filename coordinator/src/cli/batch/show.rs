@@ -203,6 +203,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::scripted::{Scripted, good};
 
     #[test]
     fn a_tally_says_what_there_is() {
@@ -210,6 +211,23 @@ mod tests {
         assert_eq!(tally(&counts), "20 success, 1 failed, 3 in progress of 24 (2 suspect)");
         let counts = json!({ "total": 2, "success": 2, "left_out": 1 });
         assert_eq!(tally(&counts), "2 success of 2; 1 left out");
+    }
+
+    #[tokio::test]
+    async fn who_was_left_out_is_told_up_to_some() {
+        let server = Scripted::new(|path| {
+            assert!(path.starts_with("batch-upgrade-operation/b/left-out/?"), "{path}");
+            let modem = |n: usize| json!({ "name": format!("van {n}"), "slot": "main", "reason": "deactivated", "detail": "The device is deactivated." });
+            let all: Vec<_> = (0..MOST).map(modem).collect();
+            good(&json!({ "count": MOST + 3, "next": "more", "results": all }))
+        });
+        let server = server.await;
+        let rows = left_out(&server.client, "b", &json!({ "left_out": MOST + 3 })).await.unwrap();
+        assert_eq!(rows.len(), MOST + 1);
+        assert_eq!(rows[0], ["van 0", "main", "The device is deactivated."]);
+        assert_eq!(rows[MOST][0], "and 3 more");
+        assert!(left_out(&server.client, "b", &json!({ "left_out": 0 })).await.unwrap().is_empty());
+        assert_eq!(server.asked().len(), 1);
     }
 
     #[test]

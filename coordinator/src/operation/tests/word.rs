@@ -205,7 +205,7 @@ fn an_upgrade_that_a_script_may_be_flashing_is_not_taken_back() {
     let running = Some(Status::InProgress);
     let passed = Err(CannotCancel::PastPointOfNoReturn(1));
     for (percent, cancelled) in
-        [(None, passed), (Some(0), passed), (Some(19), Ok(())), (Some(20), passed)]
+        [(None, passed), (Some(0), passed), (Some(5), passed), (Some(20), passed)]
     {
         let mut op = operation();
         report::apply(&mut op, say(percent, running), 1).unwrap();
@@ -228,11 +228,13 @@ fn a_script_that_falls_silent_is_given_up_and_heard_later() {
     let done = Report { status: Some(Status::Success), ..Report::default() };
     let mut lost = operation();
     report::apply(&mut lost, running, 1).unwrap();
-    assert!(!expire(&mut lost, 0, 3_600_000));
+    assert!(!expire(&mut lost, 0, 4 * 3_600_000));
     assert!(expire(&mut lost, 0, 48 * 3_600_000));
     let mut written_off = operation();
     report::apply(&mut written_off, running, 1).unwrap();
-    write_off(&mut written_off, "admin", 2).unwrap();
+    let early = write_off(&mut written_off, "admin", 3_600_001);
+    assert_eq!(early, Err(expiry::CannotWriteOff::UnderWay(1)), "it may be flashing");
+    write_off(&mut written_off, "admin", 3_600_002).unwrap();
     for mut op in [lost, written_off] {
         assert_eq!(op.status, Status::Failed);
         assert_eq!(

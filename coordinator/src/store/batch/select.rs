@@ -72,11 +72,21 @@ struct Seen {
     chosen: usize,
 }
 
-/// A device of which so many modems would be upgraded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A device of which modems would be upgraded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Chosen {
     pub device: DeviceId,
-    pub modems: usize,
+    /// That in the usual slot.
+    main: bool,
+    /// Those in others.
+    others: Vec<Slot>,
+}
+
+impl Chosen {
+    fn slots(&self) -> impl Iterator<Item = Slot> {
+        let main = self.main.then(Slot::default);
+        main.into_iter().chain(self.others.iter().cloned())
+    }
 }
 
 /// What a selection comes to. Of each device it keeps a few bytes and no verdict: those of a page, or of
@@ -87,6 +97,8 @@ pub struct Look {
     seen: Vec<Seen>,
     /// Modems that would be upgraded.
     pub count: usize,
+    /// Of them those in other slots than the usual one, which few routers have.
+    others: HashMap<DeviceId, Vec<Slot>>,
     pub excluded: BTreeMap<Reason, usize>,
     /// The firmware associations that would change.
     pub firmware: Vec<Uuid>,
@@ -106,7 +118,10 @@ impl Look {
     /// wave should not be one site's.
     pub fn chosen(&self) -> Vec<Chosen> {
         let chosen = self.seen.iter().filter(|seen| seen.chosen > 0);
-        let chosen = chosen.map(|seen| Chosen { device: seen.device, modems: seen.chosen });
+        let chosen = chosen.map(|seen| {
+            let others = self.others.get(&seen.device).cloned().unwrap_or_default();
+            Chosen { device: seen.device, main: seen.chosen > others.len(), others }
+        });
         let mut chosen: Vec<_> = chosen.collect();
         chosen.sort_unstable();
         chosen
@@ -132,7 +147,10 @@ impl Look {
     }
 
     fn add(&mut self, verdicts: Vec<Verdict>) {
-        for Verdict { device, firmware, image, .. } in verdicts {
+        for Verdict { device, slot, firmware, image, .. } in verdicts {
+            if image.is_ok() && slot != Slot::default() {
+                self.others.entry(device).or_default().push(slot);
+            }
             match self.seen.last_mut() {
                 Some(last) if last.device == device => {
                     last.modems += 1;
@@ -216,23 +234,20 @@ pub(super) fn members(
     now: u64,
 ) -> rusqlite::Result<Members> {
     let devices: Vec<_> = chosen.iter().map(|chosen| chosen.device).collect();
-    let mut found = HashMap::<_, Vec<_>>::new();
-    for verdict in judged(conn, ask, &candidates(conn, ask.build)?, &devices, now)? {
-        found.entry(verdict.device).or_default().push(verdict);
-    }
+    let verdicts = judged(conn, ask, &candidates(conn, ask.build)?, &devices, now)?;
+    let key = |verdict: Verdict| ((verdict.device, verdict.slot.clone()), verdict);
+    let mut found: HashMap<_, _> = verdicts.into_iter().map(key).collect();
     let mut some = Members::default();
-    for Chosen { device, modems } in chosen.iter().copied() {
-        let verdicts = found.remove(&device).unwrap_or_default();
-        if verdicts.is_empty() {
-            some.left_out.push((device, Slot::default(), LeftOut::NotSelected));
-        }
-        let as_before = verdicts.iter().filter(|verdict| verdict.image.is_ok()).count() >= modems;
-        for Verdict { device, slot, image, retry_of, .. } in verdicts {
+    for chosen in chosen {
+        let device = chosen.device;
+        for slot in chosen.slots() {
+            let (image, retry_of) = match found.remove(&(device, slot.clone())) {
+                Some(verdict) => (verdict.image.map_err(LeftOut::Unfit), verdict.retry_of),
+                None => (Err(LeftOut::NotSelected), None),
+            };
             match image {
                 Ok(image) => some.members.push(Member { device, slot, image, retry_of }),
-                // Another modem of a router may have had none before.
-                Err(_) if as_before => {}
-                Err(reason) => some.left_out.push((device, slot, LeftOut::Unfit(reason))),
+                Err(why) => some.left_out.push((device, slot, why)),
             }
         }
     }

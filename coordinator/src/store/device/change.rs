@@ -296,7 +296,8 @@ fn inherit(tx: &Tx<'_>, device: &Device, replaced: DeviceId) -> rusqlite::Result
     let (id, replaced) = (device.id.to_string(), replaced.to_string());
     tx.prepare_cached(
         "UPDATE devices SET replaced = r.id, device_group = coalesce(devices.device_group, r.device_group),
-             location = coalesce(devices.location, r.location)
+             location = coalesce(devices.location, r.location),
+             deactivated = devices.deactivated OR r.deactivated
          FROM devices r WHERE devices.id = ?1 AND r.id = ?2",
     )?
     .execute((&id, &replaced))?;

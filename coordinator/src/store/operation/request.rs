@@ -116,6 +116,9 @@ pub(in crate::store) fn runs_already(
 ) -> Result<bool, Rejection<UpgradeRefused>> {
     options::read(&request.upgrade_options).map_err(|bad| refused(bad.into()))?;
     may_have(tx, request)?;
+    if lost_in(tx, request.device, &request.slot)?.is_some() {
+        return Ok(false);
+    }
     Ok(inventory::runs_image(tx, request.device, &request.slot, request.image)?)
 }
 

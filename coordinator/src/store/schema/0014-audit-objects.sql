@@ -22,10 +22,18 @@ ALTER TABLE audit ADD COLUMN actor_id TEXT; -- of a user, whose name may be anot
 -- The device whose place it took when it was accepted; `replacement_of` has the one that came with the hardware first.
 ALTER TABLE devices ADD COLUMN replaced TEXT;
 
--- Names have nothing around them any more; what would be another one's name stays as it is.
-UPDATE OR IGNORE builds SET version = trim(version) WHERE version <> trim(version);
-UPDATE builds SET modem_model = trim(modem_model) WHERE modem_model <> trim(modem_model);
-UPDATE OR IGNORE categories SET name = trim(name) WHERE name <> trim(name);
-UPDATE OR IGNORE device_groups SET name = trim(name) WHERE name <> trim(name);
-UPDATE OR IGNORE locations SET name = trim(name) WHERE name <> trim(name);
-UPDATE OR IGNORE device_tags SET tag = trim(tag) WHERE tag <> trim(tag);
+-- Names have nothing around them any more; what would be another one's name stays as it is, but for a tag that is there
+-- twice then.
+UPDATE OR IGNORE builds SET version = trim(version, char(9, 10, 11, 12, 13, 32, 133, 160))
+    WHERE version <> trim(version, char(9, 10, 11, 12, 13, 32, 133, 160));
+UPDATE builds SET modem_model = trim(modem_model, char(9, 10, 11, 12, 13, 32, 133, 160))
+    WHERE modem_model <> trim(modem_model, char(9, 10, 11, 12, 13, 32, 133, 160));
+UPDATE OR IGNORE categories SET name = trim(name, char(9, 10, 11, 12, 13, 32, 133, 160))
+    WHERE name <> trim(name, char(9, 10, 11, 12, 13, 32, 133, 160));
+UPDATE OR IGNORE device_groups SET name = trim(name, char(9, 10, 11, 12, 13, 32, 133, 160))
+    WHERE name <> trim(name, char(9, 10, 11, 12, 13, 32, 133, 160));
+UPDATE OR IGNORE locations SET name = trim(name, char(9, 10, 11, 12, 13, 32, 133, 160))
+    WHERE name <> trim(name, char(9, 10, 11, 12, 13, 32, 133, 160));
+UPDATE OR IGNORE device_tags SET tag = trim(tag, char(9, 10, 11, 12, 13, 32, 133, 160))
+    WHERE tag <> trim(tag, char(9, 10, 11, 12, 13, 32, 133, 160));
+DELETE FROM device_tags WHERE tag <> trim(tag, char(9, 10, 11, 12, 13, 32, 133, 160));

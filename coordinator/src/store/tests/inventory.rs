@@ -3,6 +3,7 @@
 use shared::inventory::{Inventory, Modem};
 
 use super::*;
+use crate::store::firmware::Assignment;
 
 fn modem(versions: Vec<VersionLine>) -> Modem {
     Modem {
@@ -197,4 +198,35 @@ async fn a_modem_that_runs_a_known_image_has_its_firmware() {
     f.store.clear_firmware(device, Slot::default()).await.unwrap();
     say(modem(versions())).await;
     assert_eq!(firmware().await.unwrap().image, None);
+}
+
+#[tokio::test]
+async fn what_was_read_before_an_attempt_was_lost_says_nothing_is_installed() {
+    let f = Fixture::new().await;
+    let (v2, v3) = (f.image("v2").await, f.image("v3").await);
+    let device = f.device(1).await;
+    f.store.set_inventory(device, inventory(modem(versions()))).await.unwrap();
+    let assign = async || {
+        let wanted = Assignment {
+            device,
+            slot: Slot::default(),
+            image: v3,
+            upgrade_options: Default::default(),
+            by: "admin".into(),
+        };
+        f.store.assign_firmware(wanted).await
+    };
+    let begun = f.ask(device, v2).await.unwrap();
+    f.store.start(device, begun.id, request(1)).await.unwrap();
+    f.pass(3 * 24 * 3600 * 1000);
+    f.store.expire_operations().await.unwrap();
+    assert!(assign().await.is_err(), "its modem may be being flashed");
+    f.pass(1);
+    let now = f.store.clock().now();
+    f.store.record_signs(vec![Sign::Seen(device, now)]).await.unwrap();
+    assert!(assign().await.unwrap().operation.is_some(), "nobody has read it since");
+    let asked = assign().await.unwrap().operation.unwrap();
+    f.store.cancel_operation(Scope::Everything, asked, "admin".into()).await.unwrap();
+    f.store.set_inventory(device, inventory(modem(versions()))).await.unwrap();
+    assert_eq!(assign().await.unwrap().operation, None, "now it was");
 }
