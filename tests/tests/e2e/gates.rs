@@ -219,7 +219,8 @@ async fn a_broken_transfer_does_not_go_beyond_the_data_budget() {
     let budget = format!("[image]\ndata_budget_bytes = {}\n\n[upgrade]", 3 << 20);
     router.edit("agent.toml", "[upgrade]", &budget).unwrap();
     let device = scene.enrol(&mut router).await.unwrap();
-    router.link.cut_after(1 << 20);
+    // So much does not fit between the two: the router has read some of it, and its last block is not whole.
+    router.link.cut_after(5 << 19);
     let operation = watch::assign(&scene.api, &device, &image).await.unwrap();
     watch::cut(&router).await.unwrap();
     router.link.restore();
