@@ -66,7 +66,7 @@ pub fn print(text: Arguments<'_>) -> anyhow::Result<()> {
     write(text.to_string().as_bytes())
 }
 
-/// As [`print`], of bytes.
+/// As [`print()`], of bytes.
 pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     Ok(output.write_all(bytes).and_then(|()| output.flush()).map_err(Failure::Output)?)
