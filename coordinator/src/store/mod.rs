@@ -64,9 +64,18 @@ const READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages that the writer keeps, at most: those that a group of writes changes, and more.
 const CACHE_KIB: i64 = 16 << 10;
-/// Bulk work leaves the writer to others after so long: with what it is in the middle of, and the disk's
+/// Bulk work leaves the writer to others after so long at most: with what it is in the middle of, and the disk's
 /// sync, nobody is to wait for more than 50 ms.
 const TURN: Duration = Duration::from_millis(15);
+/// What a turn may take with its COMMIT before the next ones are shorter: in a large database each row is on other
+/// pages, and the disk takes longer for a turn than the turn.
+const WITH_COMMIT: Duration = Duration::from_millis(30);
+
+/// How long the next turn is after one of `turn` that took so long with its COMMIT.
+fn next_turn(turn: Duration, took: Duration) -> Duration {
+    let next = if took > WITH_COMMIT { turn / 2 } else { turn + turn / 8 };
+    next.clamp(TURN / 15, TURN)
+}
 
 /// A transaction that a rule runs in, and the time it happens at.
 pub struct Tx<'a> {
@@ -77,12 +86,36 @@ pub struct Tx<'a> {
     told: RefCell<Option<audit::Told>>,
     off_record: Cell<bool>,
     began: Instant,
+    turn: &'a Turn,
+}
+
+/// How long bulk work has the writer.
+struct Turn {
+    length: Cell<Duration>,
+    /// Since the last COMMIT somebody has asked for it.
+    asked: Cell<bool>,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { length: Cell::new(TURN), asked: Cell::new(false) }
+    }
+}
+
+impl Turn {
+    /// After a group of writes that took so long.
+    fn is_over(&self, took: Duration) {
+        if self.asked.take() {
+            self.length.set(next_turn(self.length.get(), took));
+        }
+    }
 }
 
 impl Tx<'_> {
     /// Whether the verb, if it is bulk work, is to leave the rest to another one.
     pub(crate) fn had_its_turn(&self) -> bool {
-        self.began.elapsed() >= TURN
+        self.turn.asked.set(true);
+        self.began.elapsed() >= self.turn.length.get()
     }
 
     /// Passes something on once the transaction is committed.

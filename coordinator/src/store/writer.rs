@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::health::Health;
 use super::note::{Listener, Notes};
-use super::{Rejection, StoreError, Tx, Unavailable};
+use super::{Rejection, StoreError, Turn, Tx, Unavailable};
 use crate::clock::Clock;
 
 /// A group is closed after this long even if the queue is not empty.
@@ -156,7 +156,7 @@ impl Writer {
         let queue = shared.clone();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || work(&Workplace { conn, clock, changes }, &queue))
+            .spawn(move || work(&Workplace { conn, clock, changes, turn: Turn::default() }, &queue))
             .map_err(|error| StoreError::Open(error.to_string()))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
@@ -222,6 +222,7 @@ impl Drop for Writer {
 struct Workplace {
     conn: Connection,
     clock: Clock,
+    turn: Turn,
     changes: Listener,
 }
 
@@ -279,6 +280,7 @@ fn run_group(place: &Workplace, first: Box<dyn Verb>, shared: &Shared) {
         }
     }
     let outcome = outcome.and_then(|()| run_statement(conn, "COMMIT"));
+    place.turn.is_over(opened.elapsed());
     match &outcome {
         Ok(()) => place.changes.tell(notes),
         Err(error) => {
@@ -322,7 +324,15 @@ fn run_verb(
     }
     let mark = notes.len();
     let (now, began) = (place.clock.now(), Instant::now());
-    let tx = Tx { conn, now, notes, told: RefCell::default(), off_record: Cell::default(), began };
+    let tx = Tx {
+        conn,
+        now,
+        notes,
+        told: RefCell::default(),
+        off_record: Cell::default(),
+        began,
+        turn: &place.turn,
+    };
     let kept = catch_unwind(AssertUnwindSafe(|| verb.run(&tx))).unwrap_or_else(|_| {
         tracing::error!("a verb panicked; its changes are rolled back");
         false
