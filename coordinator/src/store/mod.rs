@@ -71,10 +71,13 @@ const TURN: Duration = Duration::from_millis(15);
 /// pages, and the disk takes longer for a turn than the turn.
 const WITH_COMMIT: Duration = Duration::from_millis(30);
 
+/// A disk that takes long for any COMMIT takes no less for shorter turns, and bulk work is to come to its end there.
+const SHORTEST_TURN: Duration = Duration::from_millis(4);
+
 /// How long the next turn is after one of `turn` that took so long with its COMMIT.
 fn next_turn(turn: Duration, took: Duration) -> Duration {
     let next = if took > WITH_COMMIT { turn / 2 } else { turn + turn / 8 };
-    next.clamp(TURN / 15, TURN)
+    next.clamp(SHORTEST_TURN, TURN)
 }
 
 /// A transaction that a rule runs in, and the time it happens at.

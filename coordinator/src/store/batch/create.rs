@@ -40,6 +40,23 @@ pub struct Member {
     pub retry_of: Option<OperationId>,
 }
 
+/// A device of which modems would be upgraded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Chosen {
+    pub device: DeviceId,
+    /// That in the usual slot.
+    pub(super) main: bool,
+    /// Those in others.
+    pub(super) others: Vec<Slot>,
+}
+
+impl Chosen {
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let main = self.main.then(Slot::default);
+        main.into_iter().chain(self.others.iter().cloned())
+    }
+}
+
 /// Some modems that were chosen for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members {

@@ -9,8 +9,8 @@ use shared::ids::UserId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::create::Members;
-use super::select::{Ask, Chosen, Look, Verdict, look, members, page};
+use super::create::{Chosen, Members};
+use super::select::{Ask, Look, Verdict, look, members, page};
 use crate::store::listing::Rows;
 use crate::store::{Store, StoreError, Unavailable};
 

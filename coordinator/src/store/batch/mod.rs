@@ -28,7 +28,7 @@ use crate::operation::Status;
 
 #[cfg(test)]
 pub(super) use create::launch;
-pub use create::{Member, Members, NewBatch};
+pub use create::{Chosen, Member, Members, NewBatch};
 pub use drive::Withdrawal;
 pub(super) use drive::skip_device;
 pub(super) use grant::standing;
@@ -36,7 +36,7 @@ pub use left_out::{Absent, AbsentList};
 pub use look::Looker;
 pub(super) use look::Looks;
 pub(super) use restored::pause_all;
-pub use select::{Ask, Chosen, Look, Selection, Verdict};
+pub use select::{Ask, Look, Selection, Verdict};
 pub(super) use takeover::give_up as give_up_takeovers;
 pub(crate) use wake::Reached;
 

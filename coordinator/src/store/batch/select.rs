@@ -15,7 +15,7 @@ use shared::inventory::{Inventory, Modem};
 use shared::manifest::Manifest;
 use uuid::Uuid;
 
-use super::create::{Member, Members};
+use super::create::{Chosen, Member, Members};
 use crate::batch::LeftOut;
 use crate::batch::verdict::{Active, Allowance, Candidate, Place, Reason, Router, concerns, judge};
 use crate::store::column::{json, json_opt, parsed, parsed_opt, word};
@@ -70,23 +70,6 @@ struct Seen {
     modems: usize,
     /// So many of them would be upgraded.
     chosen: usize,
-}
-
-/// A device of which modems would be upgraded.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Chosen {
-    pub device: DeviceId,
-    /// That in the usual slot.
-    main: bool,
-    /// Those in others.
-    others: Vec<Slot>,
-}
-
-impl Chosen {
-    fn slots(&self) -> impl Iterator<Item = Slot> {
-        let main = self.main.then(Slot::default);
-        main.into_iter().chain(self.others.iter().cloned())
-    }
 }
 
 /// What a selection comes to. Of each device it keeps a few bytes and no verdict: those of a page, or of

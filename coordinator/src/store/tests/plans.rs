@@ -263,17 +263,7 @@ async fn firmware_of_devices_and_the_audit_log_are_read_from_an_index() {
     }
     let slugs = |some: &[&str]| Some(some.iter().map(|slug| slug.parse().unwrap()).collect());
     for of in [None, slugs(&["a"]), slugs(&["a", "b"])] {
-        let none = || AuditList {
-            of: of.clone(),
-            organization: None,
-            actor: None,
-            action: None,
-            subject: None,
-            since: None,
-            until: None,
-            order: AuditList::NEWEST_FIRST,
-            rows: ROWS,
-        };
+        let none = || AuditList { of: of.clone(), ..AuditList::newest(ROWS.limit) };
         let text = || Some("x".to_owned());
         for wanted in [
             none(),

@@ -241,12 +241,12 @@ async fn a_small_write_does_not_wait_for_bulk_work_that_has_not_begun() {
 
 #[test]
 fn turns_are_shorter_where_the_disk_takes_long_and_grow_again() {
-    use crate::store::{TURN, WITH_COMMIT, next_turn};
+    use crate::store::{SHORTEST_TURN, TURN, WITH_COMMIT, next_turn};
     let slow = |turn| next_turn(turn, WITH_COMMIT * 2);
     let quick = |turn| next_turn(turn, WITH_COMMIT / 2);
     assert_eq!(slow(TURN), TURN / 2);
     assert_eq!(quick(TURN), TURN, "never longer");
     let shortest = (0..20).fold(TURN, |turn, _| slow(turn));
-    assert_eq!(shortest, TURN / 15, "it goes on");
+    assert_eq!(shortest, SHORTEST_TURN, "it goes on");
     assert_eq!((0..40).fold(shortest, |turn, _| quick(turn)), TURN);
 }
